@@ -1,0 +1,139 @@
+"""The one attention function of the streaming cache, for every RoPE model, unpatched.
+
+transformers lets an attention function be registered under a name and hands it the query, keys and
+values of each layer together with the keyword arguments of the model's forward; ours arrives with
+``stream=cache``. One token sees every key that the cache returns. A chunk of C tokens is computed
+at once, exactly as if its tokens had come one by one (Xiao et al. 2023, section 3.2, in parallel):
+a band over the window's keys, and the sinks seen from a query that is rotated back, under one
+softmax.
+
+Knows nothing of models, modes or how keys are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from core.errors import StreamError, UsageError
+from core.rope import Turn
+
+NAME = "streaming"
+UNSUPPORTED = ("softcap", "s_aux", "sinks")
+
+
+class View(Protocol):
+    """What a chunk of C queries sees; the same in every layer.
+
+    Attributes:
+        band: Whether query c sees key n of the window and the chunk, (C, N) bool.
+        sinks: Whether query c sees sink s, (C, S) bool.
+        back: The rotation that takes each query to its position relative to the sinks, (C, R).
+    """
+
+    band: Tensor
+    sinks: Tensor
+    back: Turn
+
+
+@contextmanager
+def streaming_attention(model: Any) -> Iterator[None]:
+    """Let ``model`` attend through this module; as it was before on leaving.
+
+    Raises:
+        UsageError: The model's code does not take registered attention functions.
+    """
+    if not getattr(model, "_supports_attention_backend", False):
+        raise UsageError(
+            f"a {model.config.model_type!r} model does not take registered attention functions: "
+            "choose another model, or --method recompute or dense."
+        )
+    before = model.config._attn_implementation
+    AttentionInterface.register(NAME, attend)
+    model.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    stream: Any = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of C queries to what the cache kept and to each other.
+
+    Args:
+        module: The model's attention layer; its ``layer_idx`` names the cache's layer.
+        query: (B, H, C, D), at its position in the cache's frame.
+        key: (B, K, N, D) as returned by the cache.
+        value: (B, K, N, D).
+        attention_mask: Unused: the cache knows what is visible.
+        scaling: Factor of the logits; 1/sqrt(D) when None.
+        stream: The streaming cache, from ``model(..., stream=cache)``.
+        kwargs: What other attention functions take.
+
+    Returns:
+        The output (B, C, H, D), and no weights.
+
+    Raises:
+        StreamError: Called without ``stream``, or the model asks for an operation that is not here.
+    """
+    if stream is None:
+        raise StreamError("the streaming attention needs its cache: call model(..., stream=cache).")
+    if asked := [name for name in UNSUPPORTED if kwargs.get(name) is not None]:
+        raise UsageError(f"this model's attention uses {asked[0]}, which streaming does not support.")
+    b, h, c, d = query.shape
+    groups = h // key.shape[1]
+    scale = d**-0.5 if scaling is None else scaling
+    # The heads of a group share their keys, so they stand in a row as G*C queries of one head.
+    grouped = query.reshape(b, h // groups, groups * c, d)  # (B, K, G*C, D)
+    view: View | None = stream.view(module.layer_idx, c)
+    if view is None:
+        out = scaled_dot_product_attention(grouped, key, value, scale=scale)
+    else:
+        out, lse = _weigh(grouped, key, value, view.band.repeat(groups, 1), scale)
+        sink_key, sink_value = stream.sinks(module.layer_idx)  # (B, K, S, D) each
+        if sink_key.shape[-2]:
+            back = view.back(query).reshape(grouped.shape)
+            seen = view.sinks.repeat(groups, 1)
+            out = _merge(out, lse, *_weigh_few(back, sink_key, sink_value, seen, scale))
+    return out.to(value.dtype).view(b, h, c, -1).transpose(1, 2).contiguous(), None
+
+
+def _weigh(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention and the log-sum-exp of its logits: (B, K, Q, D) and (B, K, Q) in float32."""
+    if q.device.type != "cpu" or q.shape[-1] != v.shape[-1]:
+        return _weigh_few(q, k, v, seen, scale)
+    mask = torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, -torch.inf)
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k, v, attn_mask=mask, scale=scale
+    )
+    return out.float(), lse.masked_fill(~seen.any(-1), -torch.inf)  # the kernel says 0 there
+
+
+def _weigh_few(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The same in plain operations, which hold Q x N logits at once."""
+    logits = (q.float() @ k.float().transpose(-1, -2)) * scale  # (B, K, Q, N)
+    logits = logits.masked_fill(~seen, -torch.inf)
+    lse = logits.logsumexp(-1)
+    return (logits - lse[..., None]).exp() @ v.float(), lse
+
+
+def _merge(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> Tensor:
+    """One softmax over the keys of two attentions; a part that sees no key weighs nothing."""
+    lse = torch.logaddexp(lse_a, lse_b)
+    share_a, share_b = (lse_a - lse).exp()[..., None], (lse_b - lse).exp()[..., None]
+    return torch.where(share_a > 0, a * share_a, 0) + torch.where(share_b > 0, b * share_b, 0)

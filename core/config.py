@@ -1,0 +1,87 @@
+"""One run, described: validated once, frozen, passed whole. Torch-free."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from core import registry
+from core.errors import UsageError, unknown
+
+DTYPES = ("float32", "bfloat16", "float16")
+SOURCES = ("auto", "hub", "bundled")
+DEFAULT_MODEL = "EleutherAI/pythia-70m"
+AT_LEAST_ONE = ("window", "max_tokens", "timed_tokens", "chunk_size", "batch_size", "threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What to measure, on what, and how.
+
+    ``None`` means "decide when the model is loaded"; ``resolved`` fills those in, and only a
+    resolved configuration is run or stored.
+    """
+
+    model: str = DEFAULT_MODEL
+    dataset: str = "wikitext"
+    method: str = "streaming"
+    mode: str = "decode-loop"
+    n_sink: int = 4
+    window: int | None = None  # half the trained length less the sinks: 4 + 1020 on Pythia
+    max_tokens: int = 4096
+    timed_tokens: int | None = None
+    chunk_size: int = 256
+    batch_size: int = 1
+    dtype: str = "float32"
+    device: str = "auto"
+    threads: int | None = None  # the machine's cores
+    seed: int = 0
+    source: str = "auto"
+    trust: bool = False
+
+    def __post_init__(self) -> None:
+        registry.check("method", self.method)
+        registry.check("mode", self.mode)
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+        if self.source not in SOURCES:
+            raise unknown("source", self.source, SOURCES)
+        if self.n_sink < 0:
+            raise UsageError(f"n_sink is {self.n_sink}: it must be 0 or more (0 is window attention).")
+        for name in AT_LEAST_ONE:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}: it must be 1 or more.")
+        if self.timed_tokens is not None and self.mode != "decode-loop":
+            raise UsageError(
+                f"timed_tokens is for mode 'decode-loop', not {self.mode!r}: "
+                "leave it out, or use --mode decode-loop."
+            )
+        if self.method == "window" and self.n_sink:  # no sinks, and the budget stays the same
+            if self.window is not None:
+                object.__setattr__(self, "window", self.window + self.n_sink)
+            object.__setattr__(self, "n_sink", 0)
+
+    def resolved(self, **found: Any) -> RunConfig:
+        """A copy in which what was left open is filled in from what was found."""
+        return replace(self, **found)
+
+    @property
+    def attended_keys(self) -> int:
+        """L = S + W + 1: the keys that a query sees once the cache is full, itself included."""
+        if self.window is None:
+            raise UsageError("window is not resolved yet: load the model first.")
+        return self.n_sink + self.window + 1
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that name this configuration; equal configurations, equal keys."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of the fields, in order."""
+        return tuple(field.name for field in fields(cls))

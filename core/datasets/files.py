@@ -1,0 +1,116 @@
+"""The user's own texts: a ``.txt`` file, the rows of a ``.jsonl`` or of a ``.parquet`` file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from core.datasets.base import Corpus, Document
+from core.errors import UsageError
+
+
+def read(spec: str, source: str) -> Corpus:
+    """The documents of the file at ``spec``. ``source`` does not matter: a path is a path.
+
+    Raises:
+        UsageError: Nothing there that can be read; for a bad row, when the row is reached.
+    """
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        raise UsageError(f"{spec} is a folder: name a {' or '.join(READERS)} file in it.")
+    if path.suffix not in READERS:
+        raise UsageError(f"{spec} can't be read: a text is a {', '.join(READERS)} file.")
+    if not path.is_file():
+        raise UsageError(f"there is no file {spec}.")
+    try:
+        empty = not path.stat().st_size
+        form, documents = READERS[path.suffix](path)
+    except OSError as error:
+        raise UsageError(f"{spec} can't be read: {error.strerror or error}.") from error
+    if empty:
+        raise UsageError(f"{spec} is empty: there is no text to read.")
+    return Corpus(spec, form, documents)
+
+
+def _txt(path: Path) -> tuple[str, Iterator[Document]]:
+    text = _decode(path.read_bytes(), str(path))
+    if not text.strip():
+        raise UsageError(f"{path} is empty: there is no text to read.")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "one document, the whole file, line ends made LF", iter([Document(path.name, text)])
+
+
+def _jsonl(path: Path) -> tuple[str, Iterator[Document]]:
+    return "one document a row, field text", _jsonl_documents(path)
+
+
+def _jsonl_documents(path: Path) -> Iterator[Document]:
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = _decode(line, str(path), offset)
+            offset += len(line)
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except ValueError as error:
+                raise UsageError(f"{path}: row {number} is not JSON: {error}.") from error
+            yield _document(row if isinstance(row, dict) else {}, number, path)
+
+
+def _parquet(path: Path) -> tuple[str, Iterator[Document]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise UsageError(f"{path} is no parquet file that can be read: {error}.") from error
+    columns = file.schema_arrow.names
+    if "text" not in columns:
+        raise UsageError(f"{path} has no column text: its columns are {', '.join(columns)}.")
+    wanted = [name for name in ("id", "title", "text") if name in columns]
+    return "one document a row, column text", _parquet_documents(file, wanted, path)
+
+
+def _parquet_documents(file: Any, columns: list[str], path: Path) -> Iterator[Document]:
+    import pyarrow as pa
+
+    number = 0
+    try:
+        for batch in file.iter_batches(batch_size=64, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield _document(row, number, path)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path} can't be read after row {number}: {error}.") from error
+
+
+def _document(row: dict[str, Any], number: int, path: Path) -> Document:
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise UsageError(f"{path}: row {number} has no text: each row needs a string named text.")
+    name = row.get("id", row.get("title"))
+    return Document(f"row {number}" if name is None else str(name), text)
+
+
+def _decode(raw: bytes, name: str, offset: int = 0) -> str:
+    """Strict UTF-8 without its byte-order mark; ``raw`` starts ``offset`` bytes into the file."""
+    try:
+        text = raw.decode("utf-8")
+        bad = raw.find(b"\0")
+    except UnicodeDecodeError as error:
+        bad = error.start
+    if bad >= 0:
+        raise UsageError(
+            f"{name} is not UTF-8 text: byte {offset + bad} is {raw[bad]:#04x}; "
+            "convert it, for instance with iconv -t UTF-8."
+        )
+    return text.removeprefix("\ufeff")
+
+
+Reader = Callable[[Path], tuple[str, Iterator[Document]]]
+READERS: dict[str, Reader] = {".txt": _txt, ".jsonl": _jsonl, ".parquet": _parquet}

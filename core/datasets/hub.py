@@ -1,0 +1,108 @@
+"""Rows of a Hub dataset's test split: from the local caches, streamed from the Hub, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from core import hub
+from core.errors import StreamError
+
+LIBRARIES = ("huggingface_hub.utils", "datasets")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A test split on the Hub.
+
+    Attributes:
+        repo: Id of the dataset repository.
+        config: Name of the configuration.
+        files: Where its parquet files lie in the repository.
+    """
+
+    repo: str
+    config: str
+    files: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to be iterated once, and the commit they are of."""
+
+    rows: Iterator[dict[str, Any]]
+    revision: str | None
+
+
+def open_rows(split: Split, name: str, source: str) -> Rows:
+    """The rows of ``split`` in its order, read as they are asked for.
+
+    Args:
+        split: What to read.
+        name: What the user called it, for errors.
+        source: ``auto`` (local caches, then the Hub) or ``hub`` (the other way round).
+
+    Raises:
+        Unreachable: Neither has it.
+        StreamError: The Hub failed; also while the rows are iterated.
+    """
+    with hub.quiet(*LIBRARIES):
+        here = _cached(split)
+        if source == "hub" or not here:
+            why = hub.silence()
+            if why is None:
+                return _streamed(split)
+            if not here:
+                way_out = (
+                    "use --source bundled or a text file, set HF_ENDPOINT to a mirror, "
+                    "or fill the cache."
+                )
+                raise hub.Unreachable(name, why, way_out)
+        return here
+
+
+def _streamed(split: Split) -> Rows:
+    """Rows as they come from the Hub; nothing is kept."""
+    from datasets import load_dataset
+
+    commit = hub.commit(split.repo)
+    try:
+        rows = load_dataset(split.repo, split.config, split="test", revision=commit, streaming=True)
+    except Exception as error:
+        raise hub.explain(error, f"dataset {split.repo!r}", commit or "main") from error
+    return Rows(_guarded(rows, f"dataset {split.repo!r} ({split.config})"), commit)
+
+
+def _cached(split: Split) -> Rows | None:
+    """Rows from what ``hf download`` or ``load_dataset`` left on this machine, if anything."""
+    from datasets import load_dataset
+    from datasets.packaged_modules.cache.cache import Cache
+
+    name = f"{split.repo} ({split.config}) in the local cache"
+    folder = hub.cached(split.repo, "main", [split.files], kind="dataset")
+    files = sorted(folder.glob(split.files)) if folder else []
+    if folder and files:
+        rows = load_dataset(
+            "parquet", data_files=[str(file) for file in files], split="train", streaming=True
+        )
+        return Rows(_guarded(rows, name), folder.name)
+    try:  # what load_dataset itself falls back on when it is offline
+        builder = Cache(
+            dataset_name=split.repo.rpartition("/")[2],
+            repo_id=split.repo,
+            config_name=split.config,
+            version="auto",
+            hash="auto",
+        )
+        return Rows(_guarded(builder.as_streaming_dataset("test"), name), builder.hash)
+    except ValueError:  # "Couldn't find cache"
+        return None
+
+
+def _guarded(rows: Any, what: str) -> Iterator[dict[str, Any]]:
+    """The same rows, in silence, with failures in words."""
+    try:
+        yield from hub.quietly(rows, *LIBRARIES)
+    except Exception as error:
+        raise StreamError(f"{what} failed while it was read: {hub.first_line(error)}.") from error

@@ -1,0 +1,94 @@
+"""Where and with what a run was made: git, versions, machine, threads, load. Provenance as columns."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGES = ("streamcli", "torch", "transformers", "tokenizers", "datasets", "kvpress", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The machine and the code of one run.
+
+    Attributes:
+        git_commit: Commit of this project's checkout; None where it is installed without one.
+        git_dirty: Whether tracked files of that checkout were changed.
+        workdir_commit: Commit of the working folder, where that is another repository.
+        workdir_dirty: Whether its tracked files were changed.
+        versions: Package versions as ``name==version``, separated by spaces.
+        python: Python's version.
+        host: The machine's network name.
+        cpu: The processor's name.
+        gpu: The accelerator's name, None on the CPU.
+        load_1m: The operating system's one-minute load average when the run began.
+    """
+
+    git_commit: str | None
+    git_dirty: bool | None
+    workdir_commit: str | None
+    workdir_dirty: bool | None
+    versions: str
+    python: str
+    host: str
+    cpu: str
+    gpu: str | None
+    load_1m: float | None
+
+
+def describe(gpu: str | None = None) -> Environment:
+    """Look around, once, before a run."""
+    commit, dirty = _git(PROJECT)
+    there, there_dirty = _git(Path.cwd())
+    other = there != commit
+    return Environment(
+        git_commit=commit,
+        git_dirty=dirty,
+        workdir_commit=there if other else None,
+        workdir_dirty=there_dirty if other else None,
+        versions=" ".join(f"{name}=={found}" for name in PACKAGES if (found := _version(name))),
+        python=platform.python_version(),
+        host=platform.node(),
+        cpu=_cpu(),
+        gpu=gpu,
+        load_1m=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    )
+
+
+def _git(folder: Path) -> tuple[str | None, bool | None]:
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    return commit, bool(ask("status", "--porcelain", "--untracked-files=no"))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

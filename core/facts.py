@@ -1,0 +1,34 @@
+"""What was found while loading: facts of the model and the text that a configuration can't know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What a run was really made on. ``None`` where it was not found, or not found yet.
+
+    Attributes:
+        requested_model: The model that was asked for; ``RunConfig.model`` is what really ran.
+        requested_dataset: The dataset that was asked for.
+        model_revision: Hub commit or package version, None for a folder or file.
+        weights_sha256: Hash of the weight files.
+        parameters: Number of parameters.
+        trained_length: Positions that the model was trained on.
+        dataset_form: How the text was made from its source, in words.
+        dataset_revision: Commit or hash of the source.
+        tokens_sha256: Hash of the token ids of all documents; equal hashes, equal tokens.
+        bos: What stands before each document: ``none``, or ``tokenizer adds <s>``.
+    """
+
+    requested_model: str
+    requested_dataset: str
+    model_revision: str | None = None
+    weights_sha256: str | None = None
+    parameters: int | None = None
+    trained_length: int | None = None
+    dataset_form: str | None = None
+    dataset_revision: str | None = None
+    tokens_sha256: str | None = None
+    bos: str | None = None

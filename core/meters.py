@@ -1,0 +1,84 @@
+"""Clocks that wait for the device, peak memory, and scores summed in float64."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+MIB = 1024 * 1024
+
+
+class Clock:
+    """Seconds since it was made, after the device has finished what it was given."""
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._start = self._now()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = self._now()
+        passed, self._start = now - self._start, now
+        return passed
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter()
+
+
+class PeakMemory:
+    """The most memory held since it was made.
+
+    On a GPU, memory allocated by tensors. On a CPU under Linux, the process's peak resident memory,
+    counter reset, after giving freed memory back; elsewhere the peak since the process began.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif sys.platform == "linux":
+            _trim()
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:
+                pass  # a sandbox may forbid it: the peak is then that of the whole process
+
+    def mib(self) -> float:
+        """The peak so far, in MiB."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / MIB
+        if sys.platform == "linux":
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+
+
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood in nats of ``targets`` (B, C) under ``logits`` (B, C, V): (B, C).
+
+    In float32 whatever the model's dtype; summed by the caller in float64.
+    """
+    b, c, v = logits.shape
+    flat = torch.nn.functional.cross_entropy(
+        logits.reshape(b * c, v).float(), targets.reshape(b * c), reduction="none"
+    )
+    return flat.view(b, c)
+
+
+def _trim() -> None:
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        pass  # another C library keeps its own counsel

@@ -1,0 +1,1 @@
+"""One file a cache method. Each class has ``start(loaded, batch) -> Stream``."""

@@ -1,0 +1,70 @@
+"""Sliding window with re-computation: every token re-encodes the last L tokens from scratch.
+
+The paper's strongest baseline in quality and its slowest: O(L^2) a token (section 3.1, figure 1c).
+L is the budget that streaming has, S + W + 1. No cache is kept: the model is transformers' own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.config import RunConfig
+from core.methods.base import Method, Stream
+from core.models import Loaded
+
+TOKENS_PER_FORWARD = 8192  # windows are batched up to this many tokens, which bounds memory
+
+
+class _WindowStream(Stream):
+    def __init__(self, loaded: Loaded, batch: int, length: int) -> None:
+        self.model, self.length = loaded.model, length
+        self.ids = torch.empty(batch, 0, dtype=torch.int64, device=loaded.model.device)
+
+    def feed(self, ids: Tensor) -> Tensor:
+        before = self.ids.shape[1]
+        self.ids = torch.cat((self.ids, ids), dim=1)
+        parts = []
+        if before < self.length:  # the prefix is its own window: one forward predicts all of it
+            prefix = self.ids[:, : self.length]
+            keep = prefix.shape[1] - before
+            parts.append(self._encode(prefix, keep))
+        if self.ids.shape[1] > self.length:
+            windows = self.ids.unfold(1, self.length, 1)  # (B, n, L)
+            windows = windows[:, 1:] if before < self.length else windows
+            parts.append(self._encode_each(windows))
+        self.ids = self.ids[:, -(self.length - 1) :] if self.length > 1 else self.ids[:, :0]
+        return torch.cat(parts, dim=1)
+
+    def _encode_each(self, windows: Tensor) -> Tensor:
+        b, n, length = windows.shape
+        rows = windows.reshape(b * n, length)
+        step = max(1, TOKENS_PER_FORWARD // length)
+        last = [self._encode(part, 1) for part in rows.split(step)]
+        return torch.cat(last).view(b, n, -1)
+
+    def _encode(self, ids: Tensor, keep: int) -> Tensor:
+        logits: Tensor = self.model(ids, use_cache=False, logits_to_keep=keep).logits
+        return logits
+
+    def kv_bytes(self) -> int:
+        return 0
+
+
+class Recompute(Method):
+    """Re-encode the last L tokens for every token; windows are batched where only scores count."""
+
+    positions = "cache"
+    eviction = "re-encode"
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.length = config.attended_keys
+
+    def start(self, loaded: Loaded, batch: int) -> Stream:
+        """No tokens yet."""
+        return _WindowStream(loaded, batch, self.length)
+
+    def kv_formula_bytes(self, loaded: Loaded, batch: int, length: int) -> int:
+        """Nothing is held between steps."""
+        return 0

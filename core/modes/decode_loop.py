@@ -1,0 +1,96 @@
+"""One token a forward, as a model generates: the mode in which latency means something.
+
+With ``timed_tokens`` only that many steps run with a full cache, and every token is scored by
+the exact chunked form: re-computation of a long text would take hours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from core.errors import UsageError
+from core.meters import Clock, PeakMemory, token_nll
+from core.methods.base import Stream
+from core.modes import chunked
+from core.modes.base import Batch, Scores, Task, Timing, batches, result
+from core.result import RunResult
+
+WARMUP_STEPS = 8
+
+
+def evaluate(task: Task) -> RunResult:
+    """Stream the documents token by token, or time a sample of steps."""
+    return _whole(task) if task.config.timed_tokens is None else _sample(task)
+
+
+def _whole(task: Task) -> RunResult:
+    peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
+    scores, held, latency, steady = Scores(task), 0, [], []
+    for batch in batches(task):
+        stream = task.method.start(task.loaded, len(batch.documents))
+        sheet, width = scores.of(batch), batch.ids.shape[1] - 1
+        full = task.method.full_after
+        for t in range(width):
+            logits, ms = _step(task, stream, batch, t)
+            sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
+            latency.append(ms)
+            steady.append(len(latency) > WARMUP_STEPS and t >= full)
+        sheet.close()
+        held = max(held, stream.kv_bytes())
+    notes: tuple[str, ...] = ()
+    if not any(steady):
+        steady = [step >= min(WARMUP_STEPS, len(latency) - 1) for step in range(len(latency))]
+        notes = (f"no document has {full} tokens and more: latency is that of a filling cache.",)
+    times, kept = np.array(latency, np.float32), np.array(steady, np.bool_)
+    timing = Timing(
+        total_s=float(times.sum()) / 1000,
+        elapsed_s=wall.lap(),
+        latency_ms=times,
+        ms_per_token=float(times[kept].mean()),
+        steady=kept,
+        notes=notes,
+    )
+    return result(task, scores, timing, held, peak)
+
+
+def _sample(task: Task) -> RunResult:
+    """Score by chunks; then fill a cache from the longest document and time N steps of it."""
+    peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
+    scores, held = chunked.score(task)
+    batch = max(batches(task), key=lambda each: each.ids.shape[1])
+    asked = WARMUP_STEPS + (task.config.timed_tokens or 0)
+    room = batch.ids.shape[1] - 1 - asked  # tokens that can go before the first step
+    if room < 1:
+        raise UsageError(
+            f"timed_tokens is {task.config.timed_tokens}, but the longest document has "
+            f"{batch.ids.shape[1]} tokens: ask for fewer, or for more --max-tokens."
+        )
+    fill = min(task.method.full_after or room, room)
+    stream, clock = task.method.start(task.loaded, len(batch.documents)), Clock(task.config.device)
+    for start in range(0, fill, task.config.chunk_size):
+        stream.feed(batch.ids[:, start : min(start + task.config.chunk_size, fill)])
+    prefill = clock.lap()
+    times = np.array([_step(task, stream, batch, fill + i)[1] for i in range(asked)], np.float32)
+    steady = np.arange(asked) >= WARMUP_STEPS
+    mean = float(times[steady].mean())
+    notes: tuple[str, ...] = ()
+    if fill < task.method.full_after:
+        notes = (f"the text is too short to fill the cache: timing began at token {fill}.",)
+    timing = Timing(
+        total_s=mean * sum(each.ids.shape[1] - 1 for each in batches(task)) / 1000,
+        total_is_estimate=True,
+        elapsed_s=wall.lap(),
+        latency_ms=times,
+        ms_per_token=mean,
+        steady=steady,
+        prefill_s=prefill,
+        notes=notes,
+    )
+    return result(task, scores, timing, max(held, stream.kv_bytes()), peak)
+
+
+def _step(task: Task, stream: Stream, batch: Batch, t: int) -> tuple[torch.Tensor, float]:
+    clock = Clock(task.config.device)
+    logits = stream.feed(batch.ids[:, t : t + 1])
+    return logits, 1000 * clock.lap()

@@ -1,0 +1,130 @@
+"""What a run found: plain values, units in the names. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentResult:
+    """One document, which is one stream.
+
+    Attributes:
+        name: Its title, book number or file name.
+        scored_tokens: Tokens that were scored: all but the first.
+        nll_nats: Sum of the scored tokens' negative log-likelihoods, in nats.
+        words: White-space separated words in the scored text.
+        utf8_bytes: Bytes of the scored text in UTF-8.
+    """
+
+    name: str
+    scored_tokens: int
+    nll_nats: float
+    words: int
+    utf8_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One finished run.
+
+    Attributes:
+        documents: Per-document figures, in reading order.
+        nll: Negative log-likelihood of every scored token in nats, float32, documents end to end.
+        latency_ms: Milliseconds of every timed decode step in order, float32; empty in chunked mode.
+        engine: How a step was executed: ``eager``.
+        attended_keys_min: Fewest keys that a scored query saw, itself included.
+        attended_keys_mean: Their mean.
+        attended_keys_max: The most.
+        positions: Where keys and query sit: ``cache`` or ``absolute``.
+        eviction: When keys are dropped: ``after-step``, ``none`` or ``re-encode``.
+        total_s: Seconds for the whole stream in this mode; an estimate where ``total_is_estimate``.
+        total_is_estimate: Whether ``total_s`` is timed tokens scaled up (``--timed-tokens``).
+        prefill_s: Seconds that filled the cache before the timed tokens.
+        elapsed_s: Wall seconds of the evaluation, as they passed.
+        warmup_tokens: Decode steps left out of the ``ms_per_token`` figures: the first ones, and
+            those before a document's cache is full.
+        ms_per_token: Mean milliseconds a token (decode-loop: a step, which advances every row of
+            the batch by one token; chunked: elapsed over scored tokens).
+        ms_per_token_p50: Median of the decode steps; None in chunked mode, like the next two.
+        ms_per_token_p95: Their 95th percentile.
+        ms_per_token_p99: Their 99th percentile.
+        kv_mib: Measured bytes of the keys and values that are held between steps, in MiB.
+        kv_formula_mib: The same by formula: 2 x layers x B x K x D x keys x bytes a number.
+        peak_mem_mib: Peak resident memory (CPU) or allocated memory (GPU) during the run.
+        notes: Sentences that a reader of the figures must know.
+    """
+
+    documents: tuple[DocumentResult, ...]
+    nll: NDArray[np.float32]
+    latency_ms: NDArray[np.float32]
+    engine: str
+    attended_keys_min: int
+    attended_keys_mean: float
+    attended_keys_max: int
+    positions: str
+    eviction: str
+    total_s: float
+    total_is_estimate: bool
+    prefill_s: float
+    elapsed_s: float
+    warmup_tokens: int
+    ms_per_token: float
+    ms_per_token_p50: float | None
+    ms_per_token_p95: float | None
+    ms_per_token_p99: float | None
+    kv_mib: float
+    kv_formula_mib: float
+    peak_mem_mib: float
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def scored_tokens(self) -> int:
+        """Number of scored tokens over all documents."""
+        return sum(document.scored_tokens for document in self.documents)
+
+    @property
+    def nll_nats(self) -> float:
+        """Mean negative log-likelihood of a scored token, in nats, over all documents together."""
+        return sum(document.nll_nats for document in self.documents) / self.scored_tokens
+
+    @property
+    def ppl(self) -> float:
+        """Token perplexity: exp of the mean over all scored tokens, not a mean over documents."""
+        return _exp(self.nll_nats)
+
+    @property
+    def word_ppl(self) -> float:
+        """Word perplexity: exp(total nats / white-space words of the scored text)."""
+        return _exp(self._total_nats / max(1, sum(document.words for document in self.documents)))
+
+    @property
+    def byte_ppl(self) -> float:
+        """Byte perplexity: exp(total nats / UTF-8 bytes of the scored text)."""
+        return _exp(self._total_nats / self._bytes)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Total nats / (ln 2 x UTF-8 bytes of the scored text)."""
+        return self._total_nats / (math.log(2) * self._bytes)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Scored tokens over ``total_s``."""
+        return self.scored_tokens / self.total_s if self.total_s else math.nan
+
+    @property
+    def _total_nats(self) -> float:
+        return sum(document.nll_nats for document in self.documents)
+
+    @property
+    def _bytes(self) -> int:
+        return max(1, sum(document.utf8_bytes for document in self.documents))
+
+
+def _exp(nats: float) -> float:
+    return math.inf if nats > 700 else math.exp(nats)  # NaN stays NaN

@@ -1,0 +1,118 @@
+"""The whole walk of one run: configuration -> model and tokens -> mode and method -> result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from core import environment, models, registry, tokens
+from core.config import RunConfig
+from core.environment import Environment
+from core.errors import StreamError
+from core.facts import RunFacts
+from core.methods.base import Method
+from core.models import Loaded
+from core.modes.base import Progress, Task
+from core.result import RunResult
+from core.tokens import TokenStream
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin: everything is loaded, nothing is left open.
+
+    Attributes:
+        config: The resolved configuration; names are of what really runs.
+        facts: Hashes and revisions of the model and the text.
+        environment: The machine and the code.
+        loaded: The model.
+        tokens: The documents as token ids.
+        notes: Sentences that the user must see before the run.
+    """
+
+    config: RunConfig
+    facts: RunFacts
+    environment: Environment
+    loaded: Loaded
+    tokens: TokenStream
+    notes: tuple[str, ...]
+
+
+def load_model(config: RunConfig, *, explicit: bool) -> Loaded:
+    """Load the model that ``config`` names; ``explicit``: the user named it, so nothing else will do.
+
+    Raises:
+        StreamError: It can't be had, or is none that can stream.
+    """
+    return models.load(
+        config.model,
+        dtype=config.dtype,
+        device=config.device,
+        source=config.source,
+        trust=config.trust,
+        explicit=explicit,
+    )
+
+
+def prepare(config: RunConfig, loaded: Loaded) -> Prepared:
+    """Read the text and settle what ``config`` left open.
+
+    Raises:
+        StreamError: The text can't be had, or the method can't run on this model.
+    """
+    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    corpus = tokens.open_corpus(config.dataset, config.source)
+    stream = tokens.tokenize(corpus, loaded.tokenizer, config.max_tokens)
+    device = str(loaded.model.device)
+    resolved = config.resolved(
+        model=loaded.name,
+        dataset=corpus.name,
+        window=config.window or max(1, loaded.trained_length // 2 - config.n_sink),
+        device=device,
+        threads=torch.get_num_threads(),
+    )
+    facts = RunFacts(
+        requested_model=config.model,
+        requested_dataset=config.dataset,
+        model_revision=loaded.revision,
+        weights_sha256=loaded.weights_sha256,
+        parameters=loaded.parameters,
+        trained_length=loaded.trained_length,
+        dataset_form=corpus.form,
+        dataset_revision=corpus.revision,
+        tokens_sha256=stream.sha256,
+        bos=stream.bos,
+    )
+    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
+    found = environment.describe(gpu)
+    notes = (*loaded.notes, *corpus.notes, *stream.notes)
+    _method(resolved).start(loaded, 1)  # refuses a model that the method can't run on
+    return Prepared(resolved, facts, found, loaded, stream, notes)
+
+
+def execute(prepared: Prepared, progress: Progress) -> RunResult:
+    """Evaluate a prepared run.
+
+    Raises:
+        StreamError: The evaluation failed, in one line.
+    """
+    config = prepared.config
+    evaluate = registry.load("mode", config.mode)
+    task = Task(prepared.loaded, prepared.tokens, _method(config), config, progress)
+    try:
+        with torch.inference_mode():
+            result: RunResult = evaluate(task)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise StreamError(
+            f"out of memory on {config.device}: choose a smaller --chunk-size, --batch-size or "
+            "--window, or --dtype bfloat16."
+        ) from error
+    return result
+
+
+def _method(config: RunConfig) -> Method:
+    made: Method = registry.load("method", config.method)(config)
+    return made

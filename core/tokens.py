@@ -1,0 +1,155 @@
+"""From a dataset's name to streams of token ids, no more of them than were asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import registry
+from core.datasets import files
+from core.datasets.base import Corpus
+from core.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+MARGIN = 64  # tokens at a cut that the text after it could still change; a word is a few
+BREAK = re.compile(r"(?<=\S)(?=\s)")
+
+
+@dataclass(frozen=True)
+class TokenDocument:
+    """One stream: token ids (T,) on the CPU. The first one is never scored."""
+
+    name: str
+    ids: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """The documents of a run as token ids.
+
+    Attributes:
+        documents: At least one, each of two tokens or more.
+        sha256: Hash of all ids and document lengths; equal hashes, equal streams.
+        bos: What stands before each document: ``none``, or ``tokenizer adds <s>``.
+        notes: Sentences that the user must see.
+    """
+
+    documents: tuple[TokenDocument, ...]
+    sha256: str
+    bos: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Tokens of all documents, first ones included."""
+        return sum(len(document.ids) for document in self.documents)
+
+
+def open_corpus(spec: str, source: str) -> Corpus:
+    """The texts that ``spec`` names: a dataset, ``dataset:part``, or a text file.
+
+    Args:
+        spec: Such as ``wikitext``, ``pg19:10146`` or ``notes.txt``.
+        source: ``auto``, ``hub`` or ``bundled``.
+
+    Raises:
+        UsageError: It names nothing.
+        StreamError: It can't be had.
+    """
+    name = spec.partition(":")[0]
+    if name in registry.DATASETS:
+        corpus: Corpus = registry.load("dataset", name)(spec, source)
+        return corpus
+    if Path(spec).suffix in files.READERS or "/" in spec or Path(spec).exists():
+        return files.read(spec, source)
+    hint = f"or a path ending in {', '.join(files.READERS)}"
+    raise unknown("dataset", spec, registry.DATASETS, hint)
+
+
+def tokenize(corpus: Corpus, tokenizer: Any, max_tokens: int) -> TokenStream:
+    """The first ``max_tokens`` tokens of ``corpus``, document by document; the last one is cut.
+
+    No document is read after that, and of a long one only the beginning is tokenised; the ids are
+    those that the whole document begins with.
+
+    Raises:
+        UsageError: There is nothing to score.
+    """
+    front = _front(tokenizer)
+    documents: list[TokenDocument] = []
+    left, short = max_tokens, 0
+    for document in corpus.documents:
+        ids = _first_ids(tokenizer, document.text, front, left)
+        if len(ids) < 2:
+            short += 1
+            continue
+        documents.append(TokenDocument(document.name, _tensor(ids)))
+        left -= len(ids)
+        if left < 2:
+            break
+    if not documents:
+        raise UsageError(
+            f"{corpus.name} has nothing to score within {max_tokens} tokens: "
+            "a document needs two tokens or more."
+        )
+    notes = []
+    if short:
+        notes.append(f"{short} documents of fewer than 2 tokens were skipped: nothing to score.")
+    if left >= 2:
+        notes.append(f"asked for {max_tokens} tokens, the text has {max_tokens - left}.")
+    bos = f"tokenizer adds {' '.join(tokenizer.convert_ids_to_tokens(front))}" if front else "none"
+    return TokenStream(tuple(documents), _sha256(documents), bos, tuple(notes))
+
+
+def text_size(tokenizer: Any, ids: torch.Tensor) -> tuple[int, int]:
+    """Words (split at white space) and UTF-8 bytes of the scored ones, ``ids[1:]`` of (T,)."""
+    text = tokenizer.decode(ids[1:].tolist(), clean_up_tokenization_spaces=False)
+    return len(text.split()), len(text.encode())
+
+
+def _front(tokenizer: Any) -> list[int]:
+    """The ids that the tokenizer itself puts before a text; what it puts behind is left off."""
+    bare = _encode(tokenizer, "a")
+    whole = tokenizer("a", return_attention_mask=False)["input_ids"]
+    places = range(len(whole) - len(bare) + 1)
+    at = next(place for place in places if whole[place : place + len(bare)] == bare)
+    return list(whole[:at])
+
+
+def _first_ids(tokenizer: Any, text: str, front: list[int], need: int) -> list[int]:
+    """At most ``need`` ids of ``front`` and ``text``, from no more of the text than it takes."""
+    size = 8 * need + 1000
+    while True:
+        cut = BREAK.search(text, size)
+        ids = front + _encode(tokenizer, text[: cut.start()] if cut else text)
+        if not cut or len(ids) >= need + MARGIN:
+            return ids[:need]
+        size *= 2
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(
+        text, add_special_tokens=False, return_attention_mask=False, verbose=False
+    )["input_ids"]
+    return ids
+
+
+def _tensor(ids: list[int]) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def _sha256(documents: Iterable[TokenDocument]) -> str:
+    """Lengths go in before the ids, so that documents joined hash differently from apart."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(len(document.ids).to_bytes(8, "little"))
+        digest.update(document.ids.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Frames in, text out. Never opens the database."""

@@ -1,0 +1,182 @@
+"""The one list of columns: title, unit, form and meaning of each, in the order of every export.
+
+Tables, exports, sort keys and the help all read it. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Form = Literal[
+    "text", "sha", "flag", "plain", "count", "fixed", "significant", "perplexity", "percent", "ratio"
+]
+LEFT = ("text", "sha", "flag")
+SHA_SHOWN = 10
+LARGE_PERPLEXITY = 1000
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the runs.
+
+    Attributes:
+        name: Its name in the database, in JSON and CSV, and as a sort key.
+        title: Its heading in a table.
+        form: How a value is written, see ``format_value``.
+        help: What it means, one sentence without a full stop.
+        unit: Unit, empty where there is none.
+        digits: Decimals of ``fixed``, significant digits of ``significant``.
+    """
+
+    name: str
+    title: str
+    form: Form
+    help: str
+    unit: str = ""
+    digits: int = 3
+
+    @property
+    def align(self) -> Literal["left", "right"]:
+        """Where a table sets it: numbers to the right."""
+        return "left" if self.form in LEFT else "right"
+
+
+_LIST = (
+    Column("run_id", "run", "text", "Name of the run, a ULID; sorts by time"),
+    Column("status", "status", "text", "running, done, failed or interrupted"),
+    Column("model", "model", "text", "Model that really ran"),
+    Column("dataset", "dataset", "text", "Text that was really read"),
+    Column("method", "method", "text", "Cache method"),
+    Column("mode", "mode", "text", "Form of evaluation"),
+    Column("n_sink", "sinks", "count", "S, first tokens that are kept for good", "tokens"),
+    Column("window", "window", "count", "W, last tokens that are kept", "tokens"),
+    Column("attended_keys", "keys", "count", "Keys a query sees at most: S + W + 1 where evicted"),
+    Column("dtype", "dtype", "text", "Number format of weights and cache"),
+    Column("device", "device", "text", "Device that computed"),
+    Column("engine", "engine", "text", "How a decode step was executed"),
+    Column("threads", "threads", "count", "CPU threads"),
+    Column("scored_tokens", "scored", "count", "Tokens that were scored", "tokens"),
+    Column("ppl", "ppl", "perplexity", "Token perplexity, exp of the mean over all scored tokens"),
+    Column("nll_nats", "nll", "fixed", "Mean negative log-likelihood of a token", "nats", 4),
+    Column("word_ppl", "word ppl", "perplexity", "Perplexity a white-space separated word"),
+    Column("bits_per_byte", "bits/byte", "fixed", "Bits a UTF-8 byte of the text", "bits", 4),
+    Column("total_s", "total", "significant", "Time for the whole stream in this mode", "s"),
+    Column("ms_per_token", "per token", "significant", "Mean time a token", "ms"),
+    Column("ms_per_token_p50", "p50", "significant", "Median time of a decode step", "ms"),
+    Column("ms_per_token_p95", "p95", "significant", "95th percentile of the decode steps", "ms"),
+    Column("tokens_per_s", "speed", "significant", "Scored tokens over the total time", "tokens/s"),
+    Column("kv_mib", "KV", "significant", "Measured size of the keys and values held", "MiB"),
+    Column("peak_mem_mib", "peak", "significant", "Peak memory during the run", "MiB"),
+    Column("git_commit", "commit", "sha", "Commit of streamcli that ran"),
+    Column("created_at", "began", "text", "When the run began, UTC"),
+    # The public columns end here.
+    Column("finished_at", "ended", "text", "When the run ended, UTC"),
+    Column("error", "error", "text", "Why the run failed"),
+    Column("repeat", "repeat", "plain", "Number of this repeat, from 0"),
+    Column("config_key", "config", "text", "Name of the configuration; equal ones, equal keys"),
+    Column("max_tokens", "max tokens", "count", "Most tokens to read", "tokens"),
+    Column("timed_tokens", "timed", "count", "Decode steps to time, then scaled up", "tokens"),
+    Column("chunk_size", "chunk", "count", "Tokens a chunk in chunked mode", "tokens"),
+    Column("batch_size", "batch", "count", "Streams side by side"),
+    Column("seed", "seed", "plain", "Seed of every random choice"),
+    Column("source", "source", "text", "Where model and text might come from"),
+    Column("trust", "trust", "flag", "Whether the model's own code might run"),
+    Column("requested_model", "model asked", "text", "Model that was asked for"),
+    Column("requested_dataset", "dataset asked", "text", "Text that was asked for"),
+    Column("model_revision", "model rev", "sha", "Commit or version of the model"),
+    Column("weights_sha256", "weights", "sha", "Hash of the model's weights"),
+    Column("parameters", "parameters", "count", "Number of the model's parameters"),
+    Column("trained_length", "trained", "count", "Positions the model was trained on", "tokens"),
+    Column("dataset_form", "text form", "text", "How the text was made from its source"),
+    Column("dataset_revision", "text rev", "sha", "Commit or hash of the text's source"),
+    Column("tokens_sha256", "tokens", "sha", "Hash of the tokens; equal hashes, equal tokens"),
+    Column("bos", "BOS", "text", "What stands before each document"),
+    Column("documents", "documents", "count", "Number of documents, each a stream of its own"),
+    Column("attended_keys_min", "keys min", "count", "Fewest keys that a scored query saw"),
+    Column("attended_keys_mean", "keys mean", "fixed", "Mean number of keys they saw", digits=1),
+    Column("attended_keys_max", "keys max", "count", "Most keys that a scored query saw"),
+    Column("positions", "positions", "text", "Where keys and query sit, cache or absolute"),
+    Column("eviction", "eviction", "text", "When keys are dropped"),
+    Column("byte_ppl", "byte ppl", "perplexity", "Perplexity a UTF-8 byte of the scored text"),
+    Column("total_is_estimate", "estimate", "flag", "Whether the total is timed tokens scaled up"),
+    Column("prefill_s", "prefill", "significant", "Time that filled the cache", "s"),
+    Column("elapsed_s", "elapsed", "significant", "Wall time of the evaluation", "s"),
+    Column("warmup_tokens", "warm-up", "count", "Decode steps left out of the times", "tokens"),
+    Column("ms_per_token_p99", "p99", "significant", "99th percentile of the decode steps", "ms"),
+    Column("kv_formula_mib", "KV formula", "significant", "That size by formula", "MiB"),
+    Column("notes", "notes", "text", "What a reader of the figures must know"),
+    Column("git_dirty", "dirty", "flag", "Whether streamcli's tracked files were changed"),
+    Column("workdir_commit", "workdir", "sha", "Commit of the working folder, if another one"),
+    Column("workdir_dirty", "workdir dirty", "flag", "Whether its tracked files were changed"),
+    Column("versions", "versions", "text", "Versions of the packages that matter"),
+    Column("python", "python", "text", "Version of Python"),
+    Column("host", "host", "text", "Name of the machine"),
+    Column("cpu", "CPU", "text", "Name of the processor"),
+    Column("gpu", "GPU", "text", "Name of the accelerator"),
+    Column("load_1m", "load", "fixed", "Load average when the run began", digits=2),
+)
+COLUMNS: dict[str, Column] = {column.name: column for column in _LIST}
+PUBLIC = tuple(COLUMNS)[: tuple(COLUMNS).index("created_at") + 1]
+DEFAULT = (
+    "model",
+    "dataset",
+    "method",
+    "mode",
+    "n_sink",
+    "window",
+    "attended_keys",
+    "scored_tokens",
+    "ppl",
+    "ms_per_token",
+    "tokens_per_s",
+    "kv_mib",
+    "peak_mem_mib",
+)
+
+
+def format_value(column: Column, value: Any) -> str:
+    """A value as a table's cell shows it; ``-`` where there is none (None, NaN or pandas' NA)."""
+    if _missing(value):
+        return "-"
+    match column.form:
+        case "text" | "plain":
+            return " ".join(str(value).split())
+        case "sha":
+            is_hash = re.fullmatch(r"[0-9a-f]{16,}", str(value))
+            return str(value)[:SHA_SHOWN] if is_hash else str(value)
+        case "flag":
+            return "yes" if value else "no"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    match column.form:
+        case "count":
+            return f"{int(value):,}"
+        case "fixed":
+            return f"{value:,.{column.digits}f}"
+        case "perplexity":
+            return f"{value:.2f}" if round(value, 2) < LARGE_PERPLEXITY else f"{value:.2e}"
+        case "percent":
+            return f"{value:+.2%}" if abs(value) < 1 else f"{value + 1:,.1f}x"
+        case "ratio":
+            return f"{_significant(float(value), 3)}x"
+        case "significant":
+            return _significant(float(value), column.digits)
+
+
+def _significant(value: float, digits: int) -> str:
+    """At least ``digits`` significant digits, never an exponent, never a rounded integer part."""
+    rounded = float(f"{value:.{digits}g}")
+    if rounded == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{value:,.{max(0, decimals)}f}"
+
+
+def _missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas' NA, which has no truth value
+        return True

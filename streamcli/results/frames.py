@@ -1,0 +1,115 @@
+"""Queries: runs and their documents as pandas frames. Every condition is the database's to check.
+
+Whole numbers come as ``Int64``, flags as ``boolean``, both with ``pandas.NA`` where there is none;
+other numbers as ``float64`` with NaN, text as ``object`` with None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import Boolean, Column, ColumnElement, Float, Integer, Select, Table, select
+from sqlmodel import SQLModel
+
+from core.errors import UsageError, unknown
+from streamcli.results import schema, values
+from streamcli.results.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Filter: TypeAlias = str | int | float | Sequence[str] | Sequence[int] | None
+NEWEST_FIRST = "-created_at"
+
+
+def runs(
+    store: Store,
+    *,
+    status: Filter = "done",
+    since: str | datetime | None = None,
+    limit: int | None = None,
+    sort: str | None = None,
+    columns: Sequence[str] | None = None,
+    **where: Filter,
+) -> pd.DataFrame:
+    """The runs that meet every condition, newest first; an empty frame where none does.
+
+    Args:
+        store: The opened database.
+        status: A status or several; None for every run, however it ended.
+        since: Only runs begun at or after this time, ISO 8601; UTC where it names no zone.
+        limit: At most so many, the first ones of the order.
+        sort: A column to sort by, smallest first, or ``-column``, largest first; empty cells last.
+        columns: What to give, in this order; None for every column, in the schema's order.
+        **where: A column and the value, or values, that it must have, such as
+            ``method=("streaming", "window")`` or ``config_key="…"``; None for any.
+
+    Raises:
+        UsageError: No such column, or no such time.
+    """
+    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
+    chosen = [_column(table, "column", name) for name in columns or table.columns.keys()]
+    query = select(*chosen).order_by(*_order(table, sort or NEWEST_FIRST)).limit(limit)
+    for name, wanted in {"status": status, **where}.items():
+        if wanted is not None:
+            query = query.where(_among(_column(table, "column", name), wanted))
+    if since is not None:
+        query = query.where(table.c.created_at >= _moment(since))
+    return _frame(store, query, chosen)
+
+
+def documents(store: Store, run_ids: Iterable[str]) -> pd.DataFrame:
+    """The documents of these runs in reading order, run by run; ``nll_nats`` is a sum."""
+    table = SQLModel.metadata.tables[str(schema.DocumentRow.__tablename__)]
+    mine = table.c.run_id.in_(list(run_ids))
+    query = select(table).where(mine).order_by(table.c.run_id, table.c.position)
+    return _frame(store, query, list(table.columns))
+
+
+def _column(table: Table, kind: str, name: str) -> Column[Any]:
+    if name not in table.columns:
+        raise unknown(kind, name, table.columns.keys())
+    return table.columns[name]
+
+
+def _among(column: Column[Any], wanted: Filter) -> ColumnElement[bool]:
+    several = [wanted] if isinstance(wanted, str | int | float) else list(wanted or ())
+    return column.in_([values.plain(column.name, value) for value in several])
+
+
+def _order(table: Table, sort: str) -> tuple[ColumnElement[Any], ...]:
+    key = _column(table, "sort key", sort.removeprefix("-"))
+    if sort.startswith("-"):
+        return key.desc().nulls_last(), table.c.run_id.desc()
+    return key.asc().nulls_last(), table.c.run_id.asc()
+
+
+def _moment(since: str | datetime) -> str:
+    if isinstance(since, datetime):
+        return values.stamp(since)
+    try:
+        return values.stamp(datetime.fromisoformat(since.strip()))
+    except ValueError as problem:
+        raise UsageError(
+            f"{since!r} is not a time: write 2026-01-31, or 2026-01-31T12:00 (UTC)."
+        ) from problem
+
+
+def _frame(store: Store, query: Select[Any], columns: Sequence[Column[Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = store.read(query)
+    cells = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return pd.DataFrame(
+        {
+            column.name: pd.Series(list(values), dtype=_dtype(column))
+            for column, values in zip(columns, cells, strict=True)
+        }
+    )
+
+
+def _dtype(column: Column[Any]) -> str:
+    kinds = ((Boolean, "boolean"), (Integer, "Int64"), (Float, "float64"))
+    return next((dtype for kind, dtype in kinds if isinstance(column.type, kind)), "object")

@@ -1,0 +1,1 @@
+"""One file a step, run by Alembic in the order of their numbers; none is ever edited."""

@@ -1,0 +1,93 @@
+"""Where results are kept: from what the user wrote to a URL, its name in messages and an engine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from core.errors import UsageError, unknown
+from streamcli.results import sqlite_file
+
+CONNECT_TIMEOUT_S = 10
+INSTALL = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary"}
+EXAMPLES = "a path such as data/streamcli.db, or a URL such as postgresql+psycopg://user@host/name"
+
+
+def located(where: str | Path) -> URL:
+    """The URL of what the user wrote: a path, or a URL of SQLite or PostgreSQL.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    text = str(where).strip()
+    if "://" not in text and not re.match(r"(sqlite|postgres)\w*[+:]", text):
+        if text in ("", ":memory:"):
+            raise UsageError(f"{text!r} keeps no results: give {EXAMPLES}.")
+        return _file(URL.create("sqlite"), text)
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as problem:
+        raise UsageError(f"{_masked(text)!r} is not a database URL: give {EXAMPLES}.") from problem
+    backend = url.get_backend_name()
+    if backend == "postgresql":
+        return url
+    if backend != "sqlite":
+        raise unknown("kind of database", backend, ("sqlite", "postgresql"))
+    if url.database in (None, "", ":memory:") or str(url.database).startswith("file:"):
+        raise UsageError(f"{text!r} names no file to keep results in: give {EXAMPLES}.")
+    return _file(url, str(url.database))
+
+
+def named(url: URL) -> str:
+    """How messages name the place: the file, or the URL without its password."""
+    return str(file) if (file := file_of(url)) else url.render_as_string(hide_password=True)
+
+
+def file_of(url: URL) -> Path | None:
+    """The file of an SQLite database, None for a server."""
+    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+
+
+def connected(url: URL) -> Engine:
+    """An engine that keeps no connection between calls.
+
+    A run may last hours; a kept connection would have been dropped by a server by then, and a
+    closed SQLite file is whole without its ``-wal``.
+
+    Raises:
+        UsageError: The driver is unknown, not installed or asynchronous.
+    """
+    try:
+        if url.get_dialect().is_async:
+            raise UsageError(
+                f"{url.drivername!r} is an asynchronous driver: write {url.get_backend_name()}://."
+            )
+        engine = create_engine(url, poolclass=NullPool, connect_args=_connect_args(url))
+    except NoSuchModuleError as problem:
+        raise UsageError(f"{url.drivername!r} is no known driver: give {EXAMPLES}.") from problem
+    except ImportError as problem:
+        driver = url.get_driver_name()
+        raise UsageError(
+            f"{named(url)} needs the driver {driver!r}, which is not installed: "
+            f"pip install {INSTALL.get(driver, driver)}"
+        ) from problem
+    if file_of(url):
+        sqlite_file.prepare(engine)
+    return engine
+
+
+def _file(url: URL, path: str) -> URL:
+    return url.set(database=str(Path(path).expanduser().absolute()))
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", text)
+
+
+def _connect_args(url: URL) -> dict[str, int]:
+    if file_of(url):
+        return {"timeout": sqlite_file.BUSY_TIMEOUT_S}
+    return {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}

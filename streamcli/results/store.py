@@ -1,0 +1,191 @@
+"""The store of runs, and the only session: a write is one transaction, kept whole or not at all.
+
+A run begins as a row that says so, and ends once: done, failed or interrupted. One whose process
+was killed stays ``running``. Every failure of the database is a ``StreamError`` of one line.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine, Row, Select, delete, desc
+from sqlmodel import Session, col, select, update
+
+from core.config import RunConfig
+from core.environment import Environment
+from core.errors import StreamError, UsageError
+from core.facts import RunFacts
+from core.result import RunResult
+from streamcli.results import migrations, places, sqlite_file, ulid, values
+from streamcli.results.failures import spoken
+from streamcli.results.schema import Run, Trace, unpack
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened database. It holds no connection between calls and needs no closing.
+
+    Attributes:
+        engine: Makes the connections.
+        place: How messages name it: the file, or the URL without its password.
+    """
+
+    engine: Engine
+    place: str
+
+    @classmethod
+    def open(cls, where: str | Path) -> Self:
+        """Open what ``where`` names, made and brought up to date where need be.
+
+        Args:
+            where: A path, or a URL such as ``postgresql+psycopg://user:word@host/name``.
+
+        Raises:
+            UsageError: Not a place for results, not streamcli's, newer, or not writable.
+            StreamError: Damaged, or no answer. Whatever is raised, nothing was changed.
+        """
+        url = places.located(where)
+        store, file = cls(places.connected(url), places.named(url)), places.file_of(url)
+        with spoken(store.place):
+            if file:
+                sqlite_file.check(file)
+            if not store._current(file):
+                with store._writes.begin() as connection:
+                    migrations.upgrade(connection, store.place)
+            if file:
+                sqlite_file.write_ahead(file)
+        return store
+
+    def begin(
+        self, config: RunConfig, facts: RunFacts, environment: Environment, repeat: int
+    ) -> str:
+        """Record that a run begins, and return its name, a ULID."""
+        run_id = ulid.new()
+        known = values.begun(config, facts, environment)
+        run = Run(run_id=run_id, status="running", created_at=values.now(), repeat=repeat, **known)
+        with self._writing() as session:
+            session.add(run)
+        return run_id
+
+    def finish(self, run_id: str, result: RunResult) -> Run:
+        """Record everything a run found, in one transaction, and return its row.
+
+        Raises:
+            StreamError: The run is not (or no longer) recorded as running.
+        """
+        found, rows = values.found(result), values.rows(run_id, result)
+        with self._writing() as session:
+            run = session.get(Run, run_id, with_for_update=True)
+            if run is None or run.status != "running":
+                state = run.status if run else "not there"
+                raise StreamError(f"{self.place}: run {run_id} is {state}, it can't be finished.")
+            run.sqlmodel_update(found)
+            run.status, run.finished_at = "done", values.now()
+            if run.attended_keys is None:  # no budget: what was really attended
+                run.attended_keys = run.attended_keys_max
+            session.add_all([run, *rows])
+        return run
+
+    def fail(self, run_id: str, error: str) -> None:
+        """Record that a run failed and why, in one line. A run that has ended stays as it ended."""
+        self._end(run_id, "failed", values.plain("error", " ".join(error.split())))
+
+    def interrupt(self, run_id: str) -> None:
+        """Record that a run was interrupted. A run that has ended stays as it ended."""
+        self._end(run_id, "interrupted", None)
+
+    def get(self, which: str) -> Run:
+        """The run of a name, of the beginning of one, or the ``latest`` begun, whatever its status.
+
+        Raises:
+            UsageError: No run, or more than one.
+        """
+        query = select(Run).order_by(desc(col(Run.created_at)), desc(col(Run.run_id))).limit(2)
+        if which != LATEST:
+            query = query.where(col(Run.run_id).startswith(which.upper(), autoescape=True))
+        with self._reading() as session:
+            found = session.exec(query).all()
+        if not found:
+            raise self._absent(which)
+        if len(found) > 1 and which != LATEST:
+            raise UsageError(
+                f"{self.place} has several runs that begin with {which!r}, such as "
+                f"{found[0].run_id} and {found[1].run_id}: give more of the name."
+            )
+        return found[0]
+
+    def trace(self, run_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Nats of every scored token, and ms of every timed step, of a run that is done.
+
+        Raises:
+            UsageError: No such run, or not done.
+            StreamError: The stored bytes are damaged.
+        """
+        with self._reading() as session:
+            row = session.get(Trace, run_id)
+        if row is None:
+            raise UsageError(f"{self.place} has no trace of a run {run_id!r}: it is not done.")
+        try:
+            return unpack(row.nll), unpack(row.latency_ms)
+        except (zlib.error, ValueError) as problem:
+            raise StreamError(f"{self.place}: the trace of run {run_id} is damaged.") from problem
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run, its documents and its trace for good.
+
+        Raises:
+            UsageError: No run has this very name.
+        """
+        with self._writing() as session:
+            gone = session.exec(delete(Run).where(col(Run.run_id) == run_id))
+            if not gone.rowcount:
+                raise self._absent(run_id)
+
+    def read(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        """The rows of a query, for ``frames``."""
+        with spoken(self.place), self.engine.connect() as connection:
+            return connection.execute(query).all()
+
+    def _current(self, file: Path | None) -> bool:
+        if file and not file.exists():
+            return False
+        looker = sqlite_file.onlooker(file) if file else self.engine
+        with looker.connect() as connection:
+            return migrations.current(connection, self.place)
+
+    @property
+    def _writes(self) -> Engine:
+        return self.engine.execution_options(writes=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with spoken(self.place), Session(self._writes, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with spoken(self.place), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    def _end(self, run_id: str, status: str, error: str | None) -> None:
+        ended = {"status": status, "error": error, "finished_at": values.now()}
+        running = (col(Run.run_id) == run_id) & (col(Run.status) == "running")
+        with self._writing() as session:
+            changed = session.exec(update(Run).where(running).values(**ended)).rowcount
+            if not changed and session.get(Run, run_id) is None:
+                raise self._absent(run_id)
+
+    def _absent(self, which: str) -> UsageError:
+        if which == LATEST:
+            return UsageError(f"{self.place} has no run yet: record one with `streamcli run`.")
+        return UsageError(f"{self.place} has no run {which!r}: `streamcli report` lists them.")

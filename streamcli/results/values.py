@@ -1,0 +1,90 @@
+"""From what a run was given and found to the values of its columns, by equal names.
+
+A new field of ``RunResult`` needs a column of its name in the schema and nothing here. Only what
+is told otherwise in a column than in its source is spelled out below.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from core.config import RunConfig
+from core.environment import Environment
+from core.errors import UsageError
+from core.facts import RunFacts
+from core.result import RunResult
+from streamcli.results.schema import DocumentRow, Run, Trace, pack
+
+LARGEST = 2**63
+
+
+def begun(config: RunConfig, facts: RunFacts, environment: Environment) -> dict[str, Any]:
+    """What is known when a run begins. The budget is NULL where there is none, or none yet."""
+    budget = None if config.method == "dense" or config.window is None else config.attended_keys
+    named = _alike(config) | _alike(facts) | _alike(environment)
+    return named | {"config_key": config.key, "attended_keys": budget}
+
+
+def found(result: RunResult) -> dict[str, Any]:
+    """What is known when a run is done."""
+    told = {"documents": len(result.documents), "notes": plain("notes", "\n".join(result.notes))}
+    return _alike(result, properties=True) | told
+
+
+def rows(run_id: str, result: RunResult) -> list[DocumentRow | Trace]:
+    """The documents and the trace of a run that is done."""
+    documents = [
+        DocumentRow(run_id=run_id, position=position, **_alike(document, row=DocumentRow))
+        for position, document in enumerate(result.documents)
+    ]
+    trace = Trace(run_id=run_id, nll=pack(result.nll), latency_ms=pack(result.latency_ms))
+    return [*documents, trace]
+
+
+def plain(name: str, value: Any) -> Any:
+    """A value as every database takes it.
+
+    NaN becomes NULL (SQLite has no NaN), infinity stays, NumPy's numbers become Python's, and text
+    loses what PostgreSQL (NUL) or UTF-8 (a file name's stray bytes) can't hold.
+
+    Raises:
+        UsageError: An integer beyond 64 bits.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+        raise UsageError(f"{name} is {value}: no more than 64 bits can be recorded.")
+    return value
+
+
+def now() -> str:
+    """The time in UTC as the tables keep it."""
+    return stamp(datetime.now(UTC))
+
+
+def stamp(moment: datetime) -> str:
+    """A time as the tables keep it; one without a zone is taken to be UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return f"{aware.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def _alike(
+    source: Any, *, row: type[Run] | type[DocumentRow] = Run, properties: bool = False
+) -> dict[str, Any]:
+    names = {field.name for field in fields(source)}
+    if properties:
+        names |= {name for name, kind in vars(type(source)).items() if isinstance(kind, property)}
+    return {
+        name: plain(name, getattr(source, name))
+        for name in row.model_fields
+        if name in names and name not in ("documents", "notes")
+    }

@@ -1,0 +1,110 @@
+"""Defaults from ``STREAMCLI_*`` variables and a ``.env`` file: the only reader of the environment.
+
+A flag beats a variable, a variable beats ``.env``, and ``.env`` beats the built-in default.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from core.config import RunConfig
+from core.errors import UsageError, unknown
+
+PREFIX = "STREAMCLI_"
+DOTENV = Path(".env")
+DEFAULTS = {field.name: field.default for field in fields(RunConfig)}
+
+
+class Settings(BaseSettings):
+    """What a run is made of when no flag says otherwise. One field a flag."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
+
+    model: str = Field(DEFAULTS["model"], description="Model: Hub id, folder, .gguf, or bundled.")
+    dataset: str = Field(DEFAULTS["dataset"], description="Text: wikitext, pg19 or a path.")
+    method: str = Field(DEFAULTS["method"], description="Cache method.")
+    mode: str = Field(DEFAULTS["mode"], description="How tokens are fed.")
+    n_sink: int = Field(DEFAULTS["n_sink"], description="Attention sinks.")
+    window: int | None = Field(None, description="Window; empty: half the trained length less n_sink.")
+    max_tokens: int = Field(DEFAULTS["max_tokens"], description="Tokens to read, over documents.")
+    timed_tokens: int | None = Field(None, description="Steps to time; empty: every one.")
+    chunk_size: int = Field(DEFAULTS["chunk_size"], description="Tokens a forward in chunked mode.")
+    batch_size: int = Field(DEFAULTS["batch_size"], description="Documents in step.")
+    dtype: str = Field(DEFAULTS["dtype"], description="float32, bfloat16 or float16.")
+    device: str = Field(DEFAULTS["device"], description="auto, cpu, cuda, cuda:N or mps.")
+    threads: int | None = Field(None, description="CPU threads; empty: torch's default.")
+    seed: int = Field(DEFAULTS["seed"], description="Random seed.")
+    repeats: int = Field(1, ge=1, description="Times to run, each a row of its own.")
+    source: str = Field(DEFAULTS["source"], description="auto, hub or bundled.")
+    trust: bool = Field(DEFAULTS["trust"], description="Allow pickled weights and a model's code.")
+    db: str = Field("data/streamcli.db", description="Results database: a path or SQLAlchemy URL.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment; ``.env`` comes in through ``read``, which checks it."""
+        return sources["init_settings"], sources["env_settings"]
+
+    def config(self) -> RunConfig:
+        """The run that these settings describe."""
+        return RunConfig(**{name: getattr(self, name) for name in DEFAULTS})
+
+    @property
+    def model_is_explicit(self) -> bool:
+        """Whether somebody named the model, so that no stand-in may take its place."""
+        return "model" in self.model_fields_set
+
+
+def read(flags: dict[str, Any]) -> Settings:
+    """Settings under the given flags; a flag that is None was not given.
+
+    Raises:
+        UsageError: ``.env`` is malformed, a variable is unknown, or a value is of the wrong kind.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            _check_name(name, "the environment")
+    from_file = {name: value for name, value in _dotenv().items() if PREFIX + name.upper() not in os.environ}
+    try:
+        return Settings(**{**from_file, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        source = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
+        raise UsageError(f"{source} is {first['input']!r}: {first['msg'].lower()}.") from error
+
+
+def _dotenv() -> dict[str, str]:
+    if not DOTENV.is_file():
+        return {}
+    try:
+        with DOTENV.open(encoding="utf-8") as lines:
+            bad = next((line for line in parse_stream(lines) if line.error), None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{DOTENV} can't be read ({error}): make it readable UTF-8 text.") from error
+    if bad:
+        text = bad.original.string.strip().splitlines()[0]
+        raise UsageError(f"{DOTENV} line {bad.original.line}: {text!r} is not NAME=value.")
+    found = {}
+    for name, value in dotenv_values(DOTENV).items():
+        if name.startswith(PREFIX):
+            _check_name(name, str(DOTENV))
+            if value:
+                found[name.removeprefix(PREFIX).lower()] = value
+    return found
+
+
+def _check_name(name: str, where: str) -> None:
+    names = [PREFIX + field.upper() for field in Settings.model_fields]
+    if name not in names:
+        raise unknown(f"setting in {where}", name, names)

@@ -1,0 +1,142 @@
+"""One run to record, and a fresh database of each kind to record it in.
+
+PostgreSQL takes part where ``STREAMCLI_TEST_DATABASE_URL`` names a server, such as
+``postgresql+psycopg://postgres@127.0.0.1:5433/streamcli``; each test gets a schema of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from core.config import RunConfig
+from core.environment import Environment
+from core.facts import RunFacts
+from core.result import DocumentResult, RunResult
+from streamcli.results.store import Store
+
+SERVER = "STREAMCLI_TEST_DATABASE_URL"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place that holds nothing yet."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "runs.db")
+        return
+    if not os.environ.get(SERVER):
+        pytest.skip(f"{SERVER} names no PostgreSQL server")
+    url, schema = make_url(os.environ[SERVER]), f"test_{secrets.token_hex(8)}"
+    server = create_engine(url)
+    with server.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    mine = url.update_query_dict({"options": f"-csearch_path={schema}"})
+    yield mine.render_as_string(hide_password=False)
+    with server.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    server.dispose()
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An SQLite file with streamcli's schema and no run; to make one takes longer than a copy."""
+    path = tmp_path_factory.mktemp("empty") / "runs.db"
+    Store.open(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def file(tmp_path: Path, empty: bytes) -> Path:
+    """The path of such a file, alone in its folder."""
+    path = tmp_path / "folder" / "runs.db"
+    path.parent.mkdir()
+    path.write_bytes(empty)
+    return path
+
+
+@pytest.fixture
+def store(where: str, empty: bytes) -> Store:
+    """An opened, empty database of each kind."""
+    if "://" not in where:
+        Path(where).write_bytes(empty)
+    return Store.open(where)
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    """A resolved configuration."""
+    return RunConfig(model="bundled", n_sink=4, window=1020, threads=2, device="cpu", seed=7)
+
+
+@pytest.fixture
+def facts() -> RunFacts:
+    """Facts with every field set, one number of them beyond 32 bits."""
+    return RunFacts(
+        requested_model="EleutherAI/pythia-70m",
+        requested_dataset="wikitext",
+        model_revision="0123456789abcdef0123456789abcdef01234567",
+        weights_sha256="a" * 64,
+        parameters=6_900_000_000,
+        trained_length=2048,
+        dataset_form="articles, joined",
+        dataset_revision="v1",
+        tokens_sha256="b" * 64,
+        bos="none",
+    )
+
+
+@pytest.fixture
+def environment() -> Environment:
+    """An environment with every field set."""
+    return Environment(
+        git_commit="c" * 40,
+        git_dirty=True,
+        workdir_commit="d" * 40,
+        workdir_dirty=False,
+        versions="torch==2.9 numpy==2.4",
+        python="3.11.7",
+        host="bench",
+        cpu="A CPU",
+        gpu="A GPU",
+        load_1m=0.25,
+    )
+
+
+@pytest.fixture
+def result() -> RunResult:
+    """A result with every field set and unusual numbers in its traces."""
+    documents = (
+        DocumentResult(name="first", scored_tokens=6, nll_nats=15.5, words=4, utf8_bytes=30),
+        DocumentResult(name="größer", scored_tokens=2, nll_nats=4.25, words=1, utf8_bytes=9),
+    )
+    odd = [0.1, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3.4e38, 2.0]
+    return RunResult(
+        documents=documents,
+        nll=np.array(odd, dtype=np.float32),
+        latency_ms=np.linspace(1, 2, 11, dtype=np.float32),
+        engine="eager",
+        attended_keys_min=1,
+        attended_keys_mean=4.5,
+        attended_keys_max=8,
+        positions="cache",
+        eviction="after-step",
+        total_s=0.5,
+        total_is_estimate=True,
+        prefill_s=0.125,
+        elapsed_s=0.75,
+        warmup_tokens=3,
+        ms_per_token=1.5,
+        ms_per_token_p50=1.25,
+        ms_per_token_p95=1.75,
+        ms_per_token_p99=2.0,
+        kv_mib=11.5,
+        kv_formula_mib=11.25,
+        peak_mem_mib=345.0,
+        notes=("One thing.", "And another."),
+    )
