@@ -11,18 +11,17 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 from core.errors import StreamError, UsageError
 
 PROBE_S = 3.0
-T = TypeVar("T")
 
 
 class Unreachable(StreamError):
@@ -165,15 +164,3 @@ def quiet(*libraries: str) -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-def quietly(rows: Iterable[T], *libraries: str) -> Iterator[T]:
-    """The same rows, each one fetched under ``quiet``."""
-    iterator = iter(rows)
-    while True:
-        with quiet(*libraries):
-            try:
-                row = next(iterator)
-            except StopIteration:
-                return
-        yield row

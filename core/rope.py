@@ -53,22 +53,21 @@ class Rotary:
             UsageError: The model has none, several kinds, or one that does not add up.
         """
         kind = model.config.model_type
-        found = [m for m in model.modules() if "inv_freq" in dict(m.named_buffers(recurse=False))]
+        found = [module for module in model.modules() if _frequencies(module)]
         if not found:
             raise UsageError(
                 f"a {kind!r} model has no rotary positions that a streaming cache can move: "
                 "choose a RoPE model (GPT-NeoX, Llama, Qwen, ...), or --method recompute or dense."
             )
         module = found[0]
-        rope_type = getattr(module, "rope_type", None)
-        if len(found) > 1 or not isinstance(rope_type, str):
+        if len(found) > 1 or "inv_freq" not in _frequencies(module):  # Gemma 3: one a layer type
             raise UsageError(
                 f"a {kind!r} model has more than one kind of rotary positions, which streaming does "
                 "not support: choose a model with one, or --method recompute or dense."
             )
         parameters = getattr(model.config, "rope_parameters", None) or {}
         self.limit: int | None = None
-        if rope_type in CHANGES_WITH_LENGTH:
+        if getattr(module, "rope_type", None) in CHANGES_WITH_LENGTH:
             length = parameters.get("original_max_position_embeddings")
             self.limit = int(length or model.config.max_position_embeddings)
         buffer = getattr(module, "original_inv_freq", module.inv_freq)
@@ -105,3 +104,7 @@ class Rotary:
                 f"the rotary positions of a {model.config.model_type!r} model are not laid out in "
                 "halves as in GPT-NeoX and Llama: choose another model, or --method recompute or dense."
             )
+
+
+def _frequencies(module: Any) -> list[str]:
+    return [name for name, _ in module.named_buffers(recurse=False) if name.endswith("inv_freq")]

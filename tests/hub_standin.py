@@ -1,8 +1,8 @@
 """A Hugging Face Hub on loopback, for the real client libraries, and what the tests put on it.
 
-Use it with ``pytest_plugins = ("hub_standin",)`` and the fixture ``hub``. The libraries read their
-endpoint and caches when they are imported, so a test runs its code in a process of its own:
-``hub.child(code)``, or any command with ``env=hub.env()``.
+Use it with ``pytest_plugins = ("tests.hub_standin",)`` and the fixture ``hub``. The libraries read
+their endpoint and caches when they are imported, so a test runs its code in a process of its own:
+``hub.child(code)``, or any command with ``env=hub.env()``. (PYTEST_DONT_REWRITE: tests import it.)
 """
 
 from __future__ import annotations
@@ -75,12 +75,18 @@ class Repo:
 
 
 class Hub:
-    """The stand-in: put repositories on it, run code against it, stop it."""
+    """The stand-in: put repositories on it, run code against it, stop it.
+
+    Attributes:
+        requests: What it was asked, such as ``GET api/models/a/b`` and the range if any.
+        broken: Paths of files that it lists but refuses to give.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.repos: dict[str, Repo] = {}
         self.requests: list[str] = []
+        self.broken: set[str] = set()
         self.stopped = False
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -88,7 +94,12 @@ class Hub:
         Thread(target=self.server.serve_forever, daemon=True).start()
 
     def put(
-        self, name: str, files: Files, branch: str = "main", kind: str = "models", gated: bool = False
+        self,
+        name: str,
+        files: Files,
+        branch: str = "main",
+        kind: str = "models",
+        gated: bool = False,
     ) -> str:
         """Commit ``files`` to a branch of a repository; returns the commit."""
         repo = self.repos.setdefault(f"{kind}/{name}", Repo(gated=gated))
@@ -163,7 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path} {wanted}".strip())
         if not path:
             return self._send(200, b"")
-        api = re.fullmatch(r"api/(models|datasets)/([^/]+/[^/]+)(?:/([a-z-]+)/([^/]+)/?(.*))?", path)
+        api = re.fullmatch(
+            r"api/(models|datasets)/([^/]+/[^/]+)(?:/([a-z-]+)/([^/]+)/?(.*))?", path
+        )
         file = re.fullmatch(r"(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if api:
             kind, name, verb, revision, rest = api.groups()
@@ -194,6 +207,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, files: Files, path: str, commit: str) -> None:
         if path not in files:
             return self._fail(404, "EntryNotFound")
+        if path in self.hub.broken:
+            return self._fail(403, "")
         data = files[path]
         headers = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -230,7 +245,11 @@ def _entry(path: str, files: Files) -> dict[str, Any]:
 def _tree(files: Files, under: str, recursive: bool) -> list[dict[str, Any]]:
     prefix = f"{under}/" if under else ""
     inside = [path for path in files if path.startswith(prefix)]
-    folders = {path[: len(prefix) + path[len(prefix) :].find("/")] for path in inside if "/" in path[len(prefix) :]}
+    folders = {
+        path[: len(prefix) + path[len(prefix) :].find("/")]
+        for path in inside
+        if "/" in path[len(prefix) :]
+    }
     found: list[dict[str, Any]] = [
         {"type": "directory", "path": folder, "size": 0, "oid": _oid(folder.encode())}
         for folder in sorted(folders)
@@ -243,8 +262,9 @@ def _tree(files: Files, under: str, recursive: bool) -> list[dict[str, Any]]:
 def tiny_model(seed: int = 0) -> dict[str, bytes]:
     """The files of a random GPT-NeoX of two layers, with the bundled model's tokenizer."""
     import torch
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
+    auto: Any = AutoModelForCausalLM
     torch.manual_seed(seed)
     config = GPTNeoXConfig(
         vocab_size=4096,
@@ -255,7 +275,7 @@ def tiny_model(seed: int = 0) -> dict[str, bytes]:
         max_position_embeddings=256,
     )
     with TemporaryDirectory() as folder:
-        GPTNeoXForCausalLM(config).save_pretrained(folder)
+        auto.from_config(config).save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
     bundled = ROOT / "data" / "bundled" / "model"
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -320,3 +340,10 @@ def black_hole() -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a Hub, so that they can be left out."""
+    for item in items:
+        if "hub" in getattr(item, "fixturenames", ()):
+            item.add_marker("hub")

@@ -25,12 +25,11 @@ def read(spec: str, source: str) -> Corpus:
     if not path.is_file():
         raise UsageError(f"there is no file {spec}.")
     try:
-        empty = not path.stat().st_size
+        if not path.stat().st_size:
+            raise UsageError(f"{spec} is empty: there is no text to read.")
         form, documents = READERS[path.suffix](path)
     except OSError as error:
         raise UsageError(f"{spec} can't be read: {error.strerror or error}.") from error
-    if empty:
-        raise UsageError(f"{spec} is empty: there is no text to read.")
     return Corpus(spec, form, documents)
 
 

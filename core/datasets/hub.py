@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,30 +63,29 @@ def open_rows(split: Split, name: str, source: str) -> Rows:
 
 
 def _streamed(split: Split) -> Rows:
-    """Rows as they come from the Hub; nothing is kept."""
-    from datasets import load_dataset
+    """Rows as they come from the Hub, by ranges of bytes; nothing is kept."""
+    from datasets import load_dataset_builder
+    from huggingface_hub import HfFileSystem
 
     commit = hub.commit(split.repo)
+    name = f"dataset {split.repo!r} ({split.config})"
     try:
-        rows = load_dataset(split.repo, split.config, split="test", revision=commit, streaming=True)
+        builder = load_dataset_builder(split.repo, split.config, revision=commit)
+        files = builder.config.data_files["test"]
     except Exception as error:
-        raise hub.explain(error, f"dataset {split.repo!r}", commit or "main") from error
-    return Rows(_guarded(rows, f"dataset {split.repo!r} ({split.config})"), commit)
+        raise hub.explain(error, name, commit or "main") from error
+    return Rows(_guarded(_parquet(files, HfFileSystem().open), name), commit)
 
 
 def _cached(split: Split) -> Rows | None:
     """Rows from what ``hf download`` or ``load_dataset`` left on this machine, if anything."""
-    from datasets import load_dataset
     from datasets.packaged_modules.cache.cache import Cache
 
     name = f"{split.repo} ({split.config}) in the local cache"
     folder = hub.cached(split.repo, "main", [split.files], kind="dataset")
     files = sorted(folder.glob(split.files)) if folder else []
     if folder and files:
-        rows = load_dataset(
-            "parquet", data_files=[str(file) for file in files], split="train", streaming=True
-        )
-        return Rows(_guarded(rows, name), folder.name)
+        return Rows(_guarded(_parquet(files, open), name), folder.name)
     try:  # what load_dataset itself falls back on when it is offline
         builder = Cache(
             dataset_name=split.repo.rpartition("/")[2],
@@ -95,14 +94,34 @@ def _cached(split: Split) -> Rows | None:
             version="auto",
             hash="auto",
         )
-        return Rows(_guarded(builder.as_streaming_dataset("test"), name), builder.hash)
+        return Rows(_guarded(builder.as_dataset("test"), name), builder.hash)
     except ValueError:  # "Couldn't find cache"
         return None
 
 
-def _guarded(rows: Any, what: str) -> Iterator[dict[str, Any]]:
-    """The same rows, in silence, with failures in words."""
-    try:
-        yield from hub.quietly(rows, *LIBRARIES)
-    except Exception as error:
-        raise StreamError(f"{what} failed while it was read: {hub.first_line(error)}.") from error
+def _parquet(files: Iterable[Any], opened: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+    """The rows of parquet files, one file after the other, opened when their turn comes.
+
+    Not by ``load_dataset(streaming=True)``: a stream of it that is left half way may abort the
+    process when it ends (apache/arrow 45214), and it repeats a lost connection for ten minutes.
+    """
+    import pyarrow.parquet as pq
+
+    for path in files:
+        with opened(path, "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=8, use_threads=False):
+                yield from batch.to_pylist()
+
+
+def _guarded(rows: Iterable[dict[str, Any]], what: str) -> Iterator[dict[str, Any]]:
+    """The same rows, read in silence, with failures in words."""
+    iterator = iter(rows)
+    while True:
+        with hub.quiet(*LIBRARIES):
+            try:
+                row = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise StreamError(f"{what} failed midway: {hub.first_line(error)}.") from error
+        yield row

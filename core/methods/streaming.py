@@ -230,8 +230,7 @@ class StreamingKVCache(Cache):
 
     def check_room(self, tokens: int) -> None:
         """Raise ``UsageError`` where rotary frequencies that change with length would change."""
-        limit = self.rotary.limit
-        position = min(self.get_seq_length(), self.n_sink + self.window) + tokens
+        limit, position = self.rotary.limit, self.n_sink + self.window + tokens
         if limit is not None and position > limit:
             raise UsageError(
                 f"sinks, window and chunk take {position} positions, but this model's rotary "
