@@ -6,6 +6,7 @@ tokenizer adds a BOS, how it splits text into words, and how rotary positions ar
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,16 @@ def _scales(name: str, value: Any) -> bool:
 
 def mend(tokenizer: Any, fields: dict[str, Any]) -> tuple[str, ...]:
     """Make ``tokenizer`` do what the file says; return notes on what it still does otherwise."""
-    from tokenizers import pre_tokenizers, processors
-
+    library: Any = import_module("tokenizers")
     backend = tokenizer.backend_tokenizer
     if fields.get("tokenizer.ggml.add_bos_token") is False:
-        backend.post_processor = processors.ByteLevel(trim_offsets=False)
+        backend.post_processor = library.processors.ByteLevel(trim_offsets=False)
     split = fields.get("tokenizer.ggml.pre", "default")
     if split == "smollm":  # digits stand alone, then GPT-2's words
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
+        backend.pre_tokenizer = library.pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+                library.pre_tokenizers.Digits(individual_digits=True),
+                library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
     if split in SPLITS:

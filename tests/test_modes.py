@@ -1,0 +1,174 @@
+"""Every mode with every method: the scores, and what is said of time and memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tests.method_cases import BUDGET, CASES, N_SINK, WINDOW
+from torch import Tensor
+
+from core import registry
+from core.config import RunConfig
+from core.errors import UsageError
+from core.models import Loaded
+from core.modes.base import Task
+from core.result import RunResult
+from core.tokens import TokenDocument, TokenStream
+
+EXACT = 1e-4
+LENGTHS = (150, 90, 2)
+
+
+@pytest.fixture(scope="module")
+def documents(neox_ids: Tensor) -> list[Tensor]:
+    return [neox_ids[i % 2, 40 * i : 40 * i + length] for i, length in enumerate(LENGTHS)]
+
+
+@pytest.fixture(scope="module")
+def references(neox: Loaded, documents: list[Tensor]) -> dict[str, Tensor]:
+    return {
+        name: torch.cat([case(neox.model, ids) for ids in documents])
+        for name, case in CASES.items()
+    }
+
+
+def evaluate(loaded: Loaded, documents: list[Tensor], **asked: Any) -> RunResult:
+    seen: list[tuple[int, float]] = []
+    config = RunConfig(
+        **{"n_sink": N_SINK, "window": WINDOW, "device": "cpu", "chunk_size": 16, **asked}
+    )
+    stream = TokenStream(
+        tuple(TokenDocument(f"document {i}", ids) for i, ids in enumerate(documents)),
+        sha256="",
+        bos="none",
+        notes=(),
+    )
+    method = registry.load("method", config.method)(config)
+    task = Task(loaded, stream, method, config, lambda tokens, nats: seen.append((tokens, nats)))
+    with torch.inference_mode():
+        result: RunResult = registry.load("mode", config.mode)(task)
+    assert seen[-1][0] == result.scored_tokens
+    assert math.isclose(seen[-1][1] / seen[-1][0], result.nll_nats, rel_tol=1e-9)
+    return result
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("mode", registry.MODES)
+@pytest.mark.parametrize("method", registry.METHODS)
+def test_every_method_scores_as_its_reference_in_every_mode(
+    neox: Loaded,
+    documents: list[Tensor],
+    references: dict[str, Tensor],
+    method: str,
+    mode: str,
+    batch_size: int,
+) -> None:
+    result = evaluate(neox, documents, method=method, mode=mode, batch_size=batch_size)
+    want = references[method]
+    assert float((torch.from_numpy(result.nll) - want).abs().max()) < EXACT
+    assert result.scored_tokens == sum(LENGTHS) - len(LENGTHS)
+    assert result.ppl == pytest.approx(float(want.double().mean().exp()), rel=1e-5)
+    cuts = torch.tensor(LENGTHS) - 1
+    for document, part in zip(result.documents, want.split(cuts.tolist()), strict=True):
+        assert document.nll_nats == pytest.approx(float(part.double().sum()), rel=1e-5)
+
+
+def test_a_sample_of_steps_scores_every_token_and_says_that_its_total_is_an_estimate(
+    neox: Loaded, documents: list[Tensor], references: dict[str, Tensor]
+) -> None:
+    for method in registry.METHODS:
+        result = evaluate(neox, documents, method=method, timed_tokens=20)
+        assert float((torch.from_numpy(result.nll) - references[method]).abs().max()) < EXACT
+        assert len(result.latency_ms) - result.warmup_tokens == 20
+        assert result.total_is_estimate
+        steps = sum(LENGTHS) - len(LENGTHS)
+        assert result.total_s == pytest.approx(result.ms_per_token * steps / 1000)
+
+
+def test_a_decode_loop_times_every_step_and_quotes_those_with_a_full_cache(
+    neox: Loaded, documents: list[Tensor]
+) -> None:
+    result = evaluate(neox, documents)
+    steps = sum(LENGTHS) - len(LENGTHS)
+    assert len(result.latency_ms) == steps
+    full = sum(max(0, length - 1 - BUDGET) for length in LENGTHS)
+    assert result.warmup_tokens == steps - full
+    assert result.ms_per_token_p50 is not None and result.ms_per_token_p99 is not None
+    assert result.ms_per_token_p50 <= result.ms_per_token_p99
+    assert result.total_s == pytest.approx(float(result.latency_ms.sum()) / 1000, rel=1e-5)
+    assert not result.total_is_estimate
+
+
+def test_a_text_too_short_to_fill_the_cache_says_so(neox: Loaded, documents: list[Tensor]) -> None:
+    assert "filling cache" in evaluate(neox, documents, window=400).notes[0]
+    result = evaluate(neox, documents, window=400, timed_tokens=20)
+    assert "too short to fill the cache" in result.notes[0]
+    with pytest.raises(UsageError, match="timed_tokens is 900"):
+        evaluate(neox, documents, timed_tokens=900)
+
+
+def test_chunks_have_a_throughput_and_no_latency(neox: Loaded, documents: list[Tensor]) -> None:
+    result = evaluate(neox, documents, mode="chunked")
+    assert result.ms_per_token_p50 is None and not len(result.latency_ms)
+    assert result.ms_per_token == pytest.approx(1000 * result.elapsed_s / result.scored_tokens)
+
+
+def test_attended_keys_are_those_that_the_cache_returns(
+    neox: Loaded, documents: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.methods.streaming import StreamingLayer
+
+    seen: list[int] = []
+    update = StreamingLayer.update
+
+    def spy(self: StreamingLayer, *args: Any, **kwargs: Any) -> Any:
+        keys, values = update(self, *args, **kwargs)
+        if self is self.cache.layers[0]:
+            seen.append(keys.shape[-2])
+        return keys, values
+
+    monkeypatch.setattr(StreamingLayer, "update", spy)
+    result = evaluate(neox, documents)
+    assert (min(seen), max(seen)) == (result.attended_keys_min, result.attended_keys_max)
+    assert sum(seen) / len(seen) == pytest.approx(result.attended_keys_mean)
+    assert result.attended_keys_max == BUDGET
+
+
+@pytest.mark.parametrize("method", registry.METHODS)
+def test_memory_held_is_what_the_formula_says(
+    neox: Loaded, documents: list[Tensor], method: str
+) -> None:
+    for mode in registry.MODES:
+        result = evaluate(neox, documents[:1], method=method, mode=mode)
+        assert result.kv_mib == pytest.approx(result.kv_formula_mib)
+        assert result.peak_mem_mib > 50
+
+
+def test_dense_past_the_trained_length_says_so(neox: Loaded, neox_ids: Tensor) -> None:
+    short = replace(neox, trained_length=100)
+    result = evaluate(short, [neox_ids[0, :150]], method="dense", mode="chunked")
+    assert result.attended_keys_max == 149
+    assert "dense ran 50 tokens past the trained length of 100" in result.notes[0]
+
+
+def test_equal_budgets_unless_asked_otherwise() -> None:
+    streaming = RunConfig(n_sink=4, window=124)
+    window = RunConfig(n_sink=4, window=124, method="window")
+    assert (window.n_sink, window.window) == (0, 128)
+    assert window.attended_keys == streaming.attended_keys == 129
+    assert RunConfig(n_sink=0, window=124, method="window").window == 124
+
+
+def test_word_and_byte_figures_come_from_the_same_scores(
+    neox: Loaded, documents: list[Tensor]
+) -> None:
+    result = evaluate(neox, documents[:1], mode="chunked")
+    text = neox.tokenizer.decode(documents[0][1:])
+    nats = float(result.nll.astype("float64").sum())
+    assert result.word_ppl == pytest.approx(math.exp(nats / len(text.split())))
+    assert result.bits_per_byte == pytest.approx(nats / math.log(2) / len(text.encode()))
+    assert result.byte_ppl == pytest.approx(2**result.bits_per_byte)
