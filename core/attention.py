@@ -94,7 +94,9 @@ def attend(
     if stream is None:
         raise StreamError("the streaming attention needs its cache: call model(..., stream=cache).")
     if asked := [name for name in UNSUPPORTED if kwargs.get(name) is not None]:
-        raise UsageError(f"this model's attention uses {asked[0]}, which streaming does not support.")
+        raise UsageError(
+            f"this model's attention uses {asked[0]}, which streaming does not support."
+        )
     b, h, c, d = query.shape
     groups = h // key.shape[1]
     scale = d**-0.5 if scaling is None else scaling
@@ -124,7 +126,9 @@ def _weigh(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple
     return out.float(), lse.masked_fill(~seen.any(-1), -torch.inf)  # the kernel says 0 there
 
 
-def _weigh_few(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _weigh_few(
+    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
     """The same in plain operations, which hold Q x N logits at once."""
     logits = (q.float() @ k.float().transpose(-1, -2)) * scale  # (B, K, Q, N)
     logits = logits.masked_fill(~seen, -torch.inf)

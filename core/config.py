@@ -49,7 +49,9 @@ class RunConfig:
         if self.source not in SOURCES:
             raise unknown("source", self.source, SOURCES)
         if self.n_sink < 0:
-            raise UsageError(f"n_sink is {self.n_sink}: it must be 0 or more (0 is window attention).")
+            raise UsageError(
+                f"n_sink is {self.n_sink}: it must be 0 or more (0 is window attention)."
+            )
         for name in AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:

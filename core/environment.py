@@ -1,4 +1,4 @@
-"""Where and with what a run was made: git, versions, machine, threads, load. Provenance as columns."""
+"""Where and with what a run was made: git, versions, machine, load. Provenance as columns."""
 
 from __future__ import annotations
 

@@ -21,6 +21,12 @@ class UsageError(StreamError):
     exit_code = 2
 
 
+class Interrupted(StreamError):
+    """The person or a scheduler stopped it (exit code 130, as shells have it)."""
+
+    exit_code = 130
+
+
 def unknown(kind: str, name: str, allowed: Iterable[str], hint: str = "") -> UsageError:
     """The error for a name that stands in no table, with the nearest one that does.
 

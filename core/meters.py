@@ -6,6 +6,7 @@ import ctypes
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -48,10 +49,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self._device)
         elif sys.platform == "linux":
             _trim()
-            try:
+            with suppress(OSError):  # a sandbox may forbid it: the peak is then the whole process's
                 Path("/proc/self/clear_refs").write_text("5")
-            except OSError:
-                pass  # a sandbox may forbid it: the peak is then that of the whole process
 
     def mib(self) -> float:
         """The peak so far, in MiB."""
@@ -78,7 +77,5 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _trim() -> None:
-    try:
+    with suppress(OSError, AttributeError):  # another C library keeps its own counsel
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        pass  # another C library keeps its own counsel

@@ -35,7 +35,7 @@ class RunResult:
     Attributes:
         documents: Per-document figures, in reading order.
         nll: Negative log-likelihood of every scored token in nats, float32, documents end to end.
-        latency_ms: Milliseconds of every timed decode step in order, float32; empty in chunked mode.
+        latency_ms: Milliseconds of every decode step that was timed, float32; empty for chunks.
         engine: How a step was executed: ``eager``.
         attended_keys_min: Fewest keys that a scored query saw, itself included.
         attended_keys_mean: Their mean.

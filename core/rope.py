@@ -62,8 +62,8 @@ class Rotary:
         module = found[0]
         if len(found) > 1 or "inv_freq" not in _frequencies(module):  # Gemma 3: one a layer type
             raise UsageError(
-                f"a {kind!r} model has more than one kind of rotary positions, which streaming does "
-                "not support: choose a model with one, or --method recompute or dense."
+                f"a {kind!r} model has several kinds of rotary positions, which streaming does not "
+                "support: choose a model with one kind, or --method recompute or dense."
             )
         parameters = getattr(model.config, "rope_parameters", None) or {}
         self.limit: int | None = None
@@ -82,7 +82,7 @@ class Rotary:
 
     def _prove(self, model: Any, module: Any) -> None:
         """The model's rotation to p + d must be its rotation to p, turned by d."""
-        apply = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
+        apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
         device = self.inv_freq.device
         heads = model.config.num_attention_heads
         dim = getattr(model.config, "head_dim", None) or model.config.hidden_size // heads
@@ -102,7 +102,7 @@ class Rotary:
         if not proved:
             raise UsageError(
                 f"the rotary positions of a {model.config.model_type!r} model are not laid out in "
-                "halves as in GPT-NeoX and Llama: choose another model, or --method recompute or dense."
+                "halves as in GPT-NeoX and Llama: choose another, or --method recompute or dense."
             )
 
 

@@ -49,7 +49,11 @@ class Prepared:
 
 
 def load_model(config: RunConfig, *, explicit: bool) -> Loaded:
-    """Load the model that ``config`` names; ``explicit``: the user named it, so nothing else will do.
+    """Load the model that ``config`` names.
+
+    Args:
+        config: Which model, and how.
+        explicit: Whether the user named it, so that no stand-in will do.
 
     Raises:
         StreamError: It can't be had, or is none that can stream.

@@ -42,6 +42,7 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
+    """Show what to do first where no command is given; ``debug`` is read by ``main``."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
@@ -56,22 +57,22 @@ def spread(words: list[str]) -> list[str]:
     ``--datasets wikitext --datasets pg19``.
     """
     out: list[str] = []
-    option, bare = None, False
+    option, awaited = "", False
     for word in words:
-        if word.startswith("-") and not word[1:2].isdigit():
-            if bare and option:
-                out.append(option)  # no value came: Typer says so
-            name, _, word_value = word.partition("=")
-            option, bare = (name, True) if name in LISTS else (None, False)
-        else:
-            word_value = word
-        if option is None:
+        value = word
+        if word.startswith("-") and not word[1:2].isdigit():  # -1 is a value
+            if awaited:
+                out.append(option)  # it got no value, and Typer will say so
+            name, _, value = word.partition("=")
+            option = name if name in LISTS else ""
+            awaited = bool(option)
+        if not option:
             out.append(word)
-        for value in word_value.split(",") if option else ():
-            if value:
-                out += [option, value]
-                bare = False
-    return [*out, option] if bare and option else out
+            continue
+        for part in filter(None, value.split(",")):
+            out += [option, part]
+            awaited = False
+    return [*out, option] if awaited else out
 
 
 def main() -> None:
@@ -79,8 +80,6 @@ def main() -> None:
     words = sys.argv[1:]
     try:
         sys.exit(app(spread(words), standalone_mode=False))
-    except KeyboardInterrupt:
-        _stop("interrupted", 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""One wording a flag in the whole tool. ``None`` means not given: ``settings`` knows the default."""
+"""One wording a flag in the whole tool. None means not given: ``settings`` knows the default."""
 
 from __future__ import annotations
 

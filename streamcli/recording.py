@@ -1,4 +1,4 @@
-"""From configurations to recorded runs: prepare, begin a row, evaluate, end it, whatever happens."""
+"""From configurations to recorded runs: prepare, begin a row, evaluate, end it in any case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from core import runner
 from core.config import RunConfig
-from core.errors import StreamError
+from core.errors import Interrupted, StreamError
 from core.models import Loaded
 from core.modes.base import Progress
 from core.runner import Prepared, Text
@@ -54,7 +54,7 @@ class Recorder:
 
         Raises:
             StreamError: The run can't begin, or failed; its row then says failed, with the reason.
-            KeyboardInterrupt: The run was interrupted; its row says so.
+            Interrupted: The run was stopped; its row says so.
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop, likewise
         prepared = self._prepare(config)
@@ -67,13 +67,16 @@ class Recorder:
             with self.watch(prepared) as progress:
                 result = runner.execute(prepared, progress)
             self.store.finish(run_id, result)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             self.store.interrupt(run_id)
+            raise Interrupted(f"interrupted; run {run_id} is recorded as such.") from stop
+        except StreamError as error:
+            self.store.fail(run_id, str(error))
             raise
         except Exception as error:
-            known = isinstance(error, StreamError)
-            self.store.fail(run_id, str(error) if known else f"{type(error).__name__}: {error}")
-            raise
+            failure = StreamError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            self.store.fail(run_id, str(failure))
+            raise failure from error
         return run_id
 
     def _prepare(self, config: RunConfig) -> Prepared:

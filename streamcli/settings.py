@@ -6,21 +6,19 @@ A flag beats a variable, a variable beats ``.env``, and ``.env`` beats the built
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.config import RunConfig
 from core.errors import UsageError, unknown
 
 PREFIX = "STREAMCLI_"
 DOTENV = Path(".env")
-DEFAULTS = {field.name: field.default for field in fields(RunConfig)}
 
 
 class Settings(BaseSettings):
@@ -28,35 +26,32 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
 
-    model: str = Field(DEFAULTS["model"], description="Model: Hub id, folder, .gguf, or bundled.")
-    dataset: str = Field(DEFAULTS["dataset"], description="Text: wikitext, pg19 or a path.")
-    method: str = Field(DEFAULTS["method"], description="Cache method.")
-    mode: str = Field(DEFAULTS["mode"], description="How tokens are fed.")
-    n_sink: int = Field(DEFAULTS["n_sink"], description="Attention sinks.")
-    window: int | None = Field(None, description="Window; empty: half the trained length less n_sink.")
-    max_tokens: int = Field(DEFAULTS["max_tokens"], description="Tokens to read, over documents.")
-    timed_tokens: int | None = Field(None, description="Steps to time; empty: every one.")
-    chunk_size: int = Field(DEFAULTS["chunk_size"], description="Tokens a forward in chunked mode.")
-    batch_size: int = Field(DEFAULTS["batch_size"], description="Documents in step.")
-    dtype: str = Field(DEFAULTS["dtype"], description="float32, bfloat16 or float16.")
-    device: str = Field(DEFAULTS["device"], description="auto, cpu, cuda, cuda:N or mps.")
-    threads: int | None = Field(None, description="CPU threads; empty: torch's default.")
-    seed: int = Field(DEFAULTS["seed"], description="Random seed.")
-    repeats: int = Field(1, ge=1, description="Times to run, each a row of its own.")
-    source: str = Field(DEFAULTS["source"], description="auto, hub or bundled.")
-    trust: bool = Field(DEFAULTS["trust"], description="Allow pickled weights and a model's code.")
+    model: str = Field(
+        RunConfig.model, description="A Hub id (ID@REVISION), a folder, a .gguf file or bundled."
+    )
+    dataset: str = Field(RunConfig.dataset, description="wikitext, pg19 or a path.")
+    method: str = Field(RunConfig.method, description="Cache method.")
+    mode: str = Field(RunConfig.mode, description="How tokens are fed.")
+    n_sink: int = Field(RunConfig.n_sink, description="S, sinks kept from the start.")
+    window: int | None = Field(
+        None, description="W, recent tokens kept; empty: half the trained length, less S."
+    )
+    max_tokens: int = Field(RunConfig.max_tokens, description="Tokens to read, over documents.")
+    timed_tokens: int | None = Field(None, description="Decode steps to time; empty: every one.")
+    chunk_size: int = Field(RunConfig.chunk_size, description="C, tokens a forward in chunks.")
+    batch_size: int = Field(RunConfig.batch_size, description="Documents read in step.")
+    dtype: str = Field(RunConfig.dtype, description="float32, bfloat16 or float16.")
+    device: str = Field(RunConfig.device, description="auto, cpu, cuda, cuda:N or mps.")
+    threads: int | None = Field(None, description="CPU threads; empty: torch's choice.")
+    seed: int = Field(RunConfig.seed, description="Random seed.")
+    repeats: int = Field(1, ge=1, description="Times to run, each recorded.")
+    source: str = Field(RunConfig.source, description="auto, hub or bundled.")
+    trust: bool = Field(RunConfig.trust, description="Allow pickled weights and a model's code.")
     db: str = Field("data/streamcli.db", description="Results database: a path or SQLAlchemy URL.")
-
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment; ``.env`` comes in through ``read``, which checks it."""
-        return sources["init_settings"], sources["env_settings"]
 
     def config(self) -> RunConfig:
         """The run that these settings describe."""
-        return RunConfig(**{name: getattr(self, name) for name in DEFAULTS})
+        return RunConfig(**{name: getattr(self, name) for name in RunConfig.names()})
 
     @property
     def model_is_explicit(self) -> bool:
@@ -74,9 +69,9 @@ def read(flags: dict[str, Any]) -> Settings:
     for name in os.environ:
         if name.startswith(PREFIX):
             _check_name(name, "the environment")
-    from_file = {name: value for name, value in _dotenv().items() if PREFIX + name.upper() not in os.environ}
+    unset = {n: v for n, v in _dotenv().items() if PREFIX + n.upper() not in os.environ}
     try:
-        return Settings(**{**from_file, **given})
+        return Settings(**{**unset, **given})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -91,7 +86,9 @@ def _dotenv() -> dict[str, str]:
         with DOTENV.open(encoding="utf-8") as lines:
             bad = next((line for line in parse_stream(lines) if line.error), None)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{DOTENV} can't be read ({error}): make it readable UTF-8 text.") from error
+        raise UsageError(
+            f"{DOTENV} can't be read ({error}): make it readable UTF-8 text."
+        ) from error
     if bad:
         text = bad.original.string.strip().splitlines()[0]
         raise UsageError(f"{DOTENV} line {bad.original.line}: {text!r} is not NAME=value.")

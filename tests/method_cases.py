@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tests.reference import naive_nll
 from torch import Tensor
+
+from tests.reference import naive_nll
 
 N_SINK, WINDOW = 4, 27
 BUDGET = N_SINK + WINDOW + 1
@@ -34,7 +35,8 @@ def recompute(model: Any, ids: Tensor) -> Tensor:
 @torch.inference_mode()
 def dense(model: Any, ids: Tensor) -> Tensor:
     logits = model(ids[None, :-1]).logits[0].float()
-    return -logits.log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
+    scores: Tensor = -logits.log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
+    return scores
 
 
 CASES: dict[str, Callable[[Any, Tensor], Tensor]] = {

@@ -13,7 +13,9 @@ from core.models import Loaded
 
 def ids_of(loaded: Loaded, length: int) -> torch.Tensor:
     """(2, T): the beginnings of the two bundled texts, as ``loaded`` reads them."""
-    texts = [bundled(f"{name}.txt").read_text()[: 8 * length] for name in ("encyclopedia", "narrative")]
+    texts = [
+        bundled(f"{name}.txt").read_text()[: 8 * length] for name in ("encyclopedia", "narrative")
+    ]
     return torch.tensor([loaded.tokenizer(text)["input_ids"][:length] for text in texts])
 
 

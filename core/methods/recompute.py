@@ -40,7 +40,7 @@ class _WindowStream(Stream):
         b, n, length = windows.shape
         rows = windows.reshape(b * n, length)
         step = max(1, TOKENS_PER_FORWARD // length)
-        last = [self._encode(part, 1) for part in rows.split(step)]
+        last = [self._encode(part, 1) for part in torch.split(rows, step)]
         return torch.cat(last).view(b, n, -1)
 
     def _encode(self, ids: Tensor, keep: int) -> Tensor:

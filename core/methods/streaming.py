@@ -96,7 +96,10 @@ class StreamingLayer(CacheLayerMixin):
             ring = slice(s, None) if t > s else slice(0, 0)
             before = self.keys[:, :, ring], self.values[:, :, ring]
             # A copy, as the chunk is about to overwrite what its first queries still see.
-            before = torch.cat((before[0], key_states), -2), torch.cat((before[1], value_states), -2)
+            before = (
+                torch.cat((before[0], key_states), -2),
+                torch.cat((before[1], value_states), -2),
+            )
         self._write(key_states, value_states)
         self.seen = t + c
         if before is not None and self.cache.streams:
@@ -159,7 +162,9 @@ class StreamingLayer(CacheLayerMixin):
 
 
 class StreamingKVCache(Cache):
-    """A transformers cache of S sinks and a window of W, for any RoPE model::
+    """A transformers cache of S sinks and a window of W, for any RoPE model.
+
+    Use it so::
 
         with streaming_attention(model):
             cache = StreamingKVCache(4, 1020, model)
@@ -217,7 +222,7 @@ class StreamingKVCache(Cache):
         self.check_room(tokens)
 
     def rebase(self) -> None:
-        """Move the frame so that the next token stands at S + W, where sinks are at their originals.
+        """Move the frame: the next token stands at S + W, where sinks are at their originals.
 
         Each key of the window is turned once, by the same number of positions; nothing that a
         query can see changes.

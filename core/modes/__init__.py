@@ -1,1 +1,1 @@
-"""One file a mode: how tokens are fed, and what is timed. Each has ``evaluate(task) -> RunResult``."""
+"""One file a mode: how tokens are fed and timed. Each has ``evaluate(task) -> RunResult``."""

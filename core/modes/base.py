@@ -114,7 +114,9 @@ class Timing:
     notes: tuple[str, ...] = ()
 
 
-def result(task: Task, scores: Scores, timing: Timing, kv_bytes: int, peak: PeakMemory) -> RunResult:
+def result(
+    task: Task, scores: Scores, timing: Timing, kv_bytes: int, peak: PeakMemory
+) -> RunResult:
     """Add up a run."""
     documents = tuple(
         _document(task, document, nll)

@@ -43,7 +43,9 @@ def report(
     if form is Format.JSON:
         output.json_lines(runs)
     elif runs.empty:
-        output.say(f"{store.place} holds no finished run that matches: record one with streamcli run.")
+        output.say(
+            f"{store.place} holds no finished run that matches: record one with streamcli run."
+        )
     elif form is Format.MARKDOWN:
         output.markdown(comparisons(runs))
     else:

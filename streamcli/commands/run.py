@@ -51,4 +51,4 @@ def run(
         output.json_lines(runs)
         return
     output.terminal(comparisons(runs))
-    output.say(f"recorded in {recorder.store.place}; next: streamcli report")
+    output.say_recorded(recorder.store.place, db)

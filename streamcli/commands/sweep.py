@@ -7,7 +7,7 @@ from itertools import product
 
 import typer
 
-from core.errors import StreamError
+from core.errors import Interrupted, StreamError
 from core.registry import METHODS, MODES
 from streamcli import options
 
@@ -60,7 +60,8 @@ def sweep(
     lists["method"] = methods or list(METHODS)
     lists["mode"] = modes or list(MODES)
     cells = [
-        replace(base, **dict(zip(lists, values, strict=True))) for values in product(*lists.values())
+        replace(base, **dict(zip(lists, values, strict=True)))
+        for values in product(*lists.values())
     ]
     recorder = Recorder(asked.db, bool(models) or asked.model_is_explicit, output.say, watch)
     names, failed = [], []
@@ -69,12 +70,14 @@ def sweep(
         try:
             names += [recorder.record(config, repeat) for repeat in range(asked.repeats)]
             output.say(f"{number}/{len(cells)} {what}: done")
+        except Interrupted:
+            raise
         except StreamError as error:
             failed.append(f"{what}: {error}")
             output.say(f"{number}/{len(cells)} {what}: failed: {error}")
     if names:
         runs = frames.runs(recorder.store, run_id=names)
         output.terminal(comparisons(runs))
-        output.say(f"recorded in {recorder.store.place}; next: streamcli report")
+        output.say_recorded(recorder.store.place, db)
     if failed:
         raise StreamError(f"{len(failed)} of {len(cells)} runs failed; the first: {failed[0]}")

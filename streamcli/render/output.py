@@ -21,6 +21,11 @@ def say(text: str) -> None:
     print(f"streamcli: {text}", file=sys.stderr)
 
 
+def say_recorded(place: str, flag: str | None) -> None:
+    """Where the rows are, and what to type next; ``flag`` is the value of --db, if it was given."""
+    say(f"recorded in {place}; next: streamcli report{f' --db {flag}' if flag else ''}")
+
+
 def terminal(found: list[Comparison]) -> None:
     """Every comparison as a Rich table."""
     console = Console()

@@ -43,7 +43,9 @@ def sheet(comparison: Comparison) -> Sheet:
 
 def rich_table(page: Sheet) -> Table:
     """For a terminal."""
-    table = Table(title=page.title, title_justify="left", title_style="bold", caption_justify="left")
+    table = Table(
+        title=page.title, title_justify="left", title_style="bold", caption_justify="left"
+    )
     for column in page.columns:
         table.add_column(column.title, justify=column.align, no_wrap=True)
     for row in page.rows:
@@ -66,7 +68,9 @@ def _columns(mode: str) -> list[Column]:
     names = ("method", "n_sink", "window", "attended_keys", "ppl")
     rest = ("kv_mib", "peak_mem_mib")
     listed = [*(COLUMNS[n] for n in names), CHANGE, time, SPEED_UP, *(COLUMNS[n] for n in rest)]
-    return [replace(c, title=f"{c.title} ({c.unit})" if c.unit == "MiB" else c.title) for c in listed]
+    return [
+        replace(c, title=f"{c.title} ({c.unit})" if c.unit == "MiB" else c.title) for c in listed
+    ]
 
 
 def _cells(row: dict[Any, Any], columns: list[Column]) -> list[str]:

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Form = Literal[
-    "text", "sha", "flag", "plain", "count", "fixed", "significant", "perplexity", "percent", "ratio"
+    "text",
+    "sha",
+    "flag",
+    "plain",
+    "count",
+    "fixed",
+    "significant",
+    "perplexity",
+    "percent",
+    "ratio",
 ]
 LEFT = ("text", "sha", "flag")
 SHA_SHOWN = 10

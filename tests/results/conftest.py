@@ -1,6 +1,6 @@
 """One run to record, and a fresh database of each kind to record it in.
 
-PostgreSQL takes part where ``STREAMCLI_TEST_DATABASE_URL`` names a server, such as
+PostgreSQL takes part where ``TEST_DATABASE_URL`` names a server, such as
 ``postgresql+psycopg://postgres@127.0.0.1:5433/streamcli``; each test gets a schema of its own.
 """
 
@@ -21,7 +21,7 @@ from core.facts import RunFacts
 from core.result import DocumentResult, RunResult
 from streamcli.results.store import Store
 
-SERVER = "STREAMCLI_TEST_DATABASE_URL"
+SERVER = "TEST_DATABASE_URL"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

