@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop
 NEWEST := transformers==5.23.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
-          httpx2==2.7.0 httpcore2==2.7.0 truststore==0.10.4
+          httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 
 .PHONY: demo demo-real test check newest
 .DEFAULT_GOAL := demo
