@@ -3,6 +3,7 @@
 # make test       set up, then all tests
 # make check      set up, then lint, format and type checks
 # make newest     the tests again under the newest transformers
+# make peers      our streaming beside the published attention-sinks, in an environment of its own
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop
 NEWEST := transformers==5.23.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 
-.PHONY: demo demo-real test check newest
+.PHONY: demo demo-real test check newest peers
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -36,3 +37,11 @@ check: $(READY)
 newest: $(READY)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
 	PYTHONPATH=.newest $(BIN)/python -m pytest
+
+.peers/.ready: tests/peers/requirements.txt
+	$(PYTHON) -m venv .peers
+	.peers/bin/pip install --quiet --requirement $<
+	touch $@
+
+peers: $(READY) .peers/.ready
+	$(BIN)/python tests/peers/compare.py $(ARGS)

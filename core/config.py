@@ -13,7 +13,18 @@ from core.errors import UsageError, unknown
 DTYPES = ("float32", "bfloat16", "float16")
 SOURCES = ("auto", "hub", "bundled")
 DEFAULT_MODEL = "EleutherAI/pythia-70m"
-AT_LEAST_ONE = ("window", "max_tokens", "timed_tokens", "chunk_size", "batch_size", "threads")
+AT_LEAST_ONE = (
+    "window",
+    "max_tokens",
+    "timed_tokens",
+    "context_tokens",
+    "evict_every",
+    "chunk_size",
+    "batch_size",
+    "threads",
+)
+OFFICIAL = "kvpress-official"
+LAZY = {"kvpress-interval": 64}  # methods that evict every k steps, and k where none is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +43,8 @@ class RunConfig:
     window: int | None = None  # half the trained length less the sinks: 4 + 1020 on Pythia
     max_tokens: int = 4096
     timed_tokens: int | None = None
+    context_tokens: int | None = None  # half of each document, in the mode that has a context
+    evict_every: int | None = None  # k: keys may pile up to k beyond the budget; 1 but in LAZY
     chunk_size: int = 256
     batch_size: int = 1
     dtype: str = "float32"
@@ -56,26 +69,50 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be 1 or more.")
-        if self.timed_tokens is not None and self.mode != "decode-loop":
+        self._check_mode()
+        if (self.evict_every or 1) > 1 and self.method not in LAZY:
             raise UsageError(
-                f"timed_tokens is for mode 'decode-loop', not {self.mode!r}: "
-                "leave it out, or use --mode decode-loop."
+                f"evict_every is {self.evict_every}, but {self.method!r} evicts after every step: "
+                f"leave it out, or use --method {' or '.join(LAZY)}."
             )
         if self.method == "window" and self.n_sink:  # no sinks, and the budget stays the same
             if self.window is not None:
                 object.__setattr__(self, "window", self.window + self.n_sink)
             object.__setattr__(self, "n_sink", 0)
 
+    def _check_mode(self) -> None:
+        """Refuse what only another mode can do."""
+        for name, mode in (("timed_tokens", "decode-loop"), ("context_tokens", OFFICIAL)):
+            if getattr(self, name) is not None and self.mode != mode:
+                raise UsageError(
+                    f"{name} is for mode {mode!r}, not {self.mode!r}: "
+                    f"leave it out, or use --mode {mode}."
+                )
+        if self.mode == OFFICIAL and self.batch_size > 1:
+            raise UsageError(
+                f"batch_size is {self.batch_size}: kvpress's pipeline takes one context at a time, "
+                f"so --mode {OFFICIAL} has --batch-size 1."
+            )
+
+    def steps_between_evictions(self) -> int:
+        """``evict_every``, or what it is where it was left open."""
+        return self.evict_every or LAZY.get(self.method, 1)
+
     def resolved(self, **found: Any) -> RunConfig:
         """A copy in which what was left open is filled in from what was found."""
         return replace(self, **found)
 
     @property
-    def attended_keys(self) -> int:
-        """L = S + W + 1: the keys that a query sees once the cache is full, itself included."""
+    def window_size(self) -> int:
+        """W, which is settled once the model is loaded."""
         if self.window is None:
             raise UsageError("window is not resolved yet: load the model first.")
-        return self.n_sink + self.window + 1
+        return self.window
+
+    @property
+    def attended_keys(self) -> int:
+        """L = S + W + 1: the keys that a query sees once the cache is full, itself included."""
+        return self.n_sink + self.window_size + 1
 
     @property
     def key(self) -> str:

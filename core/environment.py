@@ -44,14 +44,16 @@ class Environment:
 
 def describe(gpu: str | None = None) -> Environment:
     """Look around, once, before a run."""
-    commit, dirty = _git(PROJECT)
-    there, there_dirty = _git(Path.cwd())
-    other = there != commit
+    ours, theirs = _repository(PROJECT), _repository(Path.cwd())
+    if ours and Path(ours) != PROJECT:
+        ours = None  # installed into a folder that belongs to another repository
+    commit, dirty = _state(ours)
+    there, there_dirty = _state(theirs if theirs != ours else None)
     return Environment(
         git_commit=commit,
         git_dirty=dirty,
-        workdir_commit=there if other else None,
-        workdir_dirty=there_dirty if other else None,
+        workdir_commit=there,
+        workdir_dirty=there_dirty,
         versions=" ".join(f"{name}=={found}" for name in PACKAGES if (found := _version(name))),
         python=platform.python_version(),
         host=platform.node(),
@@ -61,20 +63,26 @@ def describe(gpu: str | None = None) -> Environment:
     )
 
 
-def _git(folder: Path) -> tuple[str | None, bool | None]:
-    def ask(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+def _repository(folder: Path) -> str | None:
+    return _git(folder, "rev-parse", "--show-toplevel")
 
-    commit = ask("rev-parse", "HEAD")
-    if commit is None:
+
+def _state(repository: str | None) -> tuple[str | None, bool | None]:
+    """Commit, and whether tracked files differ from it."""
+    if repository is None:
         return None, None
-    return commit, bool(ask("status", "--porcelain", "--untracked-files=no"))
+    changes = _git(Path(repository), "status", "--porcelain", "--untracked-files=no")
+    return _git(Path(repository), "rev-parse", "HEAD"), bool(changes)
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _version(name: str) -> str | None:

@@ -10,6 +10,11 @@ from core.errors import unknown
 METHODS = {
     "streaming": "core.methods.streaming:Streaming",
     "window": "core.methods.streaming:Window",
+    "mit": "core.methods.mit:Mit",
+    "kvpress": "core.methods.kvpress:Kvpress",
+    "kvpress-interval": "core.methods.kvpress:Interval",
+    "kvpress-stock": "core.methods.kvpress:Stock",
+    "kvpress-prefill": "core.methods.kvpress:Prefill",
     "recompute": "core.methods.recompute:Recompute",
     "dense": "core.methods.dense:Dense",
 }
@@ -17,6 +22,7 @@ METHODS = {
 MODES = {
     "decode-loop": "core.modes.decode_loop:evaluate",
     "chunked": "core.modes.chunked:evaluate",
+    "kvpress-official": "core.modes.kvpress_official:evaluate",
 }
 
 DATASETS = {

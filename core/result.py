@@ -35,13 +35,15 @@ class RunResult:
     Attributes:
         documents: Per-document figures, in reading order.
         nll: Negative log-likelihood of every scored token in nats, float32, documents end to end.
-        latency_ms: Milliseconds of every decode step that was timed, float32; empty for chunks.
+        latency_ms: Milliseconds of every forward that was timed, a step or a chunk, float32.
         engine: How a step was executed: ``eager``.
         attended_keys_min: Fewest keys that a scored query saw, itself included.
         attended_keys_mean: Their mean.
         attended_keys_max: The most.
-        positions: Where keys and query sit: ``cache`` or ``absolute``.
-        eviction: When keys are dropped: ``after-step``, ``none`` or ``re-encode``.
+        positions: Where keys and query sit: ``cache`` (at 0, 1, ... in the cache), ``absolute`` (in
+            the stream) or ``mixed`` (the query in the cache, a key where it first stood).
+        eviction: When keys are dropped: ``after-step``, ``before-chunk``, ``every-k`` (after k
+            steps), ``after-prefill``, ``re-encode`` or ``none``.
         total_s: Seconds for the whole stream in this mode; an estimate where ``total_is_estimate``.
         total_is_estimate: Whether ``total_s`` is timed tokens scaled up (``--timed-tokens``).
         prefill_s: Seconds that filled the cache before the timed tokens.
@@ -53,9 +55,13 @@ class RunResult:
         ms_per_token_p50: Median of the decode steps; None in chunked mode, like the next two.
         ms_per_token_p95: Their 95th percentile.
         ms_per_token_p99: Their 99th percentile.
+        time_growth: Median time of a forward in the last tenth of the run over that in the second
+            tenth: 1 is flat; None in a sample, or below 100 forwards.
         kv_mib: Measured bytes of the keys and values that are held between steps, in MiB.
         kv_formula_mib: The same by formula: 2 x layers x B x K x D x keys x bytes a number.
         peak_mem_mib: Peak resident memory (CPU) or allocated memory (GPU) during the run.
+        keys_before: Keys that the longest context's prefill made; None but in kvpress-official.
+        keys_after: Keys of them that were still there when its continuation began; None likewise.
         notes: Sentences that a reader of the figures must know.
     """
 
@@ -77,9 +83,12 @@ class RunResult:
     ms_per_token_p50: float | None
     ms_per_token_p95: float | None
     ms_per_token_p99: float | None
+    time_growth: float | None
     kv_mib: float
     kv_formula_mib: float
     peak_mem_mib: float
+    keys_before: int | None = None
+    keys_after: int | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -80,6 +80,19 @@ class Rotary:
         angles = torch.cat((angles, angles), dim=-1)  # (N, R)
         return Turn(angles.cos().float(), angles.sin().float())
 
+    def check_room(self, positions: int) -> None:
+        """Refuse positions 0..``positions``-1 where frequencies would change within them.
+
+        Raises:
+            UsageError: They outgrow ``limit``.
+        """
+        if self.limit is not None and positions > self.limit:
+            raise UsageError(
+                f"sinks, window and chunk take {positions} positions, but this model's rotary "
+                f"frequencies change beyond {self.limit}: "
+                "choose a smaller --window or --chunk-size."
+            )
+
     def _prove(self, model: Any, module: Any) -> None:
         """The model's rotation to p + d must be its rotation to p, turned by d."""
         apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)

@@ -93,6 +93,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         model=loaded.name,
         dataset=corpus.name,
         window=config.window or max(1, loaded.trained_length // 2 - config.n_sink),
+        evict_every=config.steps_between_evictions(),
         device=device,
         threads=torch.get_num_threads(),
     )

@@ -155,10 +155,10 @@ def card(out: Path, log: dict[str, Any]) -> None:
     """Write the model card: the prose of the bundled card, then the figures of this run."""
     lines = ["| measured on the saved model | figure |", "| --- | --- |"]
     for part, figures in log["measured"].items():
-        lines += [f"| {part}: {name} | {value:,.4f} |" for name, value in figures.items()]
+        lines += [f"| {part}: {name} | {round(value, 4)} |" for name, value in figures.items()]
     lines += ["", f"| {' | '.join(log['curve'][0])} |", "| --- " * 6 + "|"]
-    for row in log["curve"][:: len(log["curve"]) // 12 + 1] + log["curve"][-1:]:
-        lines += [f"| {' | '.join(f'{value:.8g}' for value in row.values())} |"]
+    for row in log["curve"][: -1 : len(log["curve"]) // 14 + 1] + log["curve"][-1:]:
+        lines += [f"| {' | '.join(str(round(value, 6)) for value in row.values())} |"]
     bundled = Path(__file__).with_name("bundled") / "model" / "README.md"
     prose = bundled.read_text("utf-8").split(MARKER)[0]
     (out / "README.md").write_text(prose + MARKER + "\n" + "\n".join(lines) + "\n", "utf-8")
@@ -207,7 +207,8 @@ def train(out: Path, tokenizer: Any, ids: torch.Tensor, sample: torch.Tensor, lo
             row = {"step": step, "tokens": step * BATCH * CONTEXT, "seconds": round(seconds, 1)}
             score = nats(model, sample).mean().item()
             row |= {"train_nats": sum(losses) / len(losses), "held_out_nats": score, "lr": lr}
-            log["curve"], losses = [*log["curve"], row], []
+            log |= {"curve": [*log["curve"], row], "wall_seconds": row["seconds"]}
+            losses = []
             print(row, pace, flush=True)
             save(out, model, tokenizer, log)
 
@@ -240,8 +241,7 @@ def main() -> None:
         sample = torch.cat(list(held.values())).unfold(0, CONTEXT, CONTEXT)[::8]
         train(args.out, tokenizer, ids, sample, log)
     path = args.out / "training.json"
-    log = json.loads(path.read_text("utf-8"))
-    log["measured"] = measure(args.out, ids, held)
+    log = json.loads(path.read_text("utf-8")) | {"measured": measure(args.out, ids, held)}
     path.write_text(json.dumps(log, indent=1) + "\n", "utf-8")
     card(args.out, log)
 

@@ -10,7 +10,7 @@ import typer
 
 from core.errors import StreamError
 from streamcli import __version__
-from streamcli.commands import report, run, sweep
+from streamcli.commands import report, run, sweep, verify
 
 FIRST = """What does a streaming KV cache cost my model, and what does it buy?
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command()(run.run)
 app.command()(sweep.sweep)
 app.command()(report.report)
+app.command()(verify.verify)
 
 
 def _version(asked: bool) -> None:

@@ -50,6 +50,14 @@ TimedTokens = Annotated[
     int | None,
     _option("Time only so many decode steps, cache full; score by exact chunks.", "every step"),
 ]
+ContextTokens = Annotated[
+    int | None,
+    _option("Tokens of context in mode kvpress-official.", "half of each document"),
+]
+EvictEvery = Annotated[
+    int | None,
+    _option("k, steps between evictions of kvpress-interval; keys pile up to k.", "64 there"),
+]
 ChunkSize = Annotated[int | None, _option("C, tokens a forward in chunks.", RunConfig.chunk_size)]
 BatchSize = Annotated[int | None, _option("Documents read in step.", RunConfig.batch_size)]
 Dtype = Annotated[str | None, _option(f"{_any_of(DTYPES)}.", RunConfig.dtype)]

@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     )
     max_tokens: int = Field(RunConfig.max_tokens, description="Tokens to read, over documents.")
     timed_tokens: int | None = Field(None, description="Decode steps to time; empty: every one.")
+    context_tokens: int | None = Field(
+        None, description="Tokens of context in kvpress-official; empty: half of each document."
+    )
+    evict_every: int | None = Field(
+        None, description="k, steps between evictions of kvpress-interval; empty: 64 there."
+    )
     chunk_size: int = Field(RunConfig.chunk_size, description="C, tokens a forward in chunks.")
     batch_size: int = Field(RunConfig.batch_size, description="Documents read in step.")
     dtype: str = Field(RunConfig.dtype, description="float32, bfloat16 or float16.")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from tests.reference import naive_nll
+from core import press
+from core.config import LAZY
+from core.errors import UsageError
+from core.reference import streaming_nll as naive_nll
 
 N_SINK, WINDOW = 4, 27
 BUDGET = N_SINK + WINDOW + 1
@@ -16,6 +20,10 @@ BUDGET = N_SINK + WINDOW + 1
 
 def streaming(model: Any, ids: Tensor) -> Tensor:
     return naive_nll(model, ids[None], N_SINK, WINDOW)[0]
+
+
+def interval(model: Any, ids: Tensor) -> Tensor:
+    return naive_nll(model, ids[None], N_SINK, WINDOW, LAZY["kvpress-interval"])[0]
 
 
 def window(model: Any, ids: Tensor) -> Tensor:
@@ -42,6 +50,19 @@ def dense(model: Any, ids: Tensor) -> Tensor:
 CASES: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "streaming": streaming,
     "window": window,
+    "mit": streaming,
+    "kvpress": streaming,
+    "kvpress-interval": interval,
+    "kvpress-prefill": dense,  # in the decode loop its prompt is a token, which can't be cut
     "recompute": recompute,
     "dense": dense,
 }
+
+
+def need(method: str) -> None:
+    """Skip where ``method`` can't run: kvpress is optional and wants transformers below 5.3."""
+    if method.startswith("kvpress"):
+        try:
+            press.load()
+        except UsageError as error:
+            pytest.skip(str(error))

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from core import registry
 from core.bundled import bundled
+from core.config import RunConfig
+from core.meters import token_nll
+from core.methods.base import Method
 from core.models import Loaded
 
 
@@ -39,3 +46,39 @@ def tiny_llama(rope: dict[str, Any] | None = None, layers: int = 2) -> Any:
 def random_ids(rows: int, length: int) -> torch.Tensor:
     """(B, T) ids for ``tiny_llama``."""
     return torch.randint(0, 97, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def method_of(name: str, **asked: Any) -> Method:
+    """A method of S = 4 and W = 27, unless asked otherwise."""
+    config = RunConfig(**{"method": name, "n_sink": 4, "window": 27, "device": "cpu", **asked})
+    method: Method = registry.load("method", name)(config)
+    return method
+
+
+@torch.inference_mode()
+def fed_nll(loaded: Loaded, ids: Tensor, size: int, method: Method) -> Tensor:
+    """Nats of ids[:, 1:] (B, T-1), fed ``size`` tokens at a time."""
+    stream, parts = method.start(loaded, len(ids)), []
+    for start in range(0, ids.shape[1] - 1, size):
+        stop = min(start + size, ids.shape[1] - 1)
+        parts.append(token_nll(stream.feed(ids[:, start:stop]), ids[:, start + 1 : stop + 1]))
+    return torch.cat(parts, dim=1)
+
+
+def watched_attention(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Fills up with the number of keys that each query of the first layer is let see."""
+    counts: list[int] = []
+    real = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def spy(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **rest: Any) -> Any:
+        if module.layer_idx == 0:
+            c, n = query.shape[-2], key.shape[-2]
+            if mask is not None:
+                counts.extend(mask[0, 0].sum(-1).tolist())
+            else:  # one query sees all; the first queries of a stream, only those before them
+                assert c in (1, n)
+                counts.extend([n] if c == 1 else range(1, n + 1))
+        return real(module, query, key, value, mask, **rest)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", spy)
+    return counts

@@ -25,8 +25,8 @@ from core.meters import token_nll
 from core.methods import streaming
 from core.methods.streaming import StreamingKVCache
 from core.models import Loaded
+from core.reference import streaming_nll as naive_nll
 from core.rope import Rotary
-from tests.reference import naive_nll
 from tests.samples import ids_of, random_ids, tiny_llama
 
 EXACT = 1e-4  # nats on any token, float32
@@ -147,7 +147,7 @@ def test_moving_the_frame_back_changes_nothing(
     ids = neox_ids[:, :300]
     still = stream_nll(neox.model, ids, 4, 60, chunk)
     assert gap(stream_nll(neox.model, ids, 4, 60, chunk, rebase_every=3), still) < EXACT
-    monkeypatch.setattr(streaming, "REBASE_AT", 100)
+    monkeypatch.setattr(streaming, "REACH", 36)
     assert gap(stream_nll(neox.model, ids, 4, 60, chunk), still) < EXACT
 
 
@@ -179,9 +179,9 @@ def test_half_precision_costs_streaming_no_more_than_dense(
     half = neox.model.to(dtype)
     try:
         dense_error = float((dense_nll(half, ids) - dense).abs().mean())
-        for chunk in (1, 64):
-            error = float((stream_nll(half, ids, 4, 60, chunk) - ours).abs().mean())
-            assert error < 1.3 * dense_error
+        for chunk, moved in ((1, 0), (64, 0), (1, 60), (64, 1)):
+            nll = stream_nll(half, ids, 4, 60, chunk, rebase_every=moved)
+            assert float((nll - ours).abs().mean()) < 1.3 * dense_error, (chunk, moved)
     finally:
         neox.model.to(torch.float32)
 

@@ -6,12 +6,14 @@ Knows nothing of texts, scores or clocks: modes have those.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.config import RunConfig
+from core.errors import UsageError
 from core.models import Loaded
 
 
@@ -19,15 +21,20 @@ class Stream(ABC):
     """One batch of documents on their way through a model, in step."""
 
     @abstractmethod
-    def feed(self, ids: Tensor) -> Tensor:
+    def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
         """Read the next C tokens of each document and predict the ones after them.
 
         Args:
             ids: (B, C) int64.
+            keep: Predict after the last ``keep`` of them only; 0 is after each.
 
         Returns:
-            Logits (B, C, V).
+            Logits (B, ``keep`` or C, V).
         """
+
+    @abstractmethod
+    def held(self) -> int:
+        """Keys that wait for the next token: it sees them and itself."""
 
     @abstractmethod
     def kv_bytes(self) -> int:
@@ -38,12 +45,18 @@ class Method(ABC):
     """A way to remember a stream, set up for one run.
 
     Attributes:
-        positions: Where keys and query sit: ``cache`` or ``absolute``.
-        eviction: When keys are dropped: ``after-step``, ``re-encode`` or ``none``.
+        positions: Where keys and query sit, see ``RunResult``.
+        eviction: When keys are dropped, see ``RunResult``.
+        exact_chunks: Whether a chunk predicts what its tokens would one by one.
+        reference: What ``core.reference`` has to hold it against: streaming, recompute or dense.
+        exact: Whether it claims to equal that reference, token by token.
     """
 
     positions: str
     eviction: str
+    exact_chunks = True
+    reference = "streaming"
+    exact = True
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -57,13 +70,13 @@ class Method(ABC):
         """Tokens after which every step costs the same; 0 where no such point comes."""
         return self.config.attended_keys
 
-    def attended(self, length: int) -> Tensor:
-        """How many keys each of ``length`` tokens sees, itself included: (T,) int64."""
-        return torch.arange(1, length + 1).clamp(max=self.config.attended_keys)
+    def attended(self, feeds: Sequence[int]) -> Tensor:
+        """How many keys each token sees, itself included, fed so many at a time: (T,) int64."""
+        return torch.arange(1, sum(feeds) + 1).clamp(max=self.config.attended_keys)
 
     @abstractmethod
-    def kv_formula_bytes(self, loaded: Loaded, batch: int, length: int) -> int:
-        """Bytes that the method holds after ``length`` tokens, computed from the model's shape."""
+    def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
+        """Bytes that the method holds after such feeds, computed from the model's shape."""
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """What a reader must know of a stream of ``length`` tokens under this method."""
@@ -77,3 +90,29 @@ def key_bytes(model: Any, batch: int) -> int:
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     size: int = config.num_hidden_layers * batch * heads * dim * model.dtype.itemsize
     return size
+
+
+def check_native_window(config: Any, attended: int) -> None:
+    """Layers trained with a sliding window are fine as long as it never cuts what is kept.
+
+    Raises:
+        UsageError: ``attended`` keys outgrow the model's own window.
+    """
+    types = getattr(config, "layer_types", None)
+    native = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in types if types else bool(native)
+    if slides and native and attended > native:
+        raise UsageError(
+            f"{attended} attended keys outgrow the model's own sliding window of {native}: "
+            f"choose --n-sink and --window so that their sum is below {native}."
+        )
+
+
+def past_trained_length(method: str, loaded: Loaded, length: int) -> tuple[str, ...]:
+    """What must be said where positions go beyond those that the model was trained on."""
+    if length <= loaded.trained_length:
+        return ()
+    return (
+        f"{method} ran {length - loaded.trained_length} tokens past the trained length of "
+        f"{loaded.trained_length}: its perplexity there says nothing about attention.",
+    )

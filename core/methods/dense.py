@@ -6,11 +6,13 @@ length, and what a user has before choosing anything else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from core.methods.base import Method, Stream, key_bytes
+from core.methods.base import Method, Stream, key_bytes, past_trained_length
 from core.models import Loaded
 
 
@@ -18,9 +20,12 @@ class _DenseStream(Stream):
     def __init__(self, loaded: Loaded) -> None:
         self.model, self.cache = loaded.model, DynamicCache(config=loaded.model.config)
 
-    def feed(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.model(ids, past_key_values=self.cache).logits
+    def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
+        logits: Tensor = self.model(ids, past_key_values=self.cache, logits_to_keep=keep).logits
         return logits
+
+    def held(self) -> int:
+        return int(self.cache.get_seq_length())
 
     def kv_bytes(self) -> int:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
@@ -31,6 +36,7 @@ class Dense(Method):
 
     positions = "absolute"
     eviction = "none"
+    reference = "dense"
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache that will hold everything."""
@@ -41,19 +47,14 @@ class Dense(Method):
         """Never: each step costs more than the one before."""
         return 0
 
-    def attended(self, length: int) -> Tensor:
+    def attended(self, feeds: Sequence[int]) -> Tensor:
         """Every token before it, and itself."""
-        return torch.arange(1, length + 1)
+        return torch.arange(1, sum(feeds) + 1)
 
-    def kv_formula_bytes(self, loaded: Loaded, batch: int, length: int) -> int:
+    def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
         """Keys and values of every token."""
-        return 2 * length * key_bytes(loaded.model, batch)
+        return 2 * sum(feeds) * key_bytes(loaded.model, batch)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Past the trained length the positions are ones that the model never saw."""
-        if length <= loaded.trained_length:
-            return ()
-        return (
-            f"dense ran {length - loaded.trained_length} tokens past the trained length of "
-            f"{loaded.trained_length}: its perplexity there says nothing about attention.",
-        )
+        return past_trained_length("dense", loaded, length)

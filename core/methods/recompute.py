@@ -6,6 +6,8 @@ L is the budget that streaming has, S + W + 1. No cache is kept: the model is tr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,19 +23,17 @@ class _WindowStream(Stream):
         self.model, self.length = loaded.model, length
         self.ids = torch.empty(batch, 0, dtype=torch.int64, device=loaded.model.device)
 
-    def feed(self, ids: Tensor) -> Tensor:
-        before = self.ids.shape[1]
+    def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
         self.ids = torch.cat((self.ids, ids), dim=1)
+        first = self.ids.shape[1] - (keep or ids.shape[1])  # after it comes the first prediction
         parts = []
-        if before < self.length:  # the prefix is its own window: one forward predicts all of it
+        if first < self.length:  # the prefix is its own window: one forward predicts all of it
             prefix = self.ids[:, : self.length]
-            keep = prefix.shape[1] - before
-            parts.append(self._encode(prefix, keep))
+            parts.append(self._encode(prefix, prefix.shape[1] - first))
         if self.ids.shape[1] > self.length:
             windows = self.ids.unfold(1, self.length, 1)  # (B, n, L)
-            windows = windows[:, 1:] if before < self.length else windows
-            parts.append(self._encode_each(windows))
-        self.ids = self.ids[:, -(self.length - 1) :] if self.length > 1 else self.ids[:, :0]
+            parts.append(self._encode_each(windows[:, max(first - self.length, 0) + 1 :]))
+        self.ids = self.ids[:, 1 - self.length :]  # L is 2 or more
         return torch.cat(parts, dim=1)
 
     def _encode_each(self, windows: Tensor) -> Tensor:
@@ -47,6 +47,9 @@ class _WindowStream(Stream):
         logits: Tensor = self.model(ids, use_cache=False, logits_to_keep=keep).logits
         return logits
 
+    def held(self) -> int:
+        return 0
+
     def kv_bytes(self) -> int:
         return 0
 
@@ -56,6 +59,7 @@ class Recompute(Method):
 
     positions = "cache"
     eviction = "re-encode"
+    reference = "recompute"
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
@@ -65,6 +69,6 @@ class Recompute(Method):
         """No tokens yet."""
         return _WindowStream(loaded, batch, self.length)
 
-    def kv_formula_bytes(self, loaded: Loaded, batch: int, length: int) -> int:
+    def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
         """Nothing is held between steps."""
         return 0

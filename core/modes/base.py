@@ -12,12 +12,13 @@ from torch import Tensor
 
 from core.config import RunConfig
 from core.meters import MIB, PeakMemory
-from core.methods.base import Method
+from core.methods.base import Method, Stream
 from core.models import Loaded
 from core.result import DocumentResult, RunResult
 from core.tokens import TokenDocument, TokenStream, text_size
 
 Progress = Callable[[int, float], None]
+LONG = 100  # forwards in a stream that is worth asking whether its time grows
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Task:
     method: Method
     config: RunConfig
     progress: Progress
+
+    @property
+    def exact_chunk(self) -> int:
+        """Most tokens that can be fed at a time and be scored as one by one."""
+        return self.config.chunk_size if self.method.exact_chunks else 1
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,33 @@ def batches(task: Task) -> Iterator[Batch]:
         yield Batch(group, ids.to(task.config.device))
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A document with the nats (M,) of its tokens after ``first``, and what its batch was fed."""
+
+    document: TokenDocument
+    nll: Tensor
+    first: int
+    feeds: tuple[int, ...]
+
+
 @dataclass
 class Scores:
-    """Negative log-likelihoods as they come in, document by document."""
+    """Negative log-likelihoods as they come in, document by document.
+
+    Attributes:
+        task: The task.
+        scored: The documents that are finished.
+        kv_bytes: Most bytes that a batch's keys and values took in the end.
+        kv_formula_bytes: The same by formula.
+        done_tokens: Tokens scored so far.
+        done_nats: Their sum.
+    """
 
     task: Task
-    vectors: list[Tensor] = field(default_factory=list)
+    scored: list[Scored] = field(default_factory=list)
+    kv_bytes: int = 0
+    kv_formula_bytes: int = 0
     done_tokens: int = 0
     done_nats: float = 0.0
 
@@ -83,10 +110,18 @@ class BatchScores:
     scores: Scores
     batch: Batch
     nll: Tensor
+    first: int = 0
+    feeds: list[int] = field(default_factory=list)
+
+    def skip(self, tokens: int) -> None:
+        """Count ``tokens`` that were fed at the start, at once, without being scored."""
+        self.first = tokens
+        self.feeds.append(tokens)
 
     def put(self, start: int, nll: Tensor) -> None:
-        """Enter the scores (B, C) of the tokens after ``start``."""
+        """Enter the scores (B, C) of the tokens after ``start``, which were fed at once."""
         self.nll[:, start : start + nll.shape[1]] = nll.cpu()
+        self.feeds.append(nll.shape[1])
         stop = start + nll.shape[1]
         for row, length in enumerate(self.batch.lengths):
             new = self.nll[row, start : min(stop, length - 1)]
@@ -94,10 +129,16 @@ class BatchScores:
             self.scores.done_nats += float(new.double().sum())
         self.scores.task.progress(self.scores.done_tokens, self.scores.done_nats)
 
-    def close(self) -> None:
-        """Cut the padding off and keep each document's vector."""
-        for row, length in enumerate(self.batch.lengths):
-            self.scores.vectors.append(self.nll[row, : length - 1])
+    def close(self, stream: Stream) -> None:
+        """Cut the padding off, keep each document's vector, and note what ``stream`` holds."""
+        feeds, scores, task = tuple(self.feeds), self.scores, self.scores.task
+        for row, document in enumerate(self.batch.documents):
+            nll = self.nll[row, self.first : len(document.ids) - 1]
+            scores.scored.append(Scored(document, nll, self.first, feeds))
+        rows = len(self.batch.documents)
+        formula = task.method.kv_formula_bytes(task.loaded, rows, feeds)
+        scores.kv_bytes = max(scores.kv_bytes, stream.kv_bytes())
+        scores.kv_formula_bytes = max(scores.kv_formula_bytes, formula)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,25 +152,22 @@ class Timing:
     steady: NDArray[np.bool_]
     prefill_s: float = 0.0
     total_is_estimate: bool = False
+    keys_before: int | None = None
+    keys_after: int | None = None
     notes: tuple[str, ...] = ()
 
 
-def result(
-    task: Task, scores: Scores, timing: Timing, kv_bytes: int, peak: PeakMemory
-) -> RunResult:
+def result(task: Task, scores: Scores, timing: Timing, peak: PeakMemory) -> RunResult:
     """Add up a run."""
-    documents = tuple(
-        _document(task, document, nll)
-        for document, nll in zip(task.tokens.documents, scores.vectors, strict=True)
+    attended = torch.cat(
+        [task.method.attended(part.feeds)[part.first :][: len(part.nll)] for part in scores.scored]
     )
-    lengths = [len(document.ids) for document in task.tokens.documents]
-    longest, batch = max(lengths), min(task.config.batch_size, len(lengths))
-    attended = torch.cat([task.method.attended(length - 1) for length in lengths])
+    longest = max(len(part.document.ids) for part in scores.scored)
     steady = timing.latency_ms[timing.steady]
     p50, p95, p99 = np.percentile(steady, (50, 95, 99)) if len(steady) else (None, None, None)
     return RunResult(
-        documents=documents,
-        nll=torch.cat(scores.vectors).numpy(),
+        documents=tuple(_document(task, part) for part in scores.scored),
+        nll=torch.cat([part.nll for part in scores.scored]).numpy(),
         latency_ms=timing.latency_ms,
         engine="eager",
         attended_keys_min=int(attended.min()),
@@ -141,24 +179,35 @@ def result(
         total_is_estimate=timing.total_is_estimate,
         prefill_s=timing.prefill_s,
         elapsed_s=timing.elapsed_s,
-        warmup_tokens=int((~timing.steady).sum()),
+        warmup_tokens=int((~timing.steady).sum()) if timing.steady.any() else 0,
         ms_per_token=timing.ms_per_token,
         ms_per_token_p50=p50,
         ms_per_token_p95=p95,
         ms_per_token_p99=p99,
-        kv_mib=kv_bytes / MIB,
-        kv_formula_mib=task.method.kv_formula_bytes(task.loaded, batch, longest - 1) / MIB,
+        time_growth=None if timing.total_is_estimate else _growth(timing.latency_ms),
+        kv_mib=scores.kv_bytes / MIB,
+        kv_formula_mib=scores.kv_formula_bytes / MIB,
         peak_mem_mib=peak.mib(),
+        keys_before=timing.keys_before,
+        keys_after=timing.keys_after,
         notes=(*task.method.notes(task.loaded, longest), *timing.notes),
     )
 
 
-def _document(task: Task, document: TokenDocument, nll: Tensor) -> DocumentResult:
-    words, utf8_bytes = text_size(task.loaded.tokenizer, document.ids)
+def _growth(latency_ms: NDArray[np.float32]) -> float | None:
+    tenth = (len(latency_ms) - 1) // 10  # the last chunk may be a short one
+    if tenth < LONG // 10:
+        return None
+    early, late = latency_ms[tenth : 2 * tenth], latency_ms[9 * tenth : 10 * tenth]
+    return float(np.median(late) / np.median(early))
+
+
+def _document(task: Task, part: Scored) -> DocumentResult:
+    words, utf8_bytes = text_size(task.loaded.tokenizer, part.document.ids[part.first :])
     return DocumentResult(
-        name=document.name,
-        scored_tokens=len(nll),
-        nll_nats=float(nll.double().sum()),
+        name=part.document.name,
+        scored_tokens=len(part.nll),
+        nll_nats=float(part.nll.double().sum()),
         words=words,
         utf8_bytes=utf8_bytes,
     )

@@ -1,7 +1,7 @@
 """One token a forward, as a model generates: the mode in which latency means something.
 
-With ``timed_tokens`` only that many steps run with a full cache, and every token is scored by
-the exact chunked form: re-computation of a long text would take hours.
+With ``timed_tokens`` only that many steps are timed, with a full cache, and every token is scored
+in chunks where these are exact: re-computation of a long text would take hours.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ def evaluate(task: Task) -> RunResult:
 
 def _whole(task: Task) -> RunResult:
     peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
-    scores, held, latency, steady = Scores(task), 0, [], []
+    scores, latency, steady = Scores(task), [], []
     for batch in batches(task):
         stream = task.method.start(task.loaded, len(batch.documents))
         sheet, width = scores.of(batch), batch.ids.shape[1] - 1
         full = task.method.full_after
         for t in range(width):
-            logits, ms = _step(task, stream, batch, t)
+            logits, ms = step(task, stream, batch, t)
             sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
             latency.append(ms)
             steady.append(len(latency) > WARMUP_STEPS and t >= full)
-        sheet.close()
-        held = max(held, stream.kv_bytes())
+        sheet.close(stream)
     notes: tuple[str, ...] = ()
     if not any(steady):
         steady = [step >= min(WARMUP_STEPS, len(latency) - 1) for step in range(len(latency))]
@@ -51,13 +50,13 @@ def _whole(task: Task) -> RunResult:
         steady=kept,
         notes=notes,
     )
-    return result(task, scores, timing, held, peak)
+    return result(task, scores, timing, peak)
 
 
 def _sample(task: Task) -> RunResult:
     """Score by chunks; then fill a cache from the longest document and time N steps of it."""
     peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
-    scores, held = chunked.score(task)
+    scores, _ = chunked.score(task, task.exact_chunk)
     batch = max(batches(task), key=lambda each: each.ids.shape[1])
     asked = WARMUP_STEPS + (task.config.timed_tokens or 0)
     room = batch.ids.shape[1] - 1 - asked  # tokens that can go before the first step
@@ -68,10 +67,10 @@ def _sample(task: Task) -> RunResult:
         )
     fill = min(task.method.full_after or room, room)
     stream, clock = task.method.start(task.loaded, len(batch.documents)), Clock(task.config.device)
-    for start in range(0, fill, task.config.chunk_size):
-        stream.feed(batch.ids[:, start : min(start + task.config.chunk_size, fill)])
+    for start in range(0, fill, task.exact_chunk):
+        stream.feed(batch.ids[:, start : min(start + task.exact_chunk, fill)])
     prefill = clock.lap()
-    times = np.array([_step(task, stream, batch, fill + i)[1] for i in range(asked)], np.float32)
+    times = np.array([step(task, stream, batch, fill + i)[1] for i in range(asked)], np.float32)
     steady = np.arange(asked) >= WARMUP_STEPS
     mean = float(times[steady].mean())
     notes: tuple[str, ...] = ()
@@ -87,10 +86,12 @@ def _sample(task: Task) -> RunResult:
         prefill_s=prefill,
         notes=notes,
     )
-    return result(task, scores, timing, max(held, stream.kv_bytes()), peak)
+    scores.kv_bytes = max(scores.kv_bytes, stream.kv_bytes())
+    return result(task, scores, timing, peak)
 
 
-def _step(task: Task, stream: Stream, batch: Batch, t: int) -> tuple[torch.Tensor, float]:
+def step(task: Task, stream: Stream, batch: Batch, t: int) -> tuple[torch.Tensor, float]:
+    """Feed the token at ``t`` of every row: the logits (B, 1, V) after it, and milliseconds."""
     clock = Clock(task.config.device)
     logits = stream.feed(batch.ids[:, t : t + 1])
     return logits, 1000 * clock.lap()

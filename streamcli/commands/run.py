@@ -17,6 +17,8 @@ def run(
     window: options.Window = None,
     max_tokens: options.MaxTokens = None,
     timed_tokens: options.TimedTokens = None,
+    context_tokens: options.ContextTokens = None,
+    evict_every: options.EvictEvery = None,
     chunk_size: options.ChunkSize = None,
     batch_size: options.BatchSize = None,
     dtype: options.Dtype = None,

@@ -8,12 +8,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from streamcli.render import tables
 from streamcli.results.comparison import Comparison
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+PIPE_WIDTH = 500  # a table takes what it needs of it
 
 
 def say(text: str) -> None:
@@ -26,17 +30,27 @@ def say_recorded(place: str, flag: str | None) -> None:
     say(f"recorded in {place}; next: streamcli report{f' --db {flag}' if flag else ''}")
 
 
-def terminal(found: list[Comparison]) -> None:
-    """Every comparison as a Rich table."""
+def page(sheet: tables.Sheet) -> None:
+    """One table and its notes, as wide as the terminal, or as wide as it needs in a pipe."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)
+        console = Console(width=PIPE_WIDTH)
+    console.print(tables.rich_table(sheet))
+    for note in sheet.notes:
+        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+    console.print()
+
+
+def terminal(found: list[Comparison]) -> None:
+    """Every comparison as a table."""
     for comparison in found:
-        page = tables.sheet(comparison)
-        console.print(tables.rich_table(page))
-        for note in page.notes:
-            console.print(f"[dim]{note}[/dim]", highlight=False)
-        console.print()
+        page(tables.sheet(comparison))
+
+
+def passing(text: str) -> None:
+    """A sign of life on a terminal's stderr, overwritten by the next one."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def markdown(found: list[Comparison]) -> None:

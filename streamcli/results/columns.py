@@ -21,6 +21,7 @@ Form = Literal[
     "perplexity",
     "percent",
     "ratio",
+    "exponent",
 ]
 LEFT = ("text", "sha", "flag")
 SHA_SHOWN = 10
@@ -88,6 +89,8 @@ _LIST = (
     Column("config_key", "config", "text", "Name of the configuration; equal ones, equal keys"),
     Column("max_tokens", "max tokens", "count", "Most tokens to read", "tokens"),
     Column("timed_tokens", "timed", "count", "Decode steps to time, then scaled up", "tokens"),
+    Column("context_tokens", "context", "count", "Tokens read at once before the rest", "tokens"),
+    Column("evict_every", "evict every", "count", "Steps between evictions", "tokens"),
     Column("chunk_size", "chunk", "count", "Tokens a chunk in chunked mode", "tokens"),
     Column("batch_size", "batch", "count", "Streams side by side"),
     Column("seed", "seed", "plain", "Seed of every random choice"),
@@ -107,6 +110,8 @@ _LIST = (
     Column("attended_keys_min", "keys min", "count", "Fewest keys that a scored query saw"),
     Column("attended_keys_mean", "keys mean", "fixed", "Mean number of keys they saw", digits=1),
     Column("attended_keys_max", "keys max", "count", "Most keys that a scored query saw"),
+    Column("keys_before", "keys before", "count", "Keys that the longest context made"),
+    Column("keys_after", "keys after", "count", "Keys that compressing it left"),
     Column("positions", "positions", "text", "Where keys and query sit, cache or absolute"),
     Column("eviction", "eviction", "text", "When keys are dropped"),
     Column("byte_ppl", "byte ppl", "perplexity", "Perplexity a UTF-8 byte of the scored text"),
@@ -115,6 +120,9 @@ _LIST = (
     Column("elapsed_s", "elapsed", "significant", "Wall time of the evaluation", "s"),
     Column("warmup_tokens", "warm-up", "count", "Decode steps left out of the times", "tokens"),
     Column("ms_per_token_p99", "p99", "significant", "99th percentile of the decode steps", "ms"),
+    Column(
+        "time_growth", "late/early", "fixed", "Time a forward, last tenth over second", digits=3
+    ),
     Column("kv_formula_mib", "KV formula", "significant", "That size by formula", "MiB"),
     Column("notes", "notes", "text", "What a reader of the figures must know"),
     Column("git_dirty", "dirty", "flag", "Whether streamcli's tracked files were changed"),
@@ -167,6 +175,8 @@ def format_value(column: Column, value: Any) -> str:
             return f"{value:,.{column.digits}f}"
         case "perplexity":
             return f"{value:.2f}" if round(value, 2) < LARGE_PERPLEXITY else f"{value:.2e}"
+        case "exponent":
+            return f"{value:.1e}"
         case "percent":
             return f"{value:+.2%}" if abs(value) < 1 else f"{value + 1:,.1f}x"
         case "ratio":

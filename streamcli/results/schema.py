@@ -61,6 +61,8 @@ class Run(SQLModel, table=True):
     config_key: str = Field(index=True)
     max_tokens: Whole
     timed_tokens: WholeOrNone = None
+    context_tokens: WholeOrNone = None
+    evict_every: WholeOrNone = None
     chunk_size: Whole
     batch_size: Whole
     seed: Whole
@@ -80,6 +82,8 @@ class Run(SQLModel, table=True):
     attended_keys_min: WholeOrNone = None
     attended_keys_mean: float | None = None
     attended_keys_max: WholeOrNone = None
+    keys_before: WholeOrNone = None
+    keys_after: WholeOrNone = None
     positions: str | None = None
     eviction: str | None = None
     byte_ppl: float | None = None
@@ -88,6 +92,7 @@ class Run(SQLModel, table=True):
     elapsed_s: float | None = None
     warmup_tokens: WholeOrNone = None
     ms_per_token_p99: float | None = None
+    time_growth: float | None = None
     kv_formula_mib: float | None = None
     notes: str | None = None
     git_dirty: bool | None = None

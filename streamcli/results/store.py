@@ -90,8 +90,8 @@ class Store:
                 raise StreamError(f"{self.place}: run {run_id} is {state}, it can't be finished.")
             run.sqlmodel_update(found)
             run.status, run.finished_at = "done", values.now()
-            if run.attended_keys is None:  # no budget: what was really attended
-                run.attended_keys = run.attended_keys_max
+            if (run.attended_keys or 0) < result.attended_keys_max:  # no budget, or not kept to
+                run.attended_keys = result.attended_keys_max
             session.add_all([run, *rows])
         return run
 

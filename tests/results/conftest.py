@@ -135,6 +135,7 @@ def result() -> RunResult:
         ms_per_token_p50=1.25,
         ms_per_token_p95=1.75,
         ms_per_token_p99=2.0,
+        time_growth=1.02,
         kv_mib=11.5,
         kv_formula_mib=11.25,
         peak_mem_mib=345.0,

