@@ -1,4 +1,4 @@
-"""The obvious ways to compute what every method claims: slow, and sharing no code with the fast ones.
+"""The obvious ways to compute what methods claim: slow, and sharing no code with the fast ones.
 
 The streaming loop feeds one token at a time, keeps keys un-rotated and, at every step, rotates all
 of them afresh to positions 0..n-1 by the model's own functions (Xiao et al. 2023, section 3.2).

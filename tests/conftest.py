@@ -14,6 +14,8 @@ from tests.samples import ids_of
 
 pytest_plugins = ("tests.hub_standin",)
 
+torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
+
 
 @pytest.fixture(scope="session")
 def neox() -> Loaded:

@@ -58,12 +58,14 @@ class Pair:
         ours: Our rounds.
         theirs: Theirs, round for round.
         versions: Packages on their side.
+        load_1m: The operating system's one-minute load average before and after each round.
     """
 
     prepared: Prepared
     ours: list[Round] = field(default_factory=list)
     theirs: list[Round] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    load_1m: list[float] = field(default_factory=list)
 
     @property
     def perplexities(self) -> tuple[float, float]:
@@ -114,13 +116,14 @@ def main() -> int:
     console.print(table)
     env, config = pairs[0].prepared.environment, pairs[0].prepared.config
     theirs = " ".join(f"{name}=={found}" for name, found in pairs[0].versions.items())
+    load = [each for pair in pairs for each in pair.load_1m]
     for note in (
         f"ours: {env.versions}",
         f"theirs: {theirs}; its model code is older too, so the ratio is not the cache's alone",
-        f"{env.cpu}, threads {config.threads}, load {env.load_1m or 0:.1f}; the last "
+        f"{env.cpu}, threads {config.threads}, load {min(load):.1f} to {max(load):.1f}; the last "
         f"{args.timed_tokens} steps of {args.rounds} rounds in turns: medians, and (least to most)",
     ):
-        console.print(note, style="dim", highlight=False)
+        console.print(note, style="dim", highlight=False, soft_wrap=True)
     for pair in pairs:
         if not pair.agrees:
             console.print(f"{pair.prepared.config.model}: {_verdict(pair)}", style="red")
@@ -144,13 +147,19 @@ def compare(model: str, args: argparse.Namespace, scratch: Path) -> Pair:
     loaded = runner.load_model(config, explicit=True)
     text = _text(args, loaded)
     pair = Pair(runner.prepare(config, loaded, text))
+    for note in pair.prepared.notes:
+        print(f"peers: {note}", file=sys.stderr)
+    if text.tokens.total < args.tokens:
+        raise UsageError(f"{text.corpus.name} is too short: choose fewer --tokens.")
     folder = save_for_peer(loaded, scratch / model.replace("/", "-").replace(":", "-"))
+    pair.load_1m.append(os.getloadavg()[0])
     for number in range(1, args.rounds + 1):
         print(f"peers: {loaded.name}, round {number} of {args.rounds}", file=sys.stderr)
         pair.ours.append(_ours(pair.prepared, args.timed_tokens))
         found = _theirs(pair.prepared, folder, args)
         pair.theirs.append(Round(np.array(found["nll_nats"]), np.array(found["ms"])))
         pair.versions = found["versions"]
+        pair.load_1m.append(os.getloadavg()[0])
     return pair
 
 
