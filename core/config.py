@@ -25,6 +25,8 @@ AT_LEAST_ONE = (
 )
 OFFICIAL = "kvpress-official"
 LAZY = {"kvpress-interval": 64}  # methods that evict every k steps, and k where none is given
+ONLY_IN = {"timed_tokens": "decode-loop", "context_tokens": OFFICIAL}  # options of one mode
+ONLY_IN = {"timed_tokens": "decode-loop", "context_tokens": OFFICIAL}  # mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ class RunConfig:
 
     def _check_mode(self) -> None:
         """Refuse what only another mode can do."""
-        for name, mode in (("timed_tokens", "decode-loop"), ("context_tokens", OFFICIAL)):
+        for name, mode in ONLY_IN.items():
             if getattr(self, name) is not None and self.mode != mode:
                 raise UsageError(
                     f"{name} is for mode {mode!r}, not {self.mode!r}: "

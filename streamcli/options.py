@@ -84,7 +84,10 @@ Json = Annotated[bool, _option("Print one JSON object a run to stdout.", "a tabl
 
 Models = Annotated[list[str] | None, _option("Models, separated by spaces.", RunConfig.model)]
 Datasets = Annotated[list[str] | None, _option("Texts, separated by spaces.", RunConfig.dataset)]
-Methods = Annotated[list[str] | None, _option("Methods, separated by spaces.", "all")]
+Methods = Annotated[
+    list[str] | None,
+    _option("Methods, separated by spaces.", "streaming, mit, kvpress, recompute"),
+]
 Modes = Annotated[list[str] | None, _option("Modes, separated by spaces.", "all")]
 NSinks = Annotated[list[int] | None, _option("S, separated by spaces.", RunConfig.n_sink)]
 Windows = Annotated[list[int] | None, _option("W, separated by spaces.", HALF)]

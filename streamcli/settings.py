@@ -55,9 +55,10 @@ class Settings(BaseSettings):
     trust: bool = Field(RunConfig.trust, description="Allow pickled weights and a model's code.")
     db: str = Field("data/streamcli.db", description="Results database: a path or SQLAlchemy URL.")
 
-    def config(self) -> RunConfig:
-        """The run that these settings describe."""
-        return RunConfig(**{name: getattr(self, name) for name in RunConfig.names()})
+    def config(self, **changed: Any) -> RunConfig:
+        """The run that these settings describe, but for what is ``changed``."""
+        values = {name: getattr(self, name) for name in RunConfig.names()}
+        return RunConfig(**{**values, **changed})
 
     @property
     def model_is_explicit(self) -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from core.errors import Interrupted, StreamError
-from core.registry import METHODS, MODES
+from core.registry import MODES
 from streamcli import options
+
+if TYPE_CHECKING:
+    from core.config import RunConfig
+    from streamcli.settings import Settings
+
+MATRIX = ("streaming", "mit", "kvpress", "recompute")  # what is run where no method is named
 
 LISTS = {  # in the order in which runs are made: whatever takes long to load changes last
     "models": "model",
@@ -31,6 +37,8 @@ def sweep(
     windows: options.Windows = None,
     max_tokens: options.MaxTokens = None,
     timed_tokens: options.TimedTokens = None,
+    context_tokens: options.ContextTokens = None,
+    evict_every: options.EvictEvery = None,
     chunk_size: options.ChunkSize = None,
     batch_size: options.BatchSize = None,
     dtype: options.Dtype = None,
@@ -55,17 +63,14 @@ def sweep(
     from streamcli.results.comparison import comparisons
 
     asked = settings.read({k: v for k, v in ctx.params.items() if k not in LISTS})
-    base = asked.config()
-    lists = {LISTS[name]: ctx.params[name] or [getattr(base, LISTS[name])] for name in LISTS}
-    lists["method"] = methods or list(METHODS)
+    lists = {LISTS[name]: ctx.params[name] or [getattr(asked, LISTS[name])] for name in LISTS}
+    lists["method"] = methods or list(MATRIX)
     lists["mode"] = modes or list(MODES)
-    cells = [
-        replace(base, **dict(zip(lists, values, strict=True)))
-        for values in product(*lists.values())
-    ]
+    named = (dict(zip(lists, values, strict=True)) for values in product(*lists.values()))
+    cells = list(dict.fromkeys(_cell(asked, **each) for each in named))
     recorder = Recorder(asked.db, bool(models) or asked.model_is_explicit, output.say, watch)
     names, failed = [], []
-    for number, config in enumerate(dict.fromkeys(cells), start=1):
+    for number, config in enumerate(cells, start=1):
         what = f"{config.method} {config.mode} on {config.dataset}"
         try:
             names += [recorder.record(config, repeat) for repeat in range(asked.repeats)]
@@ -81,3 +86,15 @@ def sweep(
         output.say_recorded(recorder.store.place, db)
     if failed:
         raise StreamError(f"{len(failed)} of {len(cells)} runs failed; the first: {failed[0]}")
+
+
+def _cell(asked: Settings, **named: Any) -> RunConfig:
+    """One run; an option that only some modes or methods have is left out of the others."""
+    from core.config import LAZY, OFFICIAL, ONLY_IN
+
+    unfit: dict[str, Any] = {name: None for name, mode in ONLY_IN.items() if mode != named["mode"]}
+    if named["method"] not in LAZY:
+        unfit["evict_every"] = None
+    if named["mode"] == OFFICIAL:
+        unfit["batch_size"] = 1
+    return asked.config(**named, **unfit)

@@ -13,6 +13,9 @@ What was read in attention-sinks 0.4.0 and transformers 4.34.0, and decides what
 - Keys are cached unrotated; every step rotates the whole cache to 0..n-1 and the query to n,
   where n <= S + W is the length of the cache.
 - GPT-NeoX turns the first ``rotary_ndims`` dims of queries and keys only, as it should.
+- Frequencies and tables of cosines are float32, made from the config; nothing of them changes
+  below the trained length. (Loading GPT-NeoX warns that ``inv_freq`` is "newly initialized":
+  transformers 5 does not store it. It is the right one.)
 - A chunk of several tokens is evicted after it as a whole: its queries see more than W tokens
   before them. Only one token at a time is the method of the paper.
 """
