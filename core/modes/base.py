@@ -159,6 +159,7 @@ class Timing:
 
 def result(task: Task, scores: Scores, timing: Timing, peak: PeakMemory) -> RunResult:
     """Add up a run."""
+    peak_mem_mib = peak.mib()  # before the texts are put together to count their words
     attended = torch.cat(
         [task.method.attended(part.feeds)[part.first :][: len(part.nll)] for part in scores.scored]
     )
@@ -187,7 +188,7 @@ def result(task: Task, scores: Scores, timing: Timing, peak: PeakMemory) -> RunR
         time_growth=None if timing.total_is_estimate else _growth(timing.latency_ms),
         kv_mib=scores.kv_bytes / MIB,
         kv_formula_mib=scores.kv_formula_bytes / MIB,
-        peak_mem_mib=peak.mib(),
+        peak_mem_mib=peak_mem_mib,
         keys_before=timing.keys_before,
         keys_after=timing.keys_after,
         notes=(*task.method.notes(task.loaded, longest), *timing.notes),

@@ -95,6 +95,8 @@ def _cell(asked: Settings, **named: Any) -> RunConfig:
     unfit: dict[str, Any] = {name: None for name, mode in ONLY_IN.items() if mode != named["mode"]}
     if named["method"] not in LAZY:
         unfit["evict_every"] = None
+    if named["method"] == "dense":  # it keeps everything, so one run stands beside every budget
+        named |= {"n_sink": asked.n_sink, "window": None}
     if named["mode"] == OFFICIAL:
         unfit["batch_size"] = 1
     return asked.config(**named, **unfit)

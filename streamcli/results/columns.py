@@ -178,7 +178,7 @@ def format_value(column: Column, value: Any) -> str:
         case "exponent":
             return f"{value:.1e}"
         case "percent":
-            return f"{value:+.2%}" if abs(value) < 1 else f"{value + 1:,.1f}x"
+            return f"{value:+.2%}" if abs(value) < 1 else f"{value:+,.0%}"
         case "ratio":
             return f"{_significant(float(value), 3)}x"
         case "significant":
