@@ -81,7 +81,7 @@ def verify(
     references: dict[tuple[str, int, int], Tensor] = {}
     for name in methods:
         for mode in modes:
-            asked = replace(config, method=name, mode=mode)
+            asked = replace(config, method=name, mode=mode, evict_every=None)
             yield _method(loaded, ids, asked, references)
     if "streaming" in methods:
         yield from _invariants(loaded, ids, replace(config, method="streaming"), references)

@@ -20,6 +20,7 @@ SAME = (
     "dataset",
     "tokens_sha256",
     "mode",
+    "context_tokens",
     "dtype",
     "device",
     "threads",
