@@ -24,7 +24,7 @@ from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from core.errors import UsageError
-from core.methods.base import Stream, check_native_window
+from core.methods.base import CacheStream, check_native_window
 from core.rope import Rotary
 
 TOO_NEW = (5, 3)  # where the attentions are no longer told their cache_position
@@ -80,7 +80,7 @@ def rerotating(kvpress: Any, press: Any) -> Any:
     return Rerotating(press)
 
 
-class PressStream(Stream):
+class PressStream(CacheStream):
     """A stream through a cache of transformers' on which a press acts."""
 
     def __init__(self, model: Any, make: Callable[[int], Any], absolute: bool) -> None:
@@ -94,8 +94,8 @@ class PressStream(Stream):
         Raises:
             UsageError: The model's positions can't be moved.
         """
-        self.model, self.make, self.absolute = model, make, absolute
-        self.rotary, self.cache = Rotary(model), DynamicCache()
+        super().__init__(model, DynamicCache())
+        self.make, self.absolute, self.rotary = make, absolute, Rotary(model)
         self.seats, self.seen = _seats(model.base_model), 0
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
@@ -127,14 +127,6 @@ class PressStream(Stream):
         finally:
             for hook in hooks:
                 hook.remove()
-
-    def held(self) -> int:
-        """See ``Stream``."""
-        return int(self.cache.get_seq_length())
-
-    def kv_bytes(self) -> int:
-        """See ``Stream``."""
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
 
 class _Seat:

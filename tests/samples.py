@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from core import registry
 from core.bundled import bundled
 from core.config import RunConfig
+from core.errors import StreamError, UsageError
 from core.meters import token_nll
 from core.methods.base import Method
-from core.models import Loaded
+from core.models import Loaded, load
 
 
 def ids_of(loaded: Loaded, length: int) -> torch.Tensor:
@@ -82,3 +84,17 @@ def watched_attention(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", spy)
     return counts
+
+
+def read(spec: str | Path, **options: Any) -> Loaded:
+    """The model that ``spec`` names, in float32 on the CPU."""
+    return load(str(spec), dtype="float32", device="cpu", **options)
+
+
+def refusal(spec: str | Path, kind: type[StreamError] = UsageError, **options: Any) -> str:
+    """What ``spec`` is refused with; always one line, and of exactly this kind."""
+    with pytest.raises(StreamError) as caught:
+        read(spec, **options)
+    assert caught.type is kind, caught.value
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

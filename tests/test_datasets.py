@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from core.bundled import bundled
-from core.datasets.base import Corpus, Document
 from core.errors import StreamError, UsageError
-from core.tokens import TokenStream, open_corpus, text_size, tokenize
+from core.tokens import open_corpus
 from tests.hub_standin import Hub, parquet, pg19, wikitext
 
 pytest_plugins = ("tests.hub_standin",)
@@ -282,132 +279,6 @@ def test_a_bad_file_is_refused_in_one_line(
 def test_a_folder_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder"):
         open_corpus(str(tmp_path), "auto")
-
-
-# Tokens.
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(bundled("model"))
-
-
-def corpus(*texts: str) -> Corpus:
-    named = (Document(f"document {number}", text) for number, text in enumerate(texts, 1))
-    return Corpus("mine", "as given", named)
-
-
-def ids(stream: TokenStream) -> list[list[int]]:
-    return [document.ids.tolist() for document in stream.documents]
-
-
-def plain(tokenizer: Any, text: str) -> list[int]:
-    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return found
-
-
-HARD = {
-    "encyclopedia": ENCYCLOPEDIA,
-    "narrative": NARRATIVE,
-    "spaces": ("word" + " " * 300 + "\n" * 50) * 100,
-    "one word": "abc" * 9000,
-    "emoji": "wörd 👩‍👩‍👧 漢字 \t\u00a0x " * 1500,
-}
-
-
-@pytest.mark.parametrize("text", HARD.values(), ids=HARD)
-@pytest.mark.parametrize("count", [2, 50, 777, 3000])
-def test_the_beginning_is_tokenised_as_in_the_whole_text(
-    tokenizer: Any, text: str, count: int
-) -> None:
-    assert ids(tokenize(corpus(text), tokenizer, count)) == [plain(tokenizer, text)[:count]]
-
-
-def test_only_the_beginning_of_a_long_text_is_tokenised(tokenizer: Any) -> None:
-    seen = []
-
-    def counting(text: str, **options: Any) -> Any:
-        seen.append(len(text))
-        return tokenizer(text, **options)
-
-    stream = tokenize(corpus(ENCYCLOPEDIA * 20), counting, 100)
-    assert (stream.total, stream.notes) == (100, ())
-    assert max(seen) < 2000
-
-
-def test_the_last_document_is_cut_and_none_is_read_after_it(tokenizer: Any) -> None:
-    def endless() -> Iterator[Document]:
-        yield Document("first", "one two three")
-        yield Document("second", ENCYCLOPEDIA)
-        raise AssertionError("read on")
-
-    stream = tokenize(Corpus("mine", "as given", endless()), tokenizer, 40)
-    first = plain(tokenizer, "one two three")
-    assert ids(stream) == [first, plain(tokenizer, ENCYCLOPEDIA)[: 40 - len(first)]]
-    assert [document.name for document in stream.documents] == ["first", "second"]
-    assert stream.total == 40
-
-
-def test_a_text_that_is_too_short_is_said_to_be(tokenizer: Any) -> None:
-    stream = tokenize(corpus("one two three"), tokenizer, 4096)
-    assert stream.notes == (f"asked for 4096 tokens, the text has {stream.total}.",)
-
-
-def test_documents_with_nothing_to_score_are_skipped_with_a_note(tokenizer: Any) -> None:
-    stream = tokenize(corpus("", "one two", "a", "three four"), tokenizer, 4096)
-    assert [document.name for document in stream.documents] == ["document 2", "document 4"]
-    assert stream.notes[0].startswith("2 documents of fewer than 2 tokens were skipped")
-
-
-@pytest.mark.parametrize(("texts", "count"), [(["", "a"], 100), (["one two"], 1), ([], 100)])
-def test_nothing_to_score_is_an_error(tokenizer: Any, texts: list[str], count: int) -> None:
-    with pytest.raises(UsageError, match="nothing to score"):
-        tokenize(corpus(*texts), tokenizer, count)
-
-
-def test_the_hash_is_of_ids_and_boundaries(tokenizer: Any) -> None:
-    def sha256(*texts: str) -> str:
-        return tokenize(corpus(*texts), tokenizer, 4096).sha256
-
-    assert sha256("one two", " three four") == sha256("one two", " three four")
-    assert sha256("one two", " three four") != sha256("one two three four")
-    assert sha256("one two") != sha256("one three")
-
-
-def test_a_bos_that_the_tokenizer_adds_is_kept_and_named_and_an_eos_is_not(tokenizer: Any) -> None:
-    library: Any = import_module("tokenizers")
-    backend = library.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    end = ("<|endoftext|>", 0)
-    backend.post_processor = library.processors.TemplateProcessing(
-        single="<|endoftext|> $A <|endoftext|>", special_tokens=[end]
-    )
-    fast: Any = PreTrainedTokenizerFast
-    framing = fast(tokenizer_object=backend)
-    stream = tokenize(corpus("one two", ENCYCLOPEDIA), framing, 60)
-    assert stream.bos == "tokenizer adds <|endoftext|>"
-    first = [0, *plain(tokenizer, "one two")]
-    assert ids(stream) == [first, [0, *plain(tokenizer, ENCYCLOPEDIA)][: 60 - len(first)]]
-    assert tokenize(corpus("one two"), tokenizer, 60).bos == "none"
-
-
-def test_text_size_counts_the_scored_tokens_only(tokenizer: Any) -> None:
-    stream = tokenize(corpus("Xé  one, two 's ."), tokenizer, 4096)
-    scored = tokenizer.decode(
-        stream.documents[0].ids[1:].tolist(), clean_up_tokenization_spaces=False
-    )
-    assert text_size(tokenizer, stream.documents[0].ids) == (
-        len(scored.split()),
-        len(scored.encode()),
-    )
-    assert scored.endswith("  one, two 's .")
-
-
-def test_a_long_text_draws_no_warning(
-    tokenizer: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    tokenize(corpus(ENCYCLOPEDIA), tokenizer, 4096)
-    assert capfd.readouterr().err == ""
-    assert caplog.text == ""
 
 
 def test_missing_bundled_text_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

