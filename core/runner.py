@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from core import environment, models, registry, tokens
-from core.config import RunConfig
+from core.config import OFFICIAL, RunConfig
 from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError
@@ -46,6 +46,15 @@ class Prepared:
     loaded: Loaded
     tokens: TokenStream
     notes: tuple[str, ...]
+
+    @property
+    def to_score(self) -> int:
+        """Tokens that will be scored: all but each first one, or those after a context."""
+        lengths = [len(document.ids) for document in self.tokens.documents]
+        if self.config.mode != OFFICIAL:
+            return sum(lengths) - len(lengths)
+        contexts = [self.config.context_tokens or length // 2 for length in lengths]
+        return sum(max(0, n - 1 - used) for n, used in zip(lengths, contexts, strict=True))
 
 
 def load_model(config: RunConfig, *, explicit: bool) -> Loaded:

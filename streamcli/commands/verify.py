@@ -57,6 +57,7 @@ def verify(
     for finding in prove(loaded, ids, prepared.config, methods or list(METHODS), MODES):
         output.passing(f"{finding.subject} {finding.form}")
         findings.append(finding)
+    output.passing("")
     output.page(tables.findings(findings, _title(prepared)))
     broken = [each for each in findings if each.claimed and not each.passed]
     if broken:

@@ -31,11 +31,15 @@ def say_recorded(place: str, flag: str | None) -> None:
 
 
 def page(sheet: tables.Sheet) -> None:
-    """One table and its notes, as wide as the terminal, or as wide as it needs in a pipe."""
+    """One table and its notes; on a narrow terminal the table closes up, but stays whole."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH)
-    console.print(tables.rich_table(sheet))
+    table = tables.rich_table(sheet)
+    if Console(width=PIPE_WIDTH).measure(table).maximum > console.width:
+        table = tables.rich_table(sheet, gap=1)
+    needed = Console(width=PIPE_WIDTH).measure(table).minimum
+    console.print(table, width=max(needed, console.width), crop=False)
     for note in sheet.notes:
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     console.print()

@@ -18,7 +18,7 @@ EVERY_S = 0.1
 @contextmanager
 def watch(prepared: Prepared) -> Iterator[_Meter]:
     """A meter that is called with (tokens scored, nats so far) of a run."""
-    config, total = prepared.config, prepared.tokens.total - len(prepared.tokens.documents)
+    config, total = prepared.config, prepared.to_score
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),

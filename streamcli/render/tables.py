@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
 
 from streamcli.results.columns import COLUMNS, Column, format_value
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 CHANGE = Column("ppl_change", "vs recompute", "percent", "Perplexity against re-computation")
 SPEED_UP = Column("speed_up", "speed-up", "ratio", "Time a token of re-computation over this one's")
+SHORT = 16  # characters; a longer text may wrap
 NO_BUDGET = {"dense": ("n_sink", "window"), "recompute": ("n_sink", "window")}
 
 
@@ -77,19 +79,33 @@ def findings(found: list[Finding], title: str) -> Sheet:
     )
     notes = [
         "Held against a loop that feeds one token at a time and rotates every kept key afresh; a "
-        "claim holds where no token differs by more than 1e-4 nats.",
+        "claim holds where no token differs by more than 1e-4 nats; in half precision, where the "
+        "mean error is at most 1.3 times that of dense attention.",
         f"{proved} these sizes only.",
     ]
     return Sheet(title, CHECKS, rows, notes)
 
 
-def rich_table(page: Sheet) -> Table:
-    """For a terminal."""
+def rich_table(page: Sheet, gap: int = 2) -> Table:
+    """For a terminal, with ``gap`` spaces between columns; only long words wrap, no number does."""
     table = Table(
-        title=page.title, title_justify="left", title_style="bold", caption_justify="left"
+        title=page.title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, gap - 1, 0, 0),
     )
-    for column in page.columns:
-        table.add_column(column.title, justify=column.align, no_wrap=column.align == "right")
+    for place, column in enumerate(page.columns):
+        texts = [*column.title.split(), *(row[place] for row in page.rows)]
+        longest, words = max(map(len, texts)), column.align == "left"
+        table.add_column(
+            column.title if words else column.title.replace(" ", "\n"),
+            justify=column.align,
+            no_wrap=not words,
+            min_width=min(longest, SHORT) if words else longest,
+        )
     for row in page.rows:
         table.add_row(*row)
     return table
