@@ -2,10 +2,10 @@
 
 transformers lets an attention function be registered under a name and hands it the query, keys and
 values of each layer together with the keyword arguments of the model's forward; ours arrives with
-``stream=cache``. One token sees every key that the cache returns. A chunk of C tokens is computed
-at once, exactly as if its tokens had come one by one (Xiao et al. 2023, section 3.2, in parallel):
-a band over the window's keys, and the sinks seen from a query that is rotated back, under one
-softmax.
+``stream=cache``. One token sees every key that the cache returns and has not evicted. A chunk of C
+tokens is computed at once, exactly as if its tokens had come one by one (Xiao et al. 2023, section
+3.2, in parallel): a band over the window's keys, and the sinks seen from a query that is rotated
+back, under one softmax.
 
 Knows nothing of models, modes or how keys are stored.
 """
@@ -102,10 +102,12 @@ def attend(
     scale = d**-0.5 if scaling is None else scaling
     # The heads of a group share their keys, so they stand in a row as G*C queries of one head.
     grouped = query.reshape(b, h // groups, groups * c, d)  # (B, K, G*C, D)
-    view: View | None = stream.view(module.layer_idx, c)
-    if view is None:
-        out = scaled_dot_product_attention(grouped, key, value, scale=scale)
+    if c == 1:
+        seen = stream.mask(module.layer_idx)
+        mask = None if seen is None else seen.expand(groups, -1)
+        out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
     else:
+        view: View = stream.view(module.layer_idx, c)
         out, lse = _weigh(grouped, key, value, view.band.repeat(groups, 1), scale)
         sink_key, sink_value = stream.sinks(module.layer_idx)  # (B, K, S, D) each
         if sink_key.shape[-2]:

@@ -24,9 +24,13 @@ AT_LEAST_ONE = (
     "threads",
 )
 OFFICIAL = "kvpress-official"
-LAZY = {"kvpress-interval": 64}  # methods that evict every k steps, and k where none is given
+LAZY = {  # methods that may evict every k steps, and k where none is given
+    "streaming": 1,
+    "window": 1,
+    "mit": 1,
+    "kvpress-interval": 64,
+}
 ONLY_IN = {"timed_tokens": "decode-loop", "context_tokens": OFFICIAL}  # options of one mode
-ONLY_IN = {"timed_tokens": "decode-loop", "context_tokens": OFFICIAL}  # mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class RunConfig:
     max_tokens: int = 4096
     timed_tokens: int | None = None
     context_tokens: int | None = None  # half of each document, in the mode that has a context
-    evict_every: int | None = None  # k: keys may pile up to k beyond the budget; 1 but in LAZY
+    evict_every: int | None = None  # k, steps between evictions: LAZY's where not given
     chunk_size: int = 256
     batch_size: int = 1
     dtype: str = "float32"
@@ -72,11 +76,7 @@ class RunConfig:
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be 1 or more.")
         self._check_mode()
-        if (self.evict_every or 1) > 1 and self.method not in LAZY:
-            raise UsageError(
-                f"evict_every is {self.evict_every}, but {self.method!r} evicts after every step: "
-                f"leave it out, or use --method {' or '.join(LAZY)}."
-            )
+        self._check_eviction()
         if self.method == "window" and self.n_sink:  # no sinks, and the budget stays the same
             if self.window is not None:
                 object.__setattr__(self, "window", self.window + self.n_sink)
@@ -94,6 +94,21 @@ class RunConfig:
             raise UsageError(
                 f"batch_size is {self.batch_size}: kvpress's pipeline takes one context at a time, "
                 f"so --mode {OFFICIAL} has --batch-size 1."
+            )
+
+    def _check_eviction(self) -> None:
+        """Refuse to put eviction off where the method, or its chunks, have a rule of their own."""
+        if (self.evict_every or 1) == 1:
+            return
+        if self.method not in LAZY:
+            raise UsageError(
+                f"evict_every is {self.evict_every}, but {self.method!r} has a rule of its own: "
+                f"leave it out, or use --method {' or '.join(LAZY)}."
+            )
+        if self.method == "mit" and self.mode == "chunked":
+            raise UsageError(
+                f"evict_every is {self.evict_every}, but 'mit' evicts before every chunk: "
+                "leave it out, or use --mode decode-loop."
             )
 
     def steps_between_evictions(self) -> int:

@@ -28,6 +28,7 @@ class Environment:
         cpu: The processor's name.
         gpu: The accelerator's name, None on the CPU.
         load_1m: The operating system's one-minute load average when the run began.
+        pid: The process that ran it.
     """
 
     git_commit: str | None
@@ -40,6 +41,7 @@ class Environment:
     cpu: str
     gpu: str | None
     load_1m: float | None
+    pid: int
 
 
 def describe(gpu: str | None = None) -> Environment:
@@ -60,6 +62,7 @@ def describe(gpu: str | None = None) -> Environment:
         cpu=_cpu(),
         gpu=gpu,
         load_1m=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        pid=os.getpid(),
     )
 
 

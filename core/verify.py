@@ -26,6 +26,9 @@ EXACT = 1e-4  # nats on any token that float32 may differ by
 TELLING = 1e-3  # nats; a token beyond it is one that was computed otherwise
 HALF_PRECISION = 1.3  # times the error that dense attention has in the same number format
 HALF = ("bfloat16", "float16")
+LAZILY = 16  # tokens between evictions, where they are put off
+
+_References = dict[tuple[str, int, int, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ def verify(
             f"{len(ids)} tokens hardly fill a cache of {config.attended_keys} keys, so they prove "
             "nothing: give more --max-tokens or a smaller --window."
         )
-    references: dict[tuple[str, int, int], Tensor] = {}
+    references: _References = {}
     for name in methods:
         for mode in modes:
             asked = replace(config, method=name, mode=mode, evict_every=None)
@@ -87,9 +90,7 @@ def verify(
         yield from _invariants(loaded, ids, replace(config, method="streaming"), references)
 
 
-def _method(
-    loaded: Loaded, ids: Tensor, config: RunConfig, references: dict[tuple[str, int, int], Tensor]
-) -> Finding:
+def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _References) -> Finding:
     form = config.mode + (f" ({config.chunk_size})" if config.mode == "chunked" else "")
     try:
         method: Method = registry.load("method", config.method)(config)
@@ -114,14 +115,15 @@ def _reference(
     ids: Tensor,
     name: str,
     config: RunConfig,
-    known: dict[tuple[str, int, int], Tensor],
+    known: _References,
 ) -> Tensor:
-    """The obvious loop's nats (T-1,), computed once for each kind and budget."""
-    key = (name, config.n_sink, config.window_size)
+    """The obvious loop's nats (T-1,), computed once for each kind, budget and interval."""
+    every = config.steps_between_evictions()
+    key = (name, config.n_sink, config.window_size, every)
     if key not in known:
         loops: dict[str, Callable[[], Tensor]] = {
             "streaming": lambda: reference.streaming_nll(
-                loaded.model, ids[None], config.n_sink, config.window_size
+                loaded.model, ids[None], config.n_sink, config.window_size, every
             ),
             "recompute": lambda: reference.recompute_nll(
                 loaded.model, ids[None], config.attended_keys
@@ -133,7 +135,7 @@ def _reference(
 
 
 def _invariants(
-    loaded: Loaded, ids: Tensor, config: RunConfig, known: dict[tuple[str, int, int], Tensor]
+    loaded: Loaded, ids: Tensor, config: RunConfig, known: _References
 ) -> Iterator[Finding]:
     def streamed(*documents: Tensor, **changed: object) -> Tensor:
         asked = config.resolved(**{"mode": "chunked", **changed})
@@ -150,6 +152,11 @@ def _invariants(
     for size in (1, 7, config.window_size, config.window_size + 1, total):
         got = streamed(ids, chunk_size=size)
         yield finding("any chunk size", f"chunks of {size}", got, want)
+    lazy = config.resolved(evict_every=LAZILY)
+    late = _reference(loaded, ids, "streaming", lazy, known)
+    for mode in ("decode-loop", "chunked"):
+        got = streamed(ids, evict_every=LAZILY, mode=mode)
+        yield finding(f"evicting every {LAZILY} tokens", mode, got, late)
     halves = ids[: total // 2], ids[total // 2 :]
     alone = torch.cat([streamed(half) for half in halves])
     yield finding("batch rows are single rows", "2 rows", streamed(*halves, batch_size=2), alone)

@@ -17,6 +17,11 @@ def _option(what: str, default: object, *names: str) -> Any:
     return typer.Option(*names, help=help_text, show_default=False)
 
 
+def _only(which: str, flag: str) -> Any:
+    """An option that narrows down which recorded runs are read."""
+    return typer.Option(flag, help=f"Only runs {which}.", show_default=False)
+
+
 def _any_of(names: Iterable[str]) -> str:
     return ", ".join(names)
 
@@ -81,6 +86,24 @@ Database = Annotated[
     str | None, _option("Results database: a path or a SQLAlchemy URL.", "data/streamcli.db")
 ]
 Json = Annotated[bool, _option("Print one JSON object a run to stdout.", "a table", "--json")]
+
+OnlyModel = Annotated[str | None, _only("of this model", "--model")]
+OnlyDataset = Annotated[str | None, _only("on this text", "--dataset")]
+OnlyMethod = Annotated[str | None, _only("of this method", "--method")]
+OnlyMode = Annotated[str | None, _only("in this mode", "--mode")]
+OnlySince = Annotated[
+    str | None, _only("begun at or after this time (2026-01-31T12:00)", "--since")
+]
+OnlyCommit = Annotated[str | None, _only("of this git commit, or its beginning", "--commit")]
+OnlySweep = Annotated[str | None, _only("of this sweep", "--sweep")]
+OnlyTag = Annotated[str | None, _only("with this tag", "--tag")]
+FILTERS = ("model", "dataset", "method", "mode", "since", "commit", "sweep", "tag")
+
+
+def filters(params: dict[str, Any]) -> dict[str, Any]:
+    """The conditions among a command's parameters, as ``results.frames`` takes them."""
+    return {name: params[name] for name in FILTERS if params.get(name) is not None}
+
 
 Models = Annotated[list[str] | None, _option("Models, separated by spaces.", RunConfig.model)]
 Datasets = Annotated[list[str] | None, _option("Texts, separated by spaces.", RunConfig.dataset)]

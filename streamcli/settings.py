@@ -19,6 +19,7 @@ from core.errors import UsageError, unknown
 
 PREFIX = "STREAMCLI_"
 DOTENV = Path(".env")
+FIELDS = {"db": "database_url"}  # flags whose settings have a longer name
 
 
 class Settings(BaseSettings):
@@ -53,7 +54,9 @@ class Settings(BaseSettings):
     repeats: int = Field(1, ge=1, description="Times to run, each recorded.")
     source: str = Field(RunConfig.source, description="auto, hub or bundled.")
     trust: bool = Field(RunConfig.trust, description="Allow pickled weights and a model's code.")
-    db: str = Field("data/streamcli.db", description="Results database: a path or SQLAlchemy URL.")
+    database_url: str = Field(
+        "data/streamcli.db", description="Results database: a path or SQLAlchemy URL."
+    )
 
     def config(self, **changed: Any) -> RunConfig:
         """The run that these settings describe, but for what is ``changed``."""
@@ -72,7 +75,7 @@ def read(flags: dict[str, Any]) -> Settings:
     Raises:
         UsageError: ``.env`` is malformed, a variable is unknown, or a value is of the wrong kind.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {FIELDS.get(name, name): value for name, value in flags.items() if value is not None}
     for name in os.environ:
         if name.startswith(PREFIX):
             _check_name(name, "the environment")
@@ -82,7 +85,9 @@ def read(flags: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        source = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
+        flags_of = {field: flag for flag, field in FIELDS.items()}
+        flag = flags_of.get(name, name).replace("_", "-")
+        source = f"--{flag}" if name in given else PREFIX + name.upper()
         raise UsageError(f"{source} is {first['input']!r}: {first['msg'].lower()}.") from error
 
 

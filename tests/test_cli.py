@@ -93,7 +93,7 @@ def test_repeats_are_rows_of_their_own(typed: Any) -> None:
 
 def test_a_variable_sets_what_a_flag_would(typed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLI_WINDOW", "17")
-    monkeypatch.setenv("STREAMCLI_DB", "elsewhere.db")
+    monkeypatch.setenv("STREAMCLI_DATABASE_URL", "elsewhere.db")
     found = json.loads(typed("run", *QUICK, "--mode", "chunked", "--json").out)
     assert found["window"] == 17
     assert len(rows("elsewhere.db")) == 1

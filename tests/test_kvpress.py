@@ -230,12 +230,15 @@ def test_models_whose_positions_cannot_be_moved_are_refused(kvpress: Any, neox: 
         method_of("kvpress").start(loaded, 1)
 
 
-def test_only_an_interval_evicts_lazily() -> None:
+def test_methods_with_a_rule_of_their_own_do_not_evict_lazily() -> None:
     assert RunConfig(method="kvpress-interval").steps_between_evictions() == 64
     assert RunConfig(method="kvpress-interval", evict_every=3).steps_between_evictions() == 3
     assert RunConfig(method="streaming", evict_every=1).steps_between_evictions() == 1
-    for method in ("streaming", "mit", "kvpress", "kvpress-stock"):
+    assert RunConfig(method="streaming", evict_every=2).steps_between_evictions() == 2
+    for method in ("kvpress", "kvpress-stock", "recompute", "dense"):
         with pytest.raises(UsageError, match="evict_every is 2.*kvpress-interval"):
             RunConfig(method=method, evict_every=2)
+    with pytest.raises(UsageError, match="evict_every is 2, but 'mit' evicts before every chunk"):
+        RunConfig(method="mit", mode="chunked", evict_every=2)
     with pytest.raises(UsageError, match="evict_every is 0"):
         RunConfig(method="kvpress-interval", evict_every=0)

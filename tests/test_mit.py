@@ -78,6 +78,20 @@ def test_attended_keys_are_those_that_the_attention_sees(
     assert counts == method.attended(feeds).tolist()
 
 
+@pytest.mark.parametrize("every", [2, 10])
+def test_evicting_every_k_steps_equals_a_loop_that_does(
+    neox: Loaded, neox_ids: Tensor, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, method = neox_ids[:1, :120], method_of("mit", evict_every=every)
+    want = naive_nll(neox.model, ids, 4, 27, every)
+    counts = watched_attention(monkeypatch)
+    assert gap(fed_nll(neox, ids, 1, method), want) < EXACT
+    seen = method.attended([1] * 119)
+    assert counts == seen.tolist()
+    ours = method_of("streaming", evict_every=every)
+    assert ours.attended([1] * 119).tolist() == ours.attended([119]).tolist() == counts
+
+
 def test_a_chunk_says_how_it_differs_and_a_token_has_nothing_to_say(neox: Loaded) -> None:
     (note,) = method_of("mit", mode="chunked", chunk_size=8).notes(neox, 100)
     assert "finds 23 keys, its first token sees 24 and its last 31" in note and "shows 32" in note

@@ -103,6 +103,25 @@ class Method(ABC):
         return ()
 
 
+def eviction(every: int) -> str:
+    """When keys are dropped, one at a time or ``every`` so many steps; see ``RunResult``."""
+    return "after-step" if every == 1 else f"every-{every}"
+
+
+def attended_lazily(tokens: int, kept: int, every: int) -> Tensor:
+    """Keys that each token sees (T,), cut to ``kept`` after the tokens 0, k, 2k and so on."""
+    t = torch.arange(tokens)
+    cut = (t - 1).div(every, rounding_mode="floor") * every + 1
+    return t + 1 - (cut - kept).clamp(min=0)
+
+
+def another_budget(method: str, every: int) -> tuple[str, ...]:
+    """What must be said where keys pile up between evictions."""
+    if every == 1:
+        return ()
+    return (f"{method} evicts every {every} steps: up to {every - 1} keys beyond the budget.",)
+
+
 def key_bytes(model: Any, batch: int) -> int:
     """Bytes of one token's keys in all layers: layers x B x K x D x bytes a number."""
     config = model.config

@@ -28,7 +28,14 @@ from torch import Tensor
 
 from core import press
 from core.config import OFFICIAL, RunConfig
-from core.methods.base import Method, Stream, key_bytes, past_trained_length
+from core.methods.base import (
+    Method,
+    Stream,
+    another_budget,
+    eviction,
+    key_bytes,
+    past_trained_length,
+)
 from core.models import Loaded
 
 
@@ -132,7 +139,7 @@ class Kvpress(_Presses):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.interval = config.steps_between_evictions()
-        self.eviction = "after-step" if self.interval == 1 else f"every-{self.interval}"
+        self.eviction = eviction(self.interval)
 
     def make(self, kvpress: Any, prompt: int) -> Any:
         """Cut the prompt, and then after every ``interval`` steps."""
@@ -152,15 +159,11 @@ class Kvpress(_Presses):
         if self.config.dtype != "float32":
             drift = f"kvpress re-rotates its keys step by step: in {self.config.dtype} they drift."
             notes = (*notes, drift)
-        if self.interval == 1:
-            return notes
-        return (*notes, f"keys pile up to {self.interval} steps beyond the budget: another budget.")
+        return (*notes, *another_budget(self.config.method, self.interval or 1))
 
 
 class Interval(Kvpress):
     """The same, evicting every k steps: the cache saw-tooths between S + W and S + W + k keys."""
-
-    exact = False
 
 
 class Stock(_Presses):

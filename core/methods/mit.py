@@ -24,7 +24,15 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from core.config import RunConfig
 from core.errors import UsageError
-from core.methods.base import CacheStream, Method, Stream, check_native_window, key_bytes
+from core.methods.base import (
+    CacheStream,
+    Method,
+    Stream,
+    another_budget,
+    check_native_window,
+    eviction,
+    key_bytes,
+)
 from core.models import Loaded
 from core.rope import Rotary, Turn
 
@@ -135,11 +143,17 @@ class StartRecentKVCache(Cache):
 
 
 class _MitStream(CacheStream):
+    def __init__(self, model: Any, cache: StartRecentKVCache, every: int) -> None:
+        super().__init__(model, cache)
+        self.every, self.steps = every, 0
+
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
         if ids.shape[1] > 1:
             self.cache.evict_for_space(ids.shape[1])
         logits = super().feed(ids, keep)
-        self.cache.evict()
+        if self.steps % self.every == 0:
+            self.cache.evict()
+        self.steps += 1
         return logits
 
 
@@ -151,32 +165,38 @@ class Mit(Method):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.eviction = "before-chunk" if config.mode == "chunked" else "after-step"
+        self.every = config.steps_between_evictions()
+        self.eviction = "before-chunk" if config.mode == "chunked" else eviction(self.every)
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache."""
         sinks, window = self.config.n_sink, self.config.window_size
-        return _MitStream(loaded.model, StartRecentKVCache(sinks, window, loaded.model))
+        cache = StartRecentKVCache(sinks, window, loaded.model)
+        return _MitStream(loaded.model, cache, self.every)
 
     def attended(self, feeds: Sequence[int]) -> Tensor:
         """What was held, less the room that a chunk makes, and the feed up to the token itself."""
         sinks, window = self.config.n_sink, self.config.window_size
         held, seen = 0, []
-        for coming in feeds:
+        for step, coming in enumerate(feeds):
             if coming > 1 and held + coming > sinks + window:
                 held = min(held, sinks) + max(0, window - coming)
             seen.append(torch.arange(1, coming + 1) + held)
-            held = min(held + coming, sinks + window)
+            held += coming
+            if step % self.every == 0:
+                held = min(held, sinks + window)
         return torch.cat(seen)
 
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
-        """Keys and values of S + W tokens, or of all that there were."""
-        held = min(sum(feeds), self.config.attended_keys - 1)
+        """Keys and values of S + W tokens and those not yet evicted, or of all that there were."""
+        held = min(sum(feeds), self.config.attended_keys - 1 + (len(feeds) - 1) % self.every)
         return 2 * held * key_bytes(loaded.model, batch)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Chunks are the authors', not the exact form."""
         size, budget = self.config.chunk_size, self.config.attended_keys
+        if self.every > 1:
+            return another_budget("mit", self.every)
         if self.config.mode != "chunked" or size == 1 or length <= budget - 1:
             return ()
         left = self.config.n_sink + max(0, self.config.window_size - size)

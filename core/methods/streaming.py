@@ -11,6 +11,9 @@ section 3.2). Rotary attention depends on differences of positions only, and so
 - a chunk of C tokens is exact too: every token's key is computed once with its own streaming view,
   the window is a band, and a query meets the sinks turned back by the same amount.
 
+With ``evict_every`` k > 1 tokens leave only after every k-th one, all that are due at once, and up
+to k - 1 more keys are seen meanwhile. The sinks then turn at evictions alone.
+
 Shapes are static once the cache is full. Float32 phases fade as positions grow, so now and then the
 whole frame is moved back to the start (``rebase``).
 
@@ -28,8 +31,17 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from core import attention
+from core.config import RunConfig
 from core.errors import UsageError
-from core.methods.base import Method, Stream, check_native_window, key_bytes
+from core.methods.base import (
+    Method,
+    Stream,
+    another_budget,
+    attended_lazily,
+    check_native_window,
+    eviction,
+    key_bytes,
+)
 from core.models import Loaded
 from core.rope import Rotary, Turn
 
@@ -37,7 +49,7 @@ from core.rope import Rotary, Turn
 # over 40,000 tokens of the bundled model no token moved by more than 7e-5 nats at a reach of 256,
 # 1.4e-4 at 1,024, 5e-4 at 4,096. Turning a float32 key costs nothing beside that; turning a
 # half-precision one costs a rounding, as large as these, so there it is done rarely.
-REACH, REACH_HALF = 512, 16384
+REACH, REACH_HALF = 256, 16384
 
 
 @dataclass(frozen=True)
@@ -50,10 +62,10 @@ class ChunkView:
 
 
 class StreamingLayer(CacheLayerMixin):
-    """The keys and values of one layer: S sink slots, then a ring of W + 1.
+    """The keys and values of one layer: S sink slots, then a ring of W + k.
 
-    The ring has one slot more than the window because the token at hand is written before it
-    attends; it takes the slot of the token that the step before it has evicted.
+    The ring has a slot more than the window because the token at hand is written before it
+    attends; it takes the slot of a token that a step before it has evicted.
     """
 
     is_sliding = False
@@ -66,9 +78,9 @@ class StreamingLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers once, for the shapes of the first keys (B, K, C, D)."""
-        slots = self.cache.n_sink + self.cache.window + 1
+        slots = self.get_max_cache_shape()
         b, k, _, d = key_states.shape
-        self.keys = key_states.new_zeros(b, k, slots, d)  # (B, K, S+W+1, D)
+        self.keys = key_states.new_zeros(b, k, slots, d)  # (B, K, S+W+k, D)
         self.values = value_states.new_zeros(b, k, slots, value_states.shape[-1])
         self.sinks = key_states.new_zeros(b, k, self.cache.n_sink, d)  # (B, K, S, D), as first seen
         self.is_initialized = True
@@ -85,19 +97,20 @@ class StreamingLayer(CacheLayerMixin):
             kwargs: Unused, likewise.
 
         Returns:
-            For one token, every key it sees: (B, K, min(t+1, S+W+1), D), and the values. For a
-            chunk, the ring as it was before and the chunk itself; what each query sees of them is
-            the cache's ``view``.
+            For one token, every key it sees: (B, K, min(t+1, S+W+k), D), and the values; where k
+            is more than 1, the cache's ``mask`` says which have not been evicted. For a chunk, the
+            ring as it was before and the chunk itself; what each query sees of them is the cache's
+            ``view``.
 
         Raises:
-            UsageError: A chunk outgrows the cache under an attention that can't see it rightly.
+            UsageError: The model attends otherwise than these keys need.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         c, t, s = key_states.shape[-2], self.seen, self.cache.n_sink
+        self.cache.check_attention(t, c)
         before: tuple[Tensor, Tensor] | None = None
         if c > 1:
-            self.cache.check_chunk(t, c)
             ring = slice(s, None) if t > s else slice(0, 0)
             before = self.keys[:, :, ring], self.values[:, :, ring]
             # A copy, as the chunk is about to overwrite what its first queries still see.
@@ -108,15 +121,15 @@ class StreamingLayer(CacheLayerMixin):
         self._write(key_states, value_states)
         self.seen = t + c
         if before is not None and self.cache.streams:
-            return before  # (B, K, (W+1)+C, D)
-        if t >= s + self.cache.window and s:
+            return before  # (B, K, (W+k)+C, D)
+        if self.cache.cut(t) >= s + self.cache.window and s:
             self.keys[:, :, :s] = self.cache.sink_turn(t)(self.sinks)
         n = min(t + c, self.keys.shape[-2])
         return self.keys[:, :, :n], self.values[:, :, :n]
 
     def _write(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Put each token in its slot: the first S to the sinks, the last W + 1 into the ring."""
-        c, t, s, ring = key_states.shape[-2], self.seen, self.cache.n_sink, self.cache.window + 1
+        """Put each token in its slot: the first S to the sinks, the last W + k into the ring."""
+        c, t, s, ring = key_states.shape[-2], self.seen, self.cache.n_sink, self.cache.ring
         if t < s:
             n = min(c, s - t)
             self.sinks[:, :, t : t + n] = key_states[:, :, :n]
@@ -146,12 +159,12 @@ class StreamingLayer(CacheLayerMixin):
     def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
         """Length and first position of the keys that ``query`` tokens will be given."""
         c = query if isinstance(query, int) else query.shape[0]
-        n = min(self.seen + c, self.cache.n_sink + self.cache.window + 1)
+        n = min(self.seen + c, self.get_max_cache_shape())
         return n, self.get_seq_length() + c - n
 
     def get_max_cache_shape(self) -> int:
-        """Keys that the layer holds at most: S + W + 1."""
-        return self.cache.n_sink + self.cache.window + 1
+        """Keys that the layer holds at most: S + W + k."""
+        return self.cache.n_sink + self.cache.ring
 
     get_max_length = get_max_cache_shape
 
@@ -180,32 +193,34 @@ class StreamingKVCache(Cache):
     One token at a time also works under the model's own attention, as in ``model.generate``.
     """
 
-    def __init__(self, n_sink: int, window: int, model: Any) -> None:
+    def __init__(self, n_sink: int, window: int, model: Any, evict_every: int = 1) -> None:
         """An empty cache.
 
         Args:
             n_sink: S, attention sinks kept from the start of the stream; 0 is window attention.
             window: W, tokens before the query that it sees.
             model: The transformers model that will use it.
+            evict_every: k, tokens between evictions; more than 1 needs ``streaming_attention``.
 
         Raises:
-            UsageError: ``n_sink`` or ``window`` is out of range, or the model's positions can't be
-                moved.
+            UsageError: A size is out of range, or the model's positions can't be moved.
         """
-        if n_sink < 0 or window < 1:
+        if n_sink < 0 or window < 1 or evict_every < 1:
             raise UsageError(
-                f"a cache of {n_sink} sinks and a window of {window}: "
-                "n_sink must be 0 or more and window 1 or more."
+                f"a cache of {n_sink} sinks and a window of {window} that evicts every "
+                f"{evict_every}: n_sink must be 0 or more and window and evict_every 1 or more."
             )
-        self.n_sink, self.window = n_sink, window
+        self.n_sink, self.window, self.evict_every = n_sink, window, evict_every
+        self.ring = window + evict_every
         self.rotary = Rotary(model)
         self.config = model.config
-        check_native_window(self.config, n_sink + window + 1)
+        check_native_window(self.config, n_sink + self.ring)
         half = model.dtype.itemsize < 4
-        self.reach = n_sink + window + (REACH_HALF if half else REACH)
+        self.reach = n_sink + self.ring - 1 + (REACH_HALF if half else REACH)
         self.base = 0  # absolute position of the frame's position 0
         self._turns: dict[int, Turn] = {}
         self._views: dict[tuple[int, int], ChunkView] = {}
+        self._masks: dict[int, Tensor] = {}
         self._device = model.device
         layers = [StreamingLayer(self) for _ in range(model.config.num_hidden_layers)]
         super().__init__(layers=layers)
@@ -229,12 +244,12 @@ class StreamingKVCache(Cache):
         self.check_room(tokens)
 
     def rebase(self) -> None:
-        """Move the frame: the next token stands at S + W, where sinks are at their originals.
+        """Move the frame to where the sinks are at their originals.
 
-        Each key of the window is turned once, by the same number of positions; nothing that a
-        query can see changes.
+        The next token then stands at S + W, or up to k - 1 beyond. Each key of the window is turned
+        once, by the same number of positions; nothing that a query can see changes.
         """
-        by = self.get_seq_length() - (self.n_sink + self.window)
+        by = self.cut(self.layers[0].seen) - self.base - (self.n_sink + self.window)
         if by > 0:
             for layer in self.layers:
                 layer.move(-by)
@@ -242,19 +257,24 @@ class StreamingKVCache(Cache):
 
     def check_room(self, tokens: int) -> None:
         """Raise ``UsageError`` where rotary frequencies that change with length would change."""
-        self.rotary.check_room(self.n_sink + self.window + tokens)
+        self.rotary.check_room(self.n_sink + self.ring - 1 + tokens)
 
-    def check_chunk(self, t: int, c: int) -> None:
-        """Raise ``UsageError`` where C tokens at t outgrow the cache without our attention."""
-        if not self.streams and t + c > self.n_sink + self.window + 1:
+    def check_attention(self, t: int, c: int) -> None:
+        """Raise ``UsageError`` where C tokens at t see evicted keys without our attention."""
+        fits = t + c <= self.n_sink + self.window + 1
+        if not self.streams and not fits and (c > 1 or self.evict_every > 1):
             raise UsageError(
-                f"a chunk of {c} tokens outgrows a cache of {self.n_sink}+{self.window} keys under "
-                f"the model's own attention: use core.attention.streaming_attention(model)."
+                f"{c} more tokens outgrow a cache of {self.n_sink}+{self.window} keys under the "
+                "model's own attention: use core.attention.streaming_attention(model)."
             )
+
+    def cut(self, t: Any) -> Any:
+        """The number of the token before which the cache that t finds was last cut; t if k is 1."""
+        return (t - 1) // self.evict_every * self.evict_every + 1
 
     def sink_turn(self, t: int) -> Turn:
         """The rotation that takes the sinks to where the query at t must meet them."""
-        delta = t - self.base - (self.n_sink + self.window)
+        delta = self.cut(t) - self.base - (self.n_sink + self.window)
         if delta not in self._turns:
             self._turns = {delta: self.rotary.turn(torch.tensor([float(delta)]))}
         return self._turns[delta]
@@ -264,25 +284,36 @@ class StreamingKVCache(Cache):
         held = self.layers[layer]
         return held.sinks, held.values[:, :, : self.n_sink]
 
-    def view(self, layer: int, c: int) -> ChunkView | None:
-        """What the chunk of C tokens that ``layer`` was just given sees; None for one token."""
-        if c == 1:
+    def mask(self, layer: int) -> Tensor | None:
+        """Which slots the token that ``layer`` was just given sees, (N,) bool; None for all."""
+        if self.evict_every == 1:
             return None
+        t = self.layers[layer].seen - 1
+        if t not in self._masks:
+            slot = torch.arange(min(t + 1, self.n_sink + self.ring), device=self._device)
+            token = t - (t - slot) % self.ring  # slot S + r holds the latest one that is r past S
+            kept = (token >= self.cut(t) - self.window) | (slot < self.n_sink)
+            self._masks = {t: kept}
+        return self._masks[t]
+
+    def view(self, layer: int, c: int) -> ChunkView:
+        """What the chunk of C tokens that ``layer`` was just given sees."""
         t = self.layers[layer].seen - c
         if (t, c) not in self._views:
             self._views = {(t, c): self._look(t, c)}
         return self._views[t, c]
 
     def _look(self, t: int, c: int) -> ChunkView:
-        s, ring, device = self.n_sink, self.window + 1, self._device
+        s, ring, device = self.n_sink, self.ring, self._device
         query = torch.arange(t, t + c, device=device)  # (C,)
         held = torch.arange(ring if t > s else 0, device=device)
         # Slot r holds the latest token before t whose number is r modulo the ring's length.
         key = torch.cat((t - 1 - (t - 1 - s - held) % ring, query))  # (N,)
-        distance = query[:, None] - key
-        band = (distance >= 0) & (distance <= self.window) & (key >= s)  # (C, N)
+        cut = self.cut(query)
+        kept = key >= (cut - self.window).clamp(min=s)[:, None]
+        band = kept & (key <= query[:, None])  # (C, N)
         sinks = torch.arange(s, device=device) <= query[:, None]  # (C, S)
-        back = (query - self.base - (s + self.window)).clamp(min=0)
+        back = (cut - self.base - (s + self.window)).clamp(min=0)
         return ChunkView(band, sinks, self.rotary.turn(-back))
 
     def reset(self) -> None:
@@ -305,7 +336,9 @@ class _CacheStream(Stream):
         return logits
 
     def held(self) -> int:
-        return min(int(self.cache.layers[0].seen), self.cache.n_sink + self.cache.window)
+        seen = int(self.cache.layers[0].seen)
+        cut = self.cache.cut(seen)
+        return seen - max(0, int(cut) - self.cache.n_sink - self.cache.window)
 
     def kv_bytes(self) -> int:
         held = (t for layer in self.cache.layers for t in (layer.keys, layer.values, layer.sinks))
@@ -316,17 +349,29 @@ class Streaming(Method):
     """Attention sinks and a window (section 3.2 of the paper)."""
 
     positions = "cache"
-    eviction = "after-step"
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self.every = config.steps_between_evictions()
+        self.eviction = eviction(self.every)
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache; its buffers take the batch from the first keys."""
-        cache = StreamingKVCache(self.config.n_sink, self.config.window_size, loaded.model)
-        return _CacheStream(loaded, cache)
+        sinks, window = self.config.n_sink, self.config.window_size
+        return _CacheStream(loaded, StreamingKVCache(sinks, window, loaded.model, self.every))
+
+    def attended(self, feeds: Sequence[int]) -> Tensor:
+        """S + W and itself, and between evictions up to k - 1 more."""
+        return attended_lazily(sum(feeds), self.config.attended_keys - 1, self.every)
 
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
-        """Keys and values of S + W + 1 tokens, and the S sinks' original keys."""
-        held = 2 * self.config.attended_keys + self.config.n_sink
+        """Keys and values of S + W + k tokens, and the S sinks' original keys."""
+        held = 2 * (self.config.attended_keys - 1 + self.every) + self.config.n_sink
         return held * key_bytes(loaded.model, batch)
+
+    def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
+        """An interval is another budget."""
+        return another_budget(self.config.method, self.every)
 
 
 class Window(Streaming):

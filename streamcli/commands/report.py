@@ -19,11 +19,16 @@ class Format(StrEnum):
 
 
 def report(
+    ctx: typer.Context,
     form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
-    model: Annotated[str | None, typer.Option(help="Only runs of this model.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only runs on this text.")] = None,
-    method: Annotated[str | None, typer.Option(help="Only this method.")] = None,
-    mode: Annotated[str | None, typer.Option(help="Only this mode.")] = None,
+    model: options.OnlyModel = None,
+    dataset: options.OnlyDataset = None,
+    method: options.OnlyMethod = None,
+    mode: options.OnlyMode = None,
+    since: options.OnlySince = None,
+    commit: options.OnlyCommit = None,
+    sweep: options.OnlySweep = None,
+    tag: options.OnlyTag = None,
     db: options.Database = None,
 ) -> None:
     """Show the recorded runs side by side, each against re-computation.
@@ -38,8 +43,8 @@ def report(
     from streamcli.results.comparison import comparisons
     from streamcli.results.store import Store
 
-    store = Store.open(settings.read({"db": db}).db)
-    runs = frames.runs(store, model=model, dataset=dataset, method=method, mode=mode)
+    store = Store.open(settings.read({"db": db}).database_url)
+    runs = frames.latest(store, **options.filters(ctx.params))
     if form is Format.JSON:
         output.json_lines(runs)
     elif runs.empty:

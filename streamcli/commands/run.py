@@ -45,7 +45,7 @@ def run(
     from streamcli.results.comparison import comparisons
 
     asked = settings.read({name: value for name, value in ctx.params.items() if name != "json"})
-    recorder = Recorder(asked.db, asked.model_is_explicit, output.say, watch)
+    recorder = Recorder(asked.database_url, asked.model_is_explicit, output.say, watch)
     config = asked.config()
     names = [recorder.record(config, repeat) for repeat in range(asked.repeats)]
     runs = frames.runs(recorder.store, run_id=names, sort="repeat")

@@ -68,7 +68,9 @@ def sweep(
     lists["mode"] = modes or list(MODES)
     named = (dict(zip(lists, values, strict=True)) for values in product(*lists.values()))
     cells = list(dict.fromkeys(_cell(asked, **each) for each in named))
-    recorder = Recorder(asked.db, bool(models) or asked.model_is_explicit, output.say, watch)
+    recorder = Recorder(
+        asked.database_url, bool(models) or asked.model_is_explicit, output.say, watch
+    )
     names, failed = [], []
     for number, config in enumerate(cells, start=1):
         what = f"{config.method} {config.mode} on {config.dataset}"

@@ -134,9 +134,14 @@ _LIST = (
     Column("cpu", "CPU", "text", "Name of the processor"),
     Column("gpu", "GPU", "text", "Name of the accelerator"),
     Column("load_1m", "load", "fixed", "Load average when the run began", digits=2),
+    Column("pid", "pid", "plain", "Process that ran it"),
+    Column("sweep", "sweep", "text", "Sweep that it belongs to, a ULID"),
+    Column("tags", "tags", "text", "Your tags, separated by spaces"),
+    Column("comment", "comment", "text", "Your words on it"),
 )
 COLUMNS: dict[str, Column] = {column.name: column for column in _LIST}
 PUBLIC = tuple(COLUMNS)[: tuple(COLUMNS).index("created_at") + 1]
+VIEW = (*PUBLIC, "repeat", "sweep", "tags", "comment")  # of the SQL view ``results``
 DEFAULT = (
     "model",
     "dataset",

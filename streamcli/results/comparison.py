@@ -57,7 +57,8 @@ def comparisons(runs: pd.DataFrame) -> list[Comparison]:
         latest = latest.sort_values(["_dense", "attended_keys", "_order", "n_sink"])
         first = latest.iloc[0]
         same = {name: first[name] for name in (*SAME, "scored_tokens", "documents", "cpu")}
-        found.append(Comparison(same, _against_baseline(latest), len(group) - len(latest)))
+        every = int(group["runs"].sum()) if "runs" in group else len(group)
+        found.append(Comparison(same, _against_baseline(latest), every - len(latest)))
     return found
 
 

@@ -10,7 +10,18 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Boolean, Column, ColumnElement, Float, Integer, Select, Table, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Float,
+    Integer,
+    Select,
+    Table,
+    func,
+    literal,
+    select,
+)
 from sqlmodel import SQLModel
 
 from core.errors import UsageError, unknown
@@ -44,7 +55,8 @@ def runs(
         sort: A column to sort by, smallest first, or ``-column``, largest first; empty cells last.
         columns: What to give, in this order; None for every column, in the schema's order.
         **where: A column and the value, or values, that it must have, such as
-            ``method=("streaming", "window")`` or ``config_key="…"``; None for any.
+            ``method=("streaming", "window")`` or ``config_key="…"``; None for any. Also ``commit``,
+            the beginning of a git commit, and ``tag``, one of a run's tags.
 
     Raises:
         UsageError: No such column, or no such time.
@@ -52,12 +64,36 @@ def runs(
     table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
     chosen = [_column(table, "column", name) for name in columns or table.columns.keys()]
     query = select(*chosen).order_by(*_order(table, sort or NEWEST_FIRST)).limit(limit)
-    for name, wanted in {"status": status, **where}.items():
-        if wanted is not None:
-            query = query.where(_among(_column(table, "column", name), wanted))
-    if since is not None:
-        query = query.where(table.c.created_at >= _moment(since))
+    query = query.where(*_conditions(table, since, {"status": status, **where}))
     return _frame(store, query, chosen)
+
+
+def latest(
+    store: Store, *, limit: int | None = None, since: str | datetime | None = None, **where: Filter
+) -> pd.DataFrame:
+    """The latest finished run of each configuration that meets every condition, newest first.
+
+    Repeats are runs of one configuration on the same weights, tokens and machine; the column
+    ``runs`` says how many there are. Made for databases of many runs: it reads the rows it gives.
+
+    Args:
+        store: The opened database.
+        limit: At most so many, the newest.
+        since: See ``runs``.
+        **where: See ``runs``.
+
+    Raises:
+        UsageError: No such column, or no such time.
+    """
+    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
+    same = [table.c[name] for name in schema.SAME_RUN]
+    newest = func.max(table.c.run_id).label("newest")
+    groups = select(newest, func.count().label("runs")).group_by(*same)
+    groups = groups.where(*_conditions(table, since, {"status": "done", **where}))
+    chosen = groups.order_by(newest.desc()).limit(limit).subquery()
+    query = select(table, chosen.c.runs).join(chosen, table.c.run_id == chosen.c.newest)
+    count = Column("runs", Integer())
+    return _frame(store, query.order_by(table.c.run_id.desc()), [*table.columns, count])
 
 
 def documents(store: Store, run_ids: Iterable[str]) -> pd.DataFrame:
@@ -72,6 +108,26 @@ def _column(table: Table, kind: str, name: str) -> Column[Any]:
     if name not in table.columns:
         raise unknown(kind, name, table.columns.keys())
     return table.columns[name]
+
+
+def _conditions(
+    table: Table, since: str | datetime | None, where: dict[str, Filter]
+) -> list[ColumnElement[bool]]:
+    """What rows must meet; ``commit`` is the beginning of one, ``tag`` one of several."""
+    found = []
+    for name, wanted in where.items():
+        if wanted is None:
+            continue
+        if name == "commit":
+            found.append(table.c.git_commit.startswith(str(wanted), autoescape=True))
+        elif name == "tag":
+            words = literal(" ") + table.c.tags + " "
+            found.append(words.contains(f" {wanted} ", autoescape=True))
+        else:
+            found.append(_among(_column(table, "column", name), wanted))
+    if since is not None:
+        found.append(table.c.created_at >= _moment(since))
+    return found
 
 
 def _among(column: Column[Any], wanted: Filter) -> ColumnElement[bool]:

@@ -66,12 +66,17 @@ class Store:
         return store
 
     def begin(
-        self, config: RunConfig, facts: RunFacts, environment: Environment, repeat: int
+        self,
+        config: RunConfig,
+        facts: RunFacts,
+        environment: Environment,
+        repeat: int,
+        sweep: str | None = None,
     ) -> str:
-        """Record that a run begins, and return its name, a ULID."""
+        """Record that a run begins, in a sweep or alone, and return its name, a ULID."""
         run_id = ulid.new()
-        known = values.begun(config, facts, environment)
-        run = Run(run_id=run_id, status="running", created_at=values.now(), repeat=repeat, **known)
+        known = values.begun(config, facts, environment) | {"repeat": repeat, "sweep": sweep}
+        run = Run(run_id=run_id, status="running", created_at=values.now(), **known)
         with self._writing() as session:
             session.add(run)
         return run_id

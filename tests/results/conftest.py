@@ -105,6 +105,7 @@ def environment() -> Environment:
         cpu="A CPU",
         gpu="A GPU",
         load_1m=0.25,
+        pid=4321,
     )
 
 

@@ -25,12 +25,13 @@ from core.errors import StreamError
 from core.facts import RunFacts
 from core.result import DocumentResult, RunResult
 from streamcli.results import migrations
-from streamcli.results.columns import COLUMNS, PUBLIC
+from streamcli.results.columns import COLUMNS, PUBLIC, VIEW
 from streamcli.results.schema import DocumentRow, Run, Trace
 from streamcli.results.store import Store
 
 ROOT = Path(__file__).parents[2]
 OPEN_LIMIT_S = 0.15
+LATER = ("pid",)  # added when there were runs already, which can't tell it
 
 
 @pytest.mark.parametrize("source", [RunConfig, RunFacts, Environment, RunResult])
@@ -50,6 +51,8 @@ def test_every_field_of_a_document_has_its_column() -> None:
 def test_a_column_may_be_null_where_its_field_may_be_none(source: Any) -> None:
     table = SQLModel.metadata.tables["runs"]
     for name, hint in get_type_hints(source).items():
+        if name in LATER:
+            continue
         assert table.columns[name].nullable == (NoneType in get_args(hint)), name
 
 
@@ -98,7 +101,7 @@ def test_the_view_shows_the_public_columns_of_finished_runs(
     with store.engine.connect() as connection:
         rows = connection.execute(text("SELECT * FROM results")).mappings().all()
     assert [row["run_id"] for row in rows] == [done]
-    assert tuple(rows[0]) == PUBLIC
+    assert tuple(rows[0]) == VIEW
     assert rows[0]["ppl"] == result.ppl
 
 
@@ -144,9 +147,12 @@ def test_columns_import_nothing_heavy() -> None:
 def _next_version(folder: Path, upgrade: str) -> Path:
     """A copy of the migrations with one more step."""
     shutil.copytree(migrations.FOLDER, folder)
-    lines = ["from alembic import op", "import sqlalchemy as sa", 'revision = "0002"']
-    lines += ['down_revision = "0001"', "def upgrade():", *(f"    {x}" for x in upgrade.split(";"))]
-    (folder / "versions" / "0002_next.py").write_text("\n".join(lines))
+    last = migrations.known()[-1]
+    number = f"{int(last) + 1:04}"
+    lines = ["from alembic import op", "import sqlalchemy as sa", f'revision = "{number}"']
+    lines += [f'down_revision = "{last}"', "def upgrade():"]
+    lines += [f"    {each}" for each in upgrade.split(";")]
+    (folder / "versions" / f"{number}_next.py").write_text("\n".join(lines))
     return folder
 
 
