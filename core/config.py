@@ -23,6 +23,7 @@ AT_LEAST_ONE = (
     "batch_size",
     "threads",
 )
+MAX_TOKENS = 4096
 OFFICIAL = "kvpress-official"
 LAZY = {  # methods that may evict every k steps, and k where none is given
     "streaming": 1,
@@ -47,7 +48,7 @@ class RunConfig:
     mode: str = "decode-loop"
     n_sink: int = 4
     window: int | None = None  # half the trained length less the sinks: 4 + 1020 on Pythia
-    max_tokens: int = 4096
+    max_tokens: int | None = None  # MAX_TOKENS, or twice the trained length where that is less
     timed_tokens: int | None = None
     context_tokens: int | None = None  # half of each document, in the mode that has a context
     evict_every: int | None = None  # k, steps between evictions: LAZY's where not given

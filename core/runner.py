@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from core import environment, models, registry, tokens
-from core.config import OFFICIAL, RunConfig
+from core.config import MAX_TOKENS, OFFICIAL, RunConfig
 from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError
@@ -84,7 +84,7 @@ def read_text(config: RunConfig, loaded: Loaded) -> Text:
         StreamError: It can't be had, or has nothing to score.
     """
     corpus = tokens.open_corpus(config.dataset, config.source)
-    return Text(corpus, tokens.tokenize(corpus, loaded.tokenizer, config.max_tokens))
+    return Text(corpus, tokens.tokenize(corpus, loaded.tokenizer, _max_tokens(config, loaded)))
 
 
 def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
@@ -102,6 +102,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         model=loaded.name,
         dataset=corpus.name,
         window=config.window or max(1, loaded.trained_length // 2 - config.n_sink),
+        max_tokens=_max_tokens(config, loaded),
         evict_every=config.steps_between_evictions(),
         device=device,
         threads=torch.get_num_threads(),
@@ -143,6 +144,10 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
             "--window, or --dtype bfloat16."
         ) from error
     return result
+
+
+def _max_tokens(config: RunConfig, loaded: Loaded) -> int:
+    return config.max_tokens or min(MAX_TOKENS, 2 * loaded.trained_length)
 
 
 def _method(config: RunConfig) -> Method:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.config import DTYPES, SOURCES, RunConfig
+from core.config import DTYPES, LAZY, SOURCES, RunConfig
 from core.registry import DATASETS, METHODS, MODES
 
 
@@ -49,7 +49,8 @@ Window = Annotated[
     int | None, _option("W, recent tokens kept; a query sees S + W keys and itself.", HALF)
 ]
 MaxTokens = Annotated[
-    int | None, _option("Tokens to read, over all documents in order.", RunConfig.max_tokens)
+    int | None,
+    _option("Tokens to read, over all documents in order.", "4096, or twice the trained length"),
 ]
 TimedTokens = Annotated[
     int | None,
@@ -61,7 +62,10 @@ ContextTokens = Annotated[
 ]
 EvictEvery = Annotated[
     int | None,
-    _option("k, steps between evictions of kvpress-interval; keys pile up to k.", "64 there"),
+    _option(
+        f"k, steps between evictions, of {_any_of(LAZY)}; up to k - 1 more keys are seen.",
+        "1, and 64 in kvpress-interval",
+    ),
 ]
 ChunkSize = Annotated[int | None, _option("C, tokens a forward in chunks.", RunConfig.chunk_size)]
 BatchSize = Annotated[int | None, _option("Documents read in step.", RunConfig.batch_size)]

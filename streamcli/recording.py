@@ -39,7 +39,7 @@ class Recorder:
     watch: Watch
     _store: Store | None = None
     _loaded: tuple[tuple[str, ...], Loaded] | None = None
-    _texts: dict[tuple[str, int], Text] = field(default_factory=dict)
+    _texts: dict[tuple[str, int | None], Text] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
 
     @property

@@ -37,13 +37,16 @@ class Settings(BaseSettings):
     window: int | None = Field(
         None, description="W, recent tokens kept; empty: half the trained length, less S."
     )
-    max_tokens: int = Field(RunConfig.max_tokens, description="Tokens to read, over documents.")
+    max_tokens: int | None = Field(
+        None,
+        description="Tokens to read; empty: 4096, or twice the trained length where that is less.",
+    )
     timed_tokens: int | None = Field(None, description="Decode steps to time; empty: every one.")
     context_tokens: int | None = Field(
         None, description="Tokens of context in kvpress-official; empty: half of each document."
     )
     evict_every: int | None = Field(
-        None, description="k, steps between evictions of kvpress-interval; empty: 64 there."
+        None, description="k, steps between evictions; empty: 1, and 64 in kvpress-interval."
     )
     chunk_size: int = Field(RunConfig.chunk_size, description="C, tokens a forward in chunks.")
     batch_size: int = Field(RunConfig.batch_size, description="Documents read in step.")

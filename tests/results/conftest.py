@@ -71,7 +71,7 @@ def store(where: str, empty: bytes) -> Store:
 @pytest.fixture
 def config() -> RunConfig:
     """A resolved configuration."""
-    return RunConfig(model="bundled", n_sink=4, window=1020, threads=2, device="cpu", seed=7)
+    return RunConfig(model="bundled", window=1020, max_tokens=99, threads=2, device="cpu", seed=7)
 
 
 @pytest.fixture
