@@ -212,7 +212,7 @@ def test_more_tokens_than_the_text_has_runs_on_what_is_there_and_says_so(
     (empty_folder / "short.txt").write_text("A short text, and no more than that. " * 9)
     done = typed("run", "--model", "bundled", "--dataset", "short.txt", "--mode", "chunked")
     assert done.code == 0
-    assert "asked for 4096 tokens, the text has" in done.err
+    assert "asked for 1024 tokens, the text has" in done.err
     assert rows()["scored_tokens"].iloc[0] < 200
 
 
