@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -19,6 +20,7 @@ from core.config import RunConfig
 from core.errors import UsageError
 from core.models import Loaded
 from core.press import PressStream
+from core.reference import dense_nll
 from core.reference import streaming_nll as naive_nll
 from tests.method_cases import need
 from tests.samples import fed_nll, method_of, random_ids, tiny_llama, watched_attention
@@ -147,6 +149,24 @@ def test_a_prompt_is_cut_once_and_nothing_is_evicted_later(
         for t in range(100, 200):
             stream.feed(neox_ids[:1, t : t + 1])
     assert stream.held() == 150
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_half_precision_step_by_step_rotation_drifts_and_mit_and_ours_do_not(
+    kvpress: Any, neox: Loaded, neox_ids: Tensor, dtype: str
+) -> None:
+    ids, half = neox_ids[:1, :300], replace(neox, model=deepcopy(neox.model))
+    half.model.to(getattr(torch, dtype))
+    want = naive_nll(neox.model, ids, 4, 100)
+    dense = [dense_nll(each.model, ids) for each in (neox, half)]
+    rounding = float((dense[1] - dense[0]).abs().mean())
+
+    def error(name: str) -> float:
+        method = method_of(name, window=100, dtype=dtype)
+        return float((fed_nll(half, ids, 1, method) - want).abs().mean()) / rounding
+
+    assert error("streaming") < 1.2 and error("mit") < 1.2
+    assert error("kvpress") > 1.3
 
 
 def test_notes_name_the_package_the_press_and_what_it_is_not(
