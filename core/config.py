@@ -12,6 +12,7 @@ from core.errors import UsageError, unknown
 
 DTYPES = ("float32", "bfloat16", "float16")
 SOURCES = ("auto", "hub", "bundled")
+ENGINES = ("auto", "eager", "compiled", "cudagraph")
 DEFAULT_MODEL = "EleutherAI/pythia-70m"
 AT_LEAST_ONE = (
     "window",
@@ -31,7 +32,30 @@ LAZY = {  # methods that may evict every k steps, and k where none is given
     "mit": 1,
     "kvpress-interval": 64,
 }
+STATIC = ("streaming", "window")  # methods whose step has static shapes, in the decode loop
 ONLY_IN = {"timed_tokens": "decode-loop", "context_tokens": OFFICIAL}  # options of one mode
+
+
+def may_delay(method: str, mode: str) -> bool:
+    """Whether a method may evict every k steps; before a chunk, ``mit`` evicts in any case."""
+    return method in LAZY and (method, mode) != ("mit", "chunked")
+
+
+def left_out(method: str, mode: str) -> dict[str, Any]:
+    """The options that a method or mode does not have, each with the value that leaves it out."""
+    out: dict[str, Any] = {name: None for name, only in ONLY_IN.items() if mode != only}
+    if not may_delay(method, mode):
+        out["evict_every"] = None
+    if not has_engine(method, mode):
+        out["engine"] = "auto"
+    if mode == OFFICIAL:
+        out["batch_size"] = 1
+    return out
+
+
+def has_engine(method: str, mode: str) -> bool:
+    """Whether a step may be executed otherwise than eagerly."""
+    return method in STATIC and mode == "decode-loop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +80,7 @@ class RunConfig:
     batch_size: int = 1
     dtype: str = "float32"
     device: str = "auto"
+    engine: str = "auto"  # of a decode step: compiled where that pays back, or eager
     threads: int | None = None  # the machine's cores
     seed: int = 0
     source: str = "auto"
@@ -68,6 +93,8 @@ class RunConfig:
             raise unknown("dtype", self.dtype, DTYPES)
         if self.source not in SOURCES:
             raise unknown("source", self.source, SOURCES)
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
         if self.n_sink < 0:
             raise UsageError(
                 f"n_sink is {self.n_sink}: it must be 0 or more (0 is window attention)."
@@ -78,6 +105,7 @@ class RunConfig:
                 raise UsageError(f"{name} is {value}: it must be 1 or more.")
         self._check_mode()
         self._check_eviction()
+        self._check_engine()
         if self.method == "window" and self.n_sink:  # no sinks, and the budget stays the same
             if self.window is not None:
                 object.__setattr__(self, "window", self.window + self.n_sink)
@@ -99,22 +127,39 @@ class RunConfig:
 
     def _check_eviction(self) -> None:
         """Refuse to put eviction off where the method, or its chunks, have a rule of their own."""
-        if (self.evict_every or 1) == 1:
+        if (self.evict_every or 1) == 1 or may_delay(self.method, self.mode):
             return
         if self.method not in LAZY:
             raise UsageError(
                 f"evict_every is {self.evict_every}, but {self.method!r} has a rule of its own: "
                 f"leave it out, or use --method {' or '.join(LAZY)}."
             )
-        if self.method == "mit" and self.mode == "chunked":
+        raise UsageError(
+            f"evict_every is {self.evict_every}, but {self.method!r} evicts before every chunk: "
+            "leave it out, or use --mode decode-loop."
+        )
+
+    def _check_engine(self) -> None:
+        """Refuse another engine where steps are as the method's authors have them."""
+        if self.engine not in ("auto", "eager") and not has_engine(self.method, self.mode):
+            what = self.method if self.method not in STATIC else self.mode
             raise UsageError(
-                f"evict_every is {self.evict_every}, but 'mit' evicts before every chunk: "
-                "leave it out, or use --mode decode-loop."
+                f"engine is {self.engine!r}, but {what!r} is eager only: leave it out, or use "
+                f"--method {' or '.join(STATIC)} in --mode decode-loop."
             )
 
     def steps_between_evictions(self) -> int:
         """``evict_every``, or what it is where it was left open."""
         return self.evict_every or LAZY.get(self.method, 1)
+
+    def fitted(self, trained_length: int) -> RunConfig:
+        """A copy in which what was left open is filled in for a model of so many positions."""
+        return replace(
+            self,
+            window=self.window or max(1, trained_length // 2 - self.n_sink),
+            max_tokens=self.max_tokens or min(MAX_TOKENS, 2 * trained_length),
+            evict_every=self.steps_between_evictions(),
+        )
 
     def resolved(self, **found: Any) -> RunConfig:
         """A copy in which what was left open is filled in from what was found."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 MIB = 1024 * 1024
+BLOCK = 2 * MIB  # logits that are turned into scores at once
 
 
 class Clock:
@@ -67,13 +68,16 @@ class PeakMemory:
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood in nats of ``targets`` (B, C) under ``logits`` (B, C, V): (B, C).
 
-    In float32 whatever the model's dtype; summed by the caller in float64.
+    In float32 whatever the model's dtype; summed by the caller in float64. Taken a block of rows at
+    a time, so that no second copy of the logits is made.
     """
     b, c, v = logits.shape
-    flat = torch.nn.functional.cross_entropy(
-        logits.reshape(b * c, v).float(), targets.reshape(b * c), reduction="none"
-    )
-    return flat.view(b, c)
+    flat, wanted, rows = logits.reshape(b * c, v), targets.reshape(b * c), max(1, BLOCK // v)
+    parts = [
+        torch.nn.functional.cross_entropy(part.float(), want, reduction="none")
+        for part, want in zip(torch.split(flat, rows), torch.split(wanted, rows), strict=True)
+    ]
+    return torch.cat(parts).view(b, c)
 
 
 def _trim() -> None:

@@ -36,7 +36,7 @@ class RunResult:
         documents: Per-document figures, in reading order.
         nll: Negative log-likelihood of every scored token in nats, float32, documents end to end.
         latency_ms: Milliseconds of every forward that was timed, a step or a chunk, float32.
-        engine: How a step was executed: ``eager``.
+        engine: How a step with a full cache was executed: ``eager``, ``compiled``, ``cudagraph``.
         attended_keys_min: Fewest keys that a scored query saw, itself included.
         attended_keys_mean: Their mean.
         attended_keys_max: The most.
@@ -46,6 +46,8 @@ class RunResult:
             steps), ``after-prefill``, ``re-encode`` or ``none``.
         total_s: Seconds for the whole stream in this mode; an estimate where ``total_is_estimate``.
         total_is_estimate: Whether ``total_s`` is timed tokens scaled up (``--timed-tokens``).
+        compile_s: Seconds that went into compiling or capturing the step; in no other figure but
+            ``elapsed_s``.
         prefill_s: Seconds that filled the cache before the timed tokens.
         elapsed_s: Wall seconds of the evaluation, as they passed.
         warmup_tokens: Decode steps left out of the ``ms_per_token`` figures: the first ones, and
@@ -89,6 +91,7 @@ class RunResult:
     peak_mem_mib: float
     keys_before: int | None = None
     keys_after: int | None = None
+    compile_s: float = 0.0
     notes: tuple[str, ...] = field(default=())
 
     @property

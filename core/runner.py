@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from core import environment, models, registry, tokens
-from core.config import MAX_TOKENS, OFFICIAL, RunConfig
+from core import engine, environment, models, registry, tokens
+from core.config import MAX_TOKENS, OFFICIAL, RunConfig, has_engine
 from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError
@@ -105,6 +105,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         max_tokens=_max_tokens(config, loaded),
         evict_every=config.steps_between_evictions(),
         device=device,
+        engine=_engine(config, loaded, stream),
         threads=torch.get_num_threads(),
     )
     facts = RunFacts(
@@ -148,6 +149,15 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
 
 def _max_tokens(config: RunConfig, loaded: Loaded) -> int:
     return config.max_tokens or min(MAX_TOKENS, 2 * loaded.trained_length)
+
+
+def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
+    """What ``auto`` is for this text: the steps of each batch go through one step that is made."""
+    if config.engine != "auto" or not has_engine(config.method, config.mode):
+        return "eager" if config.engine == "auto" else config.engine
+    lengths = [len(document.ids) for document in stream.documents]
+    steps = config.timed_tokens or sum(lengths) // config.batch_size
+    return engine.choose("auto", loaded.model, steps)
 
 
 def _method(config: RunConfig) -> Method:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core import attention, reference, registry
-from core.config import RunConfig
+from core.config import RunConfig, has_engine
 from core.errors import UsageError
 from core.meters import token_nll
 from core.methods.base import Method
@@ -84,14 +84,17 @@ def verify(
     references: _References = {}
     for name in methods:
         for mode in modes:
-            asked = replace(config, method=name, mode=mode, evict_every=None)
+            engine = config.engine if has_engine(name, mode) else "eager"
+            asked = replace(config, method=name, mode=mode, evict_every=None, engine=engine)
             yield _method(loaded, ids, asked, references)
     if "streaming" in methods:
-        yield from _invariants(loaded, ids, replace(config, method="streaming"), references)
+        plain = replace(config, method="streaming", engine="eager")
+        yield from _invariants(loaded, ids, plain, references)
 
 
 def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _References) -> Finding:
     form = config.mode + (f" ({config.chunk_size})" if config.mode == "chunked" else "")
+    form += f" ({config.engine})" if config.engine not in ("auto", "eager") else ""
     try:
         method: Method = registry.load("method", config.method)(config)
         nll = _scores(loaded, [ids], method, config)

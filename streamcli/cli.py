@@ -8,13 +8,31 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from core.errors import StreamError
-from streamcli import __version__
-from streamcli.commands import report, run, sweep, verify
+from core.errors import StreamError, UsageError
+from streamcli import __version__, plan
+from streamcli.commands import (
+    bench,
+    bundle,
+    compare,
+    db,
+    plot,
+    report,
+    rerun,
+    run,
+    runs,
+    sweep,
+    verify,
+)
 
-FIRST = """What does a streaming KV cache cost my model, and what does it buy?
+QUESTION = "What does a streaming KV cache cost my model, and what does it buy?"
+FIRST = f"""{QUESTION}
 
 Start with [bold]streamcli run[/bold], then [bold]streamcli report[/bold]."""
+START = {  # what to type first, and why
+    "streamcli run": "measure one method on one model and one text, and record it",
+    "streamcli sweep --datasets wikitext pg19": "every method and mode, on two texts",
+    "streamcli report": "see what is recorded side by side",
+}
 
 app = typer.Typer(
     help=FIRST,
@@ -23,10 +41,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run.run)
-app.command()(sweep.sweep)
-app.command()(report.report)
-app.command()(verify.verify)
+MEASURE, LOOK, KEEP = "Measure", "Look", "Keep"  # the groups of --help
+app.command(rich_help_panel=MEASURE)(run.run)
+app.command(rich_help_panel=MEASURE)(sweep.sweep)
+app.command(rich_help_panel=MEASURE)(verify.verify)
+app.command(rich_help_panel=MEASURE)(rerun.rerun)
+app.add_typer(bench.app, name="bench", rich_help_panel=MEASURE)
+app.command(rich_help_panel=LOOK)(report.report)
+app.command(rich_help_panel=LOOK)(compare.compare)
+app.command(rich_help_panel=LOOK)(plot.plot)
+app.add_typer(runs.app, name="runs", rich_help_panel=KEEP)
+app.add_typer(db.app, name="db", rich_help_panel=KEEP)
+app.command(rich_help_panel=KEEP)(bundle.bundle)
 
 
 def _version(asked: bool) -> None:
@@ -45,10 +71,22 @@ def root(
 ) -> None:
     """Show what to do first where no command is given; ``debug`` is read by ``main``."""
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        _welcome()
 
 
-LISTS = {"--" + name.replace("_", "-") for name in sweep.LISTS}
+def _welcome() -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+
+    steps = [f"[bold cyan]{words}[/]\n  {what}" for words, what in START.items()]
+    body = "\n".join(steps)
+    panel = Panel(body, title="Start with", title_align="left", border_style="dim")
+    console = Console(highlight=False)
+    console.print(f"\n{QUESTION}\n", panel, "streamcli --help lists every command.", sep="\n")
+
+
+NAMES = (*plan.LISTS, *bench.LISTS, "columns", "add", "remove")
+LISTS = {"--" + name.replace("_", "-") for name in NAMES}
 
 
 def spread(words: list[str]) -> list[str]:
@@ -56,24 +94,32 @@ def spread(words: list[str]) -> list[str]:
 
     ``--datasets wikitext pg19`` and ``--datasets wikitext,pg19`` both become
     ``--datasets wikitext --datasets pg19``.
+
+    Raises:
+        UsageError: A list option has no value, or an empty one.
     """
     out: list[str] = []
     option, awaited = "", False
-    for word in words:
+    for word in [*words, "--"]:
         value = word
         if word.startswith("-") and not word[1:2].isdigit():  # -1 is a value
             if awaited:
-                out.append(option)  # it got no value, and Typer will say so
-            name, _, value = word.partition("=")
+                raise UsageError(f"{option} requires an argument: one value or more.")
+            name, equals, value = word.partition("=")
             option = name if name in LISTS else ""
             awaited = bool(option)
+            if option and not equals:
+                continue
         if not option:
             out.append(word)
             continue
-        for part in filter(None, value.split(",")):
+        parts = [part for part in value.split(",") if part]
+        if not parts:
+            raise UsageError(f"{option} has an empty value: give one or more, or leave it out.")
+        for part in parts:
             out += [option, part]
-            awaited = False
-    return [*out, option] if awaited else out
+        awaited = False
+    return out[:-1]
 
 
 def main() -> None:

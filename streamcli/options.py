@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.config import DTYPES, LAZY, SOURCES, RunConfig
+from core.config import DTYPES, ENGINES, LAZY, SOURCES, RunConfig
 from core.registry import DATASETS, METHODS, MODES
 
 
@@ -71,6 +71,14 @@ ChunkSize = Annotated[int | None, _option("C, tokens a forward in chunks.", RunC
 BatchSize = Annotated[int | None, _option("Documents read in step.", RunConfig.batch_size)]
 Dtype = Annotated[str | None, _option(f"{_any_of(DTYPES)}.", RunConfig.dtype)]
 Device = Annotated[str | None, _option("auto, cpu, cuda, cuda:N or mps.", RunConfig.device)]
+Engine = Annotated[
+    str | None,
+    _option(
+        f"{_any_of(ENGINES)}: how a decode step of streaming or window is executed; auto compiles "
+        "where that pays back.",
+        RunConfig.engine,
+    ),
+]
 Threads = Annotated[int | None, _option("CPU threads.", "torch's choice")]
 Seed = Annotated[int | None, _option("Random seed.", RunConfig.seed)]
 Repeats = Annotated[int | None, _option("Run this often; each is recorded.", 1)]
@@ -101,6 +109,14 @@ OnlySince = Annotated[
 OnlyCommit = Annotated[str | None, _only("of this git commit, or its beginning", "--commit")]
 OnlySweep = Annotated[str | None, _only("of this sweep", "--sweep")]
 OnlyTag = Annotated[str | None, _only("with this tag", "--tag")]
+OnlyStatus = Annotated[
+    str | None,
+    typer.Option(
+        "--status",
+        help="Runs that ended so, one by one: failed, interrupted, running, done or any.",
+        show_default=False,
+    ),
+]
 FILTERS = ("model", "dataset", "method", "mode", "since", "commit", "sweep", "tag")
 
 
@@ -109,12 +125,14 @@ def filters(params: dict[str, Any]) -> dict[str, Any]:
     return {name: params[name] for name in FILTERS if params.get(name) is not None}
 
 
-Models = Annotated[list[str] | None, _option("Models, separated by spaces.", RunConfig.model)]
-Datasets = Annotated[list[str] | None, _option("Texts, separated by spaces.", RunConfig.dataset)]
-Methods = Annotated[
-    list[str] | None,
-    _option("Methods, separated by spaces.", "streaming, mit, kvpress, recompute"),
-]
-Modes = Annotated[list[str] | None, _option("Modes, separated by spaces.", "all")]
-NSinks = Annotated[list[int] | None, _option("S, separated by spaces.", RunConfig.n_sink)]
-Windows = Annotated[list[int] | None, _option("W, separated by spaces.", HALF)]
+def _list(what: str, default: object) -> Any:
+    return _option(f"{what}, separated by spaces or commas.", default)
+
+
+Models = Annotated[list[str] | None, _list("Models", RunConfig.model)]
+Datasets = Annotated[list[str] | None, _list("Texts", "wikitext, pg19")]
+Methods = Annotated[list[str] | None, _list("Methods", "streaming, mit, kvpress, recompute")]
+Modes = Annotated[list[str] | None, _list("Modes", "all")]
+NSinks = Annotated[list[int] | None, _list("Values of S", RunConfig.n_sink)]
+Windows = Annotated[list[int] | None, _list("Values of W", HALF)]
+Seeds = Annotated[list[int] | None, _list("Random seeds", RunConfig.seed)]

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     batch_size: int = Field(RunConfig.batch_size, description="Documents read in step.")
     dtype: str = Field(RunConfig.dtype, description="float32, bfloat16 or float16.")
     device: str = Field(RunConfig.device, description="auto, cpu, cuda, cuda:N or mps.")
+    engine: str = Field(
+        RunConfig.engine, description="auto, eager, compiled or cudagraph: a decode step."
+    )
     threads: int | None = Field(None, description="CPU threads; empty: torch's choice.")
     seed: int = Field(RunConfig.seed, description="Random seed.")
     repeats: int = Field(1, ge=1, description="Times to run, each recorded.")

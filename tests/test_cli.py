@@ -274,7 +274,7 @@ def test_a_database_that_is_none_is_refused_and_left_as_it_was(
 
 def test_streamcli_alone_shows_what_to_do_first(typed: Any) -> None:
     done = typed()
-    assert done.code == 0 and "Start with streamcli run" in done.out
+    assert done.code == 0 and re.search(r"Start with.+\n.+ streamcli run +│\n", done.out)
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,15 @@ from core.models import Loaded
 
 
 class Stream(ABC):
-    """One batch of documents on their way through a model, in step."""
+    """One batch of documents on their way through a model, in step.
+
+    Attributes:
+        engine: How the last step was executed, see ``core.engine``.
+        compile_s: Seconds that went into making a step fast, which no step's time may contain.
+    """
+
+    engine = "eager"
+    compile_s = 0.0
 
     @abstractmethod
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
@@ -31,6 +40,14 @@ class Stream(ABC):
         Returns:
             Logits (B, ``keep`` or C, V).
         """
+
+    def decoding(self) -> AbstractContextManager[None]:
+        """Within the block tokens come one by one: the model may be prepared for that."""
+        return nullcontext()
+
+    def warm(self, ids: Tensor) -> None:
+        """Do before the step of ``ids`` (B, 1) what only the first such step needs, if anything."""
+        return
 
     @abstractmethod
     def held(self) -> int:

@@ -23,6 +23,7 @@ Knows nothing of texts, scores or clocks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from core import attention
 from core.config import RunConfig
+from core.engine import Engine, reading_fast
 from core.errors import UsageError
 from core.methods.base import (
     Method,
@@ -324,11 +326,25 @@ class StreamingKVCache(Cache):
 
 
 class _CacheStream(Stream):
-    def __init__(self, loaded: Loaded, cache: StreamingKVCache) -> None:
+    def __init__(self, loaded: Loaded, cache: StreamingKVCache, kind: str = "eager") -> None:
         self.model, self.cache = loaded.model, cache
+        # On a CPU the eager step is as fast as the model with its cache (13.3 ms beside 13.7).
+        static = kind != "eager" or self.model.device.type != "cpu"
+        self.stepper = Engine(self.model, cache, kind) if static else None
+
+    def decoding(self) -> AbstractContextManager[None]:
+        return reading_fast(self.model)
+
+    def warm(self, ids: Tensor) -> None:
+        if self.stepper and self.stepper.ready:
+            self.cache.make_room(1)
+            self.stepper.warm(ids)
+            self.engine, self.compile_s = self.stepper.kind, self.stepper.compile_s
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
         self.cache.make_room(ids.shape[1])
+        if self.stepper and self.stepper.ready and ids.shape[1] == 1:
+            return self.stepper(ids)
         with attention.streaming_attention(self.model):
             logits: Tensor = self.model(
                 ids, past_key_values=self.cache, stream=self.cache, logits_to_keep=keep
@@ -358,7 +374,9 @@ class Streaming(Method):
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache; its buffers take the batch from the first keys."""
         sinks, window = self.config.n_sink, self.config.window_size
-        return _CacheStream(loaded, StreamingKVCache(sinks, window, loaded.model, self.every))
+        cache = StreamingKVCache(sinks, window, loaded.model, self.every)
+        kind = "eager" if self.config.engine == "auto" else self.config.engine
+        return _CacheStream(loaded, cache, kind)
 
     def attended(self, feeds: Sequence[int]) -> Tensor:
         """S + W and itself, and between evictions up to k - 1 more."""

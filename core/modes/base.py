@@ -154,6 +154,8 @@ class Timing:
     total_is_estimate: bool = False
     keys_before: int | None = None
     keys_after: int | None = None
+    engine: str = "eager"
+    compile_s: float = 0.0
     notes: tuple[str, ...] = ()
 
 
@@ -170,7 +172,8 @@ def result(task: Task, scores: Scores, timing: Timing, peak: PeakMemory) -> RunR
         documents=tuple(_document(task, part) for part in scores.scored),
         nll=torch.cat([part.nll for part in scores.scored]).numpy(),
         latency_ms=timing.latency_ms,
-        engine="eager",
+        engine=timing.engine,
+        compile_s=timing.compile_s,
         attended_keys_min=int(attended.min()),
         attended_keys_mean=float(attended.double().mean()),
         attended_keys_max=int(attended.max()),

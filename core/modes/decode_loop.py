@@ -26,17 +26,20 @@ def evaluate(task: Task) -> RunResult:
 
 def _whole(task: Task) -> RunResult:
     peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
-    scores, latency, steady = Scores(task), [], []
+    scores, latency, steady, compile_s, engine = Scores(task), [], [], 0.0, "eager"
     for batch in batches(task):
         stream = task.method.start(task.loaded, len(batch.documents))
         sheet, width = scores.of(batch), batch.ids.shape[1] - 1
         full = task.method.full_after
-        for t in range(width):
-            logits, ms = step(task, stream, batch, t)
-            sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
-            latency.append(ms)
-            steady.append(len(latency) > WARMUP_STEPS and t >= full)
+        with stream.decoding():
+            for t in range(width):
+                logits, ms = step(task, stream, batch, t)
+                sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
+                latency.append(ms)
+                steady.append(len(latency) > WARMUP_STEPS and t >= full)
         sheet.close(stream)
+        compile_s += stream.compile_s
+        engine = max(engine, stream.engine, key=lambda name: name != "eager")
     notes: tuple[str, ...] = ()
     if not any(steady):
         steady = [step >= min(WARMUP_STEPS, len(latency) - 1) for step in range(len(latency))]
@@ -48,6 +51,8 @@ def _whole(task: Task) -> RunResult:
         latency_ms=times,
         ms_per_token=float(times[kept].mean()),
         steady=kept,
+        engine=engine,
+        compile_s=compile_s,
         notes=notes,
     )
     return result(task, scores, timing, peak)
@@ -70,7 +75,9 @@ def _sample(task: Task) -> RunResult:
     for start in range(0, fill, task.exact_chunk):
         stream.feed(batch.ids[:, start : min(start + task.exact_chunk, fill)])
     prefill = clock.lap()
-    times = np.array([step(task, stream, batch, fill + i)[1] for i in range(asked)], np.float32)
+    with stream.decoding():
+        timed = [step(task, stream, batch, fill + i)[1] for i in range(asked)]
+    times = np.array(timed, np.float32)
     steady = np.arange(asked) >= WARMUP_STEPS
     mean = float(times[steady].mean())
     notes: tuple[str, ...] = ()
@@ -84,6 +91,8 @@ def _sample(task: Task) -> RunResult:
         ms_per_token=mean,
         steady=steady,
         prefill_s=prefill,
+        engine=stream.engine,
+        compile_s=stream.compile_s,
         notes=notes,
     )
     scores.kv_bytes = max(scores.kv_bytes, stream.kv_bytes())
@@ -92,6 +101,8 @@ def _sample(task: Task) -> RunResult:
 
 def step(task: Task, stream: Stream, batch: Batch, t: int) -> tuple[torch.Tensor, float]:
     """Feed the token at ``t`` of every row: the logits (B, 1, V) after it, and milliseconds."""
+    ids = batch.ids[:, t : t + 1]
+    stream.warm(ids)
     clock = Clock(task.config.device)
-    logits = stream.feed(batch.ids[:, t : t + 1])
+    logits = stream.feed(ids)
     return logits, 1000 * clock.lap()

@@ -44,10 +44,11 @@ class _Pipeline:
         sheet.skip(context)
         if context > self.before:
             self.before, self.after = context, stream.held()
-        for t in range(context, batch.ids.shape[1] - 1):
-            logits, ms = step(task, stream, batch, t)
-            sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
-            self.latency_ms.append(ms)
+        with stream.decoding():
+            for t in range(context, batch.ids.shape[1] - 1):
+                logits, ms = step(task, stream, batch, t)
+                sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
+                self.latency_ms.append(ms)
         sheet.close(stream)
 
 

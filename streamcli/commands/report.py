@@ -1,13 +1,20 @@
-"""``streamcli report``: show the recorded runs side by side."""
+"""``streamcli report``: show the recorded runs side by side, on screen or as a document."""
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.errors import StreamError, UsageError
 from streamcli import options
+
+if TYPE_CHECKING:
+    from streamcli.results.selection import Query
+    from streamcli.results.store import Store
 
 
 class Format(StrEnum):
@@ -15,43 +22,169 @@ class Format(StrEnum):
 
     TABLE = "table"
     MARKDOWN = "markdown"
+    HTML = "html"
+    LATEX = "latex"
+    CSV = "csv"
     JSON = "json"
+
+
+ENDINGS = {
+    ".txt": Format.TABLE,
+    ".md": Format.MARKDOWN,
+    ".html": Format.HTML,
+    ".tex": Format.LATEX,
+    ".csv": Format.CSV,
+    ".json": Format.JSON,
+}
+DATA = (Format.HTML, Format.CSV, Format.JSON)  # written even where there is nothing
+TABLES = (Format.TABLE, Format.MARKDOWN, Format.HTML, Format.LATEX)
 
 
 def report(
     ctx: typer.Context,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
+    form: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="How to write it [dim]\\[default: as --out ends, else table][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write to, whole or not at all.", show_default=False),
+    ] = None,
     model: options.OnlyModel = None,
     dataset: options.OnlyDataset = None,
     method: options.OnlyMethod = None,
     mode: options.OnlyMode = None,
     since: options.OnlySince = None,
     commit: options.OnlyCommit = None,
+    status: options.OnlyStatus = None,
     sweep: options.OnlySweep = None,
     tag: options.OnlyTag = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            help="A column to sort by, smallest first, or -COLUMN. [dim]\\[default: newest "
+            "first][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            help="Columns of one flat table, separated by spaces [dim]\\[default: tables in which "
+            "runs are compared][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option("--group-by", help="A column; a table for each value.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", help="At most so many configurations; 0 for all.")
+    ] = 500,
+    update: Annotated[
+        Path | None,
+        typer.Option(
+            "--update",
+            help="Rewrite the marked blocks of this Markdown file, and nothing else in it.",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="With --update: change nothing; fail where it would change."),
+    ] = False,
     db: options.Database = None,
 ) -> None:
     """Show the recorded runs side by side, each against re-computation.
 
     [dim]streamcli report
     streamcli report --format markdown
-    streamcli report --model bundled --mode decode-loop[/dim]
+    streamcli report --out report.html
+    streamcli report --model bundled --mode decode-loop --sort -ppl
+    streamcli report --columns method window ppl ms_per_token --format csv
+    streamcli report --status failed[/dim]
     """
     from streamcli import settings
-    from streamcli.render import output
-    from streamcli.results import frames
-    from streamcli.results.comparison import comparisons
+    from streamcli.results.selection import Query
     from streamcli.results.store import Store
 
-    store = Store.open(settings.read({"db": db}).database_url)
-    runs = frames.latest(store, **options.filters(ctx.params))
-    if form is Format.JSON:
-        output.json_lines(runs)
-    elif runs.empty:
-        output.say(
-            f"{store.place} holds no finished run that matches: record one with streamcli run."
+    query = Query(
+        where=options.filters(ctx.params),
+        status=status,
+        sort=sort,
+        columns=tuple(columns or ()),
+        group_by=group_by,
+        limit=limit,
+    )
+    if check and not update:
+        raise UsageError("--check is for --update: add --update README.md, or leave it out.")
+    if update and (out or form or query != Query()):
+        raise UsageError(
+            f"--update {update} takes no other option but --check and --db: what a block shows "
+            "stands in its marker, such as <!-- streamcli:begin results mode=chunked -->."
         )
-    elif form is Format.MARKDOWN:
-        output.markdown(comparisons(runs))
+    form = _form(form, out)
+    if group_by and form not in TABLES:
+        raise UsageError(f"--group-by makes tables, and {form} is none: leave it out.")
+    store = Store.open(settings.read({"db": db}).database_url)
+    if update:
+        _update(store, update, check)
     else:
-        output.terminal(comparisons(runs))
+        _show(store, query, form, out)
+
+
+def _form(form: Format | None, out: Path | None) -> Format:
+    """The format that was asked for, by name or by the file's ending."""
+    if form is None and out is not None and out.suffix.lower() not in ENDINGS:
+        raise UsageError(
+            f"--out {out} tells no format: let it end in {', '.join(ENDINGS)}, or add --format."
+        )
+    form = form or (ENDINGS[out.suffix.lower()] if out else Format.TABLE)
+    if form is Format.HTML and out is None and sys.stdout.isatty():
+        raise UsageError("a page is for a browser, not for a terminal: add --out report.html.")
+    return form
+
+
+def _show(store: Store, query: Query, form: Format, out: Path | None) -> None:
+    from streamcli import reporting
+    from streamcli.render import output
+    from streamcli.results.selection import select
+
+    found = select(store, query)
+    if out:
+        output.write(out, reporting.text(store, query, found, form))
+        output.say(f"wrote {out}")
+    elif form is Format.TABLE:
+        for section in reporting.sections(query, found):
+            output.page(section.sheet)
+    elif len(found.rows) or form in DATA:
+        sys.stdout.write(reporting.text(store, query, found, form))
+    if found.more:
+        output.say(reporting.left_out(query))
+    if found.rows.empty:
+        what = "run" if query.lists else "finished run"
+        output.say(f"{store.place} holds no {what} that matches: record one with streamcli run.")
+
+
+def _update(store: Store, path: Path, check: bool) -> None:
+    from streamcli import reporting
+    from streamcli.render import output
+
+    before = output.read(path)
+    after = reporting.updated(store, before, str(path))
+    if before == after:
+        output.say(f"{path} is up to date")
+    elif check:
+        raise StreamError(
+            f"{path} is not what {store.place} says: streamcli report --update {path} rewrites it."
+        )
+    else:
+        output.write(path, after)
+        output.say(f"wrote {path}")

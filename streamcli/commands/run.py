@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from core.errors import UsageError
 from streamcli import options
+
+if TYPE_CHECKING:
+    from core.profiling import Profile
+    from streamcli.render.tables import Sheet
 
 
 def run(
@@ -23,6 +31,7 @@ def run(
     batch_size: options.BatchSize = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
+    engine: options.Engine = None,
     threads: options.Threads = None,
     seed: options.Seed = None,
     repeats: options.Repeats = None,
@@ -30,6 +39,13 @@ def run(
     trust: options.Trust = None,
     db: options.Database = None,
     json: options.Json = False,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a torch.profiler trace of a few forwards to this file, and show the five "
+            "largest costs; with one repeat."
+        ),
+    ] = None,
 ) -> None:
     """Measure one method on one model and one text, and record it.
 
@@ -44,13 +60,52 @@ def run(
     from streamcli.results import frames
     from streamcli.results.comparison import comparisons
 
-    asked = settings.read({name: value for name, value in ctx.params.items() if name != "json"})
-    recorder = Recorder(asked.database_url, asked.model_is_explicit, output.say, watch)
+    flags = {name: value for name, value in ctx.params.items() if name not in ("json", "profile")}
+    asked = settings.read(flags)
+    looked = _profile(profile, asked.repeats) if profile else None
+    seen = looked.watching(watch) if looked else watch
+    recorder = Recorder(asked.database_url, asked.model_is_explicit, output.say, seen)
     config = asked.config()
     names = [recorder.record(config, repeat) for repeat in range(asked.repeats)]
     runs = frames.runs(recorder.store, run_id=names, sort="repeat")
+    if looked:
+        output.say(f"the trace is in {looked.trace}: open it at ui.perfetto.dev")
     if json:
         output.json_lines(runs)
         return
     output.terminal(comparisons(runs))
+    if looked:
+        output.page(_costs(looked))
     output.say_recorded(recorder.store.place, db)
+
+
+def _profile(path: Path, repeats: int) -> Profile:
+    from core.profiling import Profile
+
+    if repeats > 1:
+        raise UsageError(f"--repeats is {repeats}, but a profile is of one run: leave it out.")
+    if not path.parent.is_dir():
+        raise UsageError(f"--profile {path}: there is no folder {path.parent}.")
+    return Profile(path)
+
+
+def _costs(looked: Profile) -> Sheet:
+    """The five largest costs as a table."""
+    from streamcli.render.tables import Sheet
+    from streamcli.results.columns import Column, format_value
+
+    columns = [
+        Column("name", "operation", "text", ""),
+        Column("ms", "ms a forward", "significant", ""),
+        Column("share", "share (%)", "fixed", "", digits=1),
+        Column("calls", "calls a forward", "significant", ""),
+    ]
+    rows = [
+        [format_value(column, value) for column, value in zip(columns, values, strict=True)]
+        for cost in looked.costs[:5]
+        for values in [(cost.name, cost.ms, 100 * cost.share, cost.calls)]
+    ]
+    note = (
+        f"Own time of each operation, over {looked.forwards} forwards from the middle of the run."
+    )
+    return Sheet("the five largest costs", columns, rows, [note])

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import product
-from typing import TYPE_CHECKING, Any
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.errors import Interrupted, StreamError
-from core.registry import MODES
 from streamcli import options
+from streamcli.plan import PRESETS, Plan
 
 if TYPE_CHECKING:
-    from core.config import RunConfig
     from streamcli.settings import Settings
 
-MATRIX = ("streaming", "mit", "kvpress", "recompute")  # what is run where no method is named
-
-LISTS = {  # in the order in which runs are made: whatever takes long to load changes last
-    "models": "model",
-    "datasets": "dataset",
-    "modes": "mode",
-    "windows": "window",
-    "n_sinks": "n_sink",
-    "methods": "method",
-}
+OWN = ("preset", "file", "dry_run", "force")  # what no run has
 
 
 def sweep(
@@ -35,16 +26,41 @@ def sweep(
     modes: options.Modes = None,
     n_sinks: options.NSinks = None,
     windows: options.Windows = None,
+    seeds: options.Seeds = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A plan by name, which flags beat. "
+            + " ".join(f"[bold]{name}[/bold]: {each.purpose}." for name, each in PRESETS.items()),
+            autocompletion=lambda: list(PRESETS),
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .yaml or .toml file with options by name (windows: \\[60, 124]), which "
+            "flags beat.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, with an estimate of its time.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Run also what this machine has finished before."),
+    ] = False,
     max_tokens: options.MaxTokens = None,
     timed_tokens: options.TimedTokens = None,
     context_tokens: options.ContextTokens = None,
     evict_every: options.EvictEvery = None,
+    engine: options.Engine = None,
     chunk_size: options.ChunkSize = None,
     batch_size: options.BatchSize = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     threads: options.Threads = None,
-    seed: options.Seed = None,
     repeats: options.Repeats = None,
     source: options.Source = None,
     trust: options.Trust = None,
@@ -52,53 +68,69 @@ def sweep(
 ) -> None:
     """Run every combination of the lists, record each, and show them side by side.
 
+    A configuration that this machine has finished is not run again, so that a sweep goes on where
+    it stopped; an option is left out of runs that don't have it.
+
     [dim]streamcli sweep --datasets wikitext pg19
-    streamcli sweep --methods streaming window --windows 60 124 252 --modes chunked[/dim]
+    streamcli sweep --preset quick
+    streamcli sweep --methods streaming window --windows 60 124 252 --modes chunked --dry-run[/dim]
     """
-    from streamcli import settings
+    from streamcli import plan, settings
+
+    flags = {name: value for name, value in ctx.params.items() if name not in OWN}
+    values = plan.gather(flags, preset, file)
+    asked = settings.read({name: values[name] for name in plan.SINGLE if name in values})
+    todo = plan.make(values, asked)
+    if dry_run:
+        _show(todo, asked, force)
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # torch takes seconds to load
+    explicit = "models" in values or asked.model_is_explicit
+    try:
+        _carry_out(todo, asked, explicit, force, values.get("db"))
+    except (KeyboardInterrupt, Interrupted) as stop:
+        again = "with --force it begins anew" if force else "the same command goes on from here"
+        words = str(stop) or "interrupted."
+        raise Interrupted(f"{words} What is done is kept; {again}.") from stop
+
+
+def _show(todo: Plan, asked: Settings, force: bool) -> None:
+    """Print the plan; nothing is loaded, and no database is made."""
+    from streamcli import processes
+    from streamcli.render import output, plans
+    from streamcli.results import places
+    from streamcli.results.history import History
+    from streamcli.results.store import Store
+
+    file = places.file_of(places.located(asked.database_url))
+    history = History()
+    if file is None or file.exists():
+        store = Store.open(asked.database_url)
+        history = History.of(store, [arm.model for arm in todo.arms], processes.host())
+    outlooks = [history.outlook(arm, todo.repeats, force=force) for arm in todo.arms]
+    if todo.within_trained:
+        outlooks = [each for each in outlooks if not each.is_beyond]
+    output.page(plans.plan(outlooks, todo.repeats, within_trained=todo.within_trained))
+
+
+def _carry_out(todo: Plan, asked: Settings, explicit: bool, force: bool, flag: str | None) -> None:
+    """Make the runs, show them, and say what became of them."""
     from streamcli.recording import Recorder
     from streamcli.render import output
-    from streamcli.render.progress import watch
-    from streamcli.results import frames
+    from streamcli.render.progress import Board
+    from streamcli.results import frames, ulid
     from streamcli.results.comparison import comparisons
+    from streamcli.sweeping import Sweep
 
-    asked = settings.read({k: v for k, v in ctx.params.items() if k not in LISTS})
-    lists = {LISTS[name]: ctx.params[name] or [getattr(asked, LISTS[name])] for name in LISTS}
-    lists["method"] = methods or list(MATRIX)
-    lists["mode"] = modes or list(MODES)
-    named = (dict(zip(lists, values, strict=True)) for values in product(*lists.values()))
-    cells = list(dict.fromkeys(_cell(asked, **each) for each in named))
-    recorder = Recorder(
-        asked.database_url, bool(models) or asked.model_is_explicit, output.say, watch
-    )
-    names, failed = [], []
-    for number, config in enumerate(cells, start=1):
-        what = f"{config.method} {config.mode} on {config.dataset}"
-        try:
-            names += [recorder.record(config, repeat) for repeat in range(asked.repeats)]
-            output.say(f"{number}/{len(cells)} {what}: done")
-        except Interrupted:
-            raise
-        except StreamError as error:
-            failed.append(f"{what}: {error}")
-            output.say(f"{number}/{len(cells)} {what}: failed: {error}")
-    if names:
-        runs = frames.runs(recorder.store, run_id=names)
+    with Board([arm for arm, _ in todo]) as board:
+        recorder = Recorder(asked.database_url, explicit, output.say, board.watch, ulid.new())
+        done = Sweep(todo, recorder, board.ended, force)
+        done.carry_out()
+    if done.run_ids:
+        runs = frames.runs(recorder.store, run_id=list(done.run_ids))
         output.terminal(comparisons(runs))
-        output.say_recorded(recorder.store.place, db)
-    if failed:
-        raise StreamError(f"{len(failed)} of {len(cells)} runs failed; the first: {failed[0]}")
-
-
-def _cell(asked: Settings, **named: Any) -> RunConfig:
-    """One run; an option that only some modes or methods have is left out of the others."""
-    from core.config import LAZY, OFFICIAL, ONLY_IN
-
-    unfit: dict[str, Any] = {name: None for name, mode in ONLY_IN.items() if mode != named["mode"]}
-    if named["method"] not in LAZY:
-        unfit["evict_every"] = None
-    if named["method"] == "dense":  # it keeps everything, so one run stands beside every budget
-        named |= {"n_sink": asked.n_sink, "window": None}
-    if named["mode"] == OFFICIAL:
-        unfit["batch_size"] = 1
-    return asked.config(**named, **unfit)
+        output.say_recorded(recorder.store.place, flag)
+    for line in done.summary():
+        output.say(line)
+    if done.failed:
+        raise StreamError(f"{sum(map(len, done.failed.values()))} of {len(todo)} runs failed.")

@@ -28,6 +28,7 @@ def verify(
     chunk_size: Annotated[int, typer.Option(help="C of the chunked mode.")] = CHUNK,
     max_tokens: Annotated[int, typer.Option(help="Tokens to compare on.")] = TOKENS,
     device: options.Device = None,
+    engine: options.Engine = None,
     threads: options.Threads = None,
     source: options.Source = None,
     trust: options.Trust = None,
@@ -46,7 +47,7 @@ def verify(
     from streamcli.render import output, tables
 
     asked = settings.read({k: v for k, v in ctx.params.items() if k != "methods"})
-    base = replace(asked.config(), dtype="float32", mode="chunked", batch_size=1)
+    base = replace(asked.config(), dtype="float32", mode="decode-loop", batch_size=1)
 
     loaded = runner.load_model(base, explicit=asked.model_is_explicit)
     prepared = runner.prepare(base, loaded, runner.read_text(base, loaded))

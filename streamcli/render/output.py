@@ -1,15 +1,21 @@
-"""Where text goes: data to stdout, words to stderr."""
+"""Where text goes: data to stdout or a file, words to stderr."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from uuid import uuid4
 
 from rich.console import Console
 from rich.markup import escape
 
+from core.errors import StreamError, UsageError
 from streamcli.render import tables
 from streamcli.results.comparison import Comparison
 
@@ -30,17 +36,14 @@ def say_recorded(place: str, flag: str | None) -> None:
     say(f"recorded in {place}; next: streamcli report{f' --db {flag}' if flag else ''}")
 
 
-def page(sheet: tables.Sheet) -> None:
+def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
     """One table and its notes; on a narrow terminal the table closes up, but stays whole."""
-    console = Console()
+    console = Console(file=to)
     if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-    table = tables.rich_table(sheet)
-    if Console(width=PIPE_WIDTH).measure(table).maximum > console.width:
-        table = tables.rich_table(sheet, gap=1)
-    needed = Console(width=PIPE_WIDTH).measure(table).minimum
-    console.print(table, width=max(needed, console.width), crop=False)
-    for note in sheet.notes:
+        console = Console(width=PIPE_WIDTH, file=to)
+    table, width, notes = tables.fitted(sheet, console.width)
+    console.print(table, width=width, crop=False)
+    for note in notes:
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     console.print()
 
@@ -57,21 +60,61 @@ def passing(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def markdown(found: list[Comparison]) -> None:
-    """Every comparison as a Markdown table."""
-    print("\n\n".join(tables.markdown(tables.sheet(comparison)) for comparison in found))
-
-
 def json_lines(runs: pd.DataFrame) -> None:
     """Each run as one JSON object whose keys are the column names, one a line."""
     for row in runs.to_dict("records"):
-        print(json.dumps({name: _plain(value) for name, value in row.items()}))
+        print(json.dumps({name: plain(value) for name, value in row.items()}))
 
 
-def _plain(value: Any) -> Any:
+def json_list(rows: Iterable[dict[str, Any]]) -> None:
+    """Rows as one JSON list of objects keyed by column name, an object a line."""
+    lines = [json.dumps({name: plain(value) for name, value in row.items()}) for row in rows]
+    print("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
+
+
+def plain(value: Any) -> Any:
     """A value that JSON has; what is missing, or no number, is null."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return None if type(value).__name__ == "NAType" else value
+
+
+def read(path: Path) -> str:
+    """The text of a file, its line ends as they are.
+
+    Raises:
+        UsageError: It is not there, no file, or no UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read: {getattr(error, 'strerror', error)}.") from error
+
+
+def write(path: Path, text: str) -> None:
+    """Put ``text`` in a file as it is, whole or not at all; its permissions stay.
+
+    Raises:
+        UsageError: It is a folder, or its folder is not there.
+        StreamError: It can't be written.
+    """
+    target = path.resolve()  # a link stays a link
+    if target.is_dir():
+        raise UsageError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}.")
+    if not target.parent.is_dir():
+        raise UsageError(f"{path} can't be written: there is no folder {target.parent}.")
+    beside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    special = target.exists() and not target.is_file()  # such as /dev/stdout
+    try:
+        with (target if special else beside).open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        if not special:
+            if target.exists():
+                shutil.copymode(target, beside)
+            os.replace(beside, target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StreamError(f"{path} can't be written: {error.strerror}.") from error

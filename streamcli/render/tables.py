@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from streamcli.results.columns import COLUMNS, Column, format_value
-from streamcli.results.comparison import Comparison, time_column
+from streamcli.results.comparison import BASELINE, Comparison, Row, saw_tooths, time_column
 
 if TYPE_CHECKING:
     from core.verify import Finding
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 CHANGE = Column("ppl_change", "vs recompute", "percent", "Perplexity against re-computation")
 SPEED_UP = Column("speed_up", "speed-up", "ratio", "Time a token of re-computation over this one's")
 SHORT = 16  # characters; a longer text may wrap
+VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
+BASE = "baseline"  # the verdict on what the others are held against
+MARK = "*"  # on the keys of a row with another budget
+WIDE = 1000  # columns, more than any table takes
 NO_BUDGET = {"dense": ("n_sink", "window"), "recompute": ("n_sink", "window")}
 
 
@@ -41,8 +47,8 @@ def sheet(comparison: Comparison) -> Sheet:
     """One comparison as a table."""
     mode = str(comparison.same["mode"])
     columns = _columns(mode)
-    rows = [_cells(row, columns) for row in comparison.runs.to_dict("records")]
-    return Sheet(_title(comparison.same), columns, rows, _notes(comparison, mode))
+    rows = [cells(row, columns) for row in comparison.runs.to_dict("records")]
+    return Sheet(title(comparison.same), columns, rows, _notes(comparison, mode))
 
 
 CHECKS = [
@@ -98,10 +104,11 @@ def rich_table(page: Sheet, gap: int = 2) -> Table:
         padding=(0, gap - 1, 0, 0),
     )
     for place, column in enumerate(page.columns):
-        texts = [*column.title.split(), *(row[place] for row in page.rows)]
-        longest, words = max(map(len, texts)), column.align == "left"
+        lines = [line for row in page.rows for line in row[place].split("\n")]
+        longest, words = max(map(len, [*column.title.split(), *lines])), column.align == "left"
+        heading = textwrap.wrap(column.title, longest, break_on_hyphens=False)
         table.add_column(
-            column.title if words else column.title.replace(" ", "\n"),
+            column.title if words else "\n".join(heading),
             justify=column.align,
             no_wrap=not words,
             min_width=min(longest, SHORT) if words else longest,
@@ -109,6 +116,43 @@ def rich_table(page: Sheet, gap: int = 2) -> Table:
     for row in page.rows:
         table.add_row(*row)
     return table
+
+
+def fitted(page: Sheet, width: int) -> tuple[Table, int, list[str]]:
+    """The roomiest form of a table on ``width`` columns, how many it takes, and its notes.
+
+    First the gaps close up, then words wrap, then intervals go below their estimates, and at last
+    the verdicts become notes; what is wider still is left whole.
+    """
+    wide = Console(width=WIDE, height=WIDE)  # without a height, a dumb terminal has 80 columns
+    folded = _folded(page)
+    forms = [(page, 2, False), (page, 1, False), (page, 1, True), (folded, 1, True)]
+    for shown, gap, wraps in [*forms, (_without_verdicts(folded), 1, True)]:
+        needed = wide.measure(rich_table(_widest(shown), gap))
+        if (needed.minimum if wraps else needed.maximum) <= width:
+            break
+    return rich_table(shown, gap), max(needed.minimum, width), shown.notes
+
+
+def _widest(page: Sheet) -> Sheet:
+    """The few rows that settle how wide a table is; to measure all takes as long as to print."""
+    rows = []
+    for place in range(len(page.columns) if page.rows else 0):
+        rows.append(max(page.rows, key=lambda row: len(row[place])))
+        rows.append(max(page.rows, key=lambda row: max(map(len, row[place].split()), default=0)))
+    return replace(page, rows=rows)
+
+
+def _folded(page: Sheet) -> Sheet:
+    return replace(page, rows=[[cell.replace(" [", "\n[") for cell in row] for row in page.rows])
+
+
+def _without_verdicts(page: Sheet) -> Sheet:
+    if page.columns[-1].name != VERDICT:
+        return page
+    rows = [row[:-1] for row in page.rows]
+    said = [f"{row[0]}, {row[3]} keys: {row[-1]}" for row in page.rows if row[-1] != BASE]
+    return replace(page, columns=page.columns[:-1], rows=rows, notes=[*said, *page.notes])
 
 
 def markdown(page: Sheet) -> str:
@@ -131,16 +175,29 @@ def _columns(mode: str) -> list[Column]:
     ]
 
 
-def _cells(row: dict[Any, Any], columns: list[Column]) -> list[str]:
+def cells(row: Row, columns: list[Column]) -> list[str]:
+    """The cells of a run; its method with what tells it from a like row, its keys with a mark."""
     unused = NO_BUDGET.get(row["method"], ())
-    return [
-        "-" if column.name in unused else format_value(column, row[column.name])
+    texts = {
+        column.name: "-" if column.name in unused else format_value(column, row[column.name])
         for column in columns
-    ]
+    }
+    if row.get("variant"):
+        texts["method"] += f" ({row['variant']})"
+    if marked(row):
+        texts["attended_keys"] += MARK
+    return [texts[column.name] for column in columns]
 
 
-def _title(same: dict[str, Any]) -> str:
-    device = f"{same['threads']} CPU threads" if same["device"] == "cpu" else same["device"]
+def marked(row: Row) -> bool:
+    """Whether a run's keys are another budget's, or not the same at every step."""
+    return row.get("budget", "equal") != "equal" or saw_tooths(row)
+
+
+def title(same: Row) -> str:
+    """What the runs of a table share, in words."""
+    threads = f"{same['threads']} CPU thread{'' if str(same['threads']) == '1' else 's'}"
+    device = threads if same["device"] == "cpu" else same["device"]
     return (
         f"{same['model']} on {same['dataset']} ({int(same['scored_tokens']):,} tokens scored), "
         f"{same['mode']}, {same['dtype']}, {device}"
@@ -161,7 +218,7 @@ def _notes(comparison: Comparison, mode: str) -> list[str]:
     for method, text in zip(runs["method"], runs["notes"].fillna(""), strict=True):
         for line in text.splitlines():
             methods.setdefault(line, []).append(str(method))
-    notes = [f"keys: the most a query sees, itself included; {TIMED[mode]}."]
+    notes = [f"keys: the most a query sees, itself included; {TIMED[mode]}.", *_budgets(comparison)]
     for line, of in methods.items():
         names = list(dict.fromkeys(of))
         shared = len(of) == len(runs) or line.startswith(names[0])
@@ -169,3 +226,18 @@ def _notes(comparison: Comparison, mode: str) -> list[str]:
     if comparison.older:
         notes.append(f"{comparison.older} older runs of the same configurations are not shown.")
     return notes
+
+
+def _budgets(comparison: Comparison) -> list[str]:
+    """What the marks mean, and how many keys the marked rows see."""
+    rows: list[Row] = [row for row in comparison.runs.to_dict("records") if marked(row)]
+    if not rows:
+        return []
+    said = []
+    for row in rows:
+        mean = f", {row['attended_keys_mean']:,.0f} on average" if saw_tooths(row) else ""
+        said.append(f"{row['method']} up to {int(row['attended_keys']):,}{mean}")
+    keys = " or ".join(f"{each:,}" for each in comparison.keys)
+    base = "re-computation" if comparison.baseline == BASELINE else comparison.baseline
+    whose = base if any(comparison.runs["method"] == comparison.baseline) else "most rows"
+    return [f"{MARK} not the {keys} keys of {whose}: {'; '.join(dict.fromkeys(said))}."]

@@ -138,6 +138,7 @@ _LIST = (
     Column("sweep", "sweep", "text", "Sweep that it belongs to, a ULID"),
     Column("tags", "tags", "text", "Your tags, separated by spaces"),
     Column("comment", "comment", "text", "Your words on it"),
+    Column("compile_s", "compiling", "significant", "Time that made a decode step fast", "s"),
 )
 COLUMNS: dict[str, Column] = {column.name: column for column in _LIST}
 PUBLIC = tuple(COLUMNS)[: tuple(COLUMNS).index("created_at") + 1]

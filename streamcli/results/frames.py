@@ -69,7 +69,12 @@ def runs(
 
 
 def latest(
-    store: Store, *, limit: int | None = None, since: str | datetime | None = None, **where: Filter
+    store: Store,
+    *,
+    limit: int | None = None,
+    since: str | datetime | None = None,
+    sort: str | None = None,
+    **where: Filter,
 ) -> pd.DataFrame:
     """The latest finished run of each configuration that meets every condition, newest first.
 
@@ -78,8 +83,9 @@ def latest(
 
     Args:
         store: The opened database.
-        limit: At most so many, the newest.
+        limit: At most so many, the first ones of the order.
         since: See ``runs``.
+        sort: See ``runs``.
         **where: See ``runs``.
 
     Raises:
@@ -90,10 +96,29 @@ def latest(
     newest = func.max(table.c.run_id).label("newest")
     groups = select(newest, func.count().label("runs")).group_by(*same)
     groups = groups.where(*_conditions(table, since, {"status": "done", **where}))
-    chosen = groups.order_by(newest.desc()).limit(limit).subquery()
+    if not sort:  # the newest are known before their rows are read
+        groups = groups.order_by(newest.desc()).limit(limit)
+    chosen = groups.subquery()
     query = select(table, chosen.c.runs).join(chosen, table.c.run_id == chosen.c.newest)
-    count = Column("runs", Integer())
-    return _frame(store, query.order_by(table.c.run_id.desc()), [*table.columns, count])
+    query = query.order_by(*_order(table, sort or "-run_id")).limit(limit)
+    return _frame(store, query, [*table.columns, Column("runs", Integer())])
+
+
+def repeats(
+    store: Store, most: int, *, since: str | datetime | None = None, **where: Filter
+) -> pd.DataFrame:
+    """The ``most`` latest finished runs of each configuration, newest first; see ``latest``.
+
+    Raises:
+        UsageError: No such column, or no such time.
+    """
+    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
+    same = [table.c[name] for name in schema.SAME_RUN]
+    age = func.row_number().over(partition_by=same, order_by=table.c.run_id.desc()).label("age")
+    done = _conditions(table, since, {"status": "done", **where})
+    ages = select(table.c.run_id, age).where(*done).subquery()
+    query = select(table).join(ages, table.c.run_id == ages.c.run_id).where(ages.c.age <= most)
+    return _frame(store, query.order_by(table.c.run_id.desc()), list(table.columns))
 
 
 def documents(store: Store, run_ids: Iterable[str]) -> pd.DataFrame:

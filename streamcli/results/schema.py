@@ -112,6 +112,7 @@ class Run(SQLModel, table=True):
     sweep: str | None = Field(default=None, index=True)
     tags: str | None = None
     comment: str | None = None
+    compile_s: float | None = None
 
 
 class DocumentRow(SQLModel, table=True):
@@ -136,6 +137,46 @@ class Trace(SQLModel, table=True):
     run_id: str = Field(primary_key=True, foreign_key="runs.run_id", ondelete="CASCADE")
     nll: bytes
     latency_ms: bytes
+
+
+class Benchmark(SQLModel, table=True):
+    """One arm of ``streamcli bench``: times of random tokens, so never in a table of runs."""
+
+    __tablename__ = "benchmarks"
+
+    benchmark_id: str = Field(primary_key=True, max_length=26)
+    created_at: str
+    bench: str
+    arm: str
+    model: str
+    method: str
+    engine: str
+    n_sink: Whole
+    window: Whole
+    attended_keys: Whole
+    chunk_size: Whole
+    batch_size: Whole
+    dtype: str
+    device: str
+    threads: Whole
+    seed: Whole
+    rounds: Whole
+    ms_per_token: float
+    ms_per_token_low: float
+    ms_per_token_high: float
+    floor_ms: float | None = None
+    read_gb_per_s: float | None = None
+    gflops_per_s: float | None = None
+    compile_s: float
+    kv_mib: float
+    latency_ms: bytes
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    versions: str
+    host: str
+    cpu: str
+    gpu: str | None = None
+    load_1m: float | None = None
 
 
 def pack(values: NDArray[np.float32]) -> bytes:

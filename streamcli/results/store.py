@@ -7,7 +7,7 @@ was killed stays ``running``. Every failure of the database is a ``StreamError``
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Row, Select, delete, desc
+from sqlalchemy import Connection, Engine, Row, Select, delete, desc
 from sqlmodel import Session, col, select, update
 
 from core.config import RunConfig
@@ -108,6 +108,21 @@ class Store:
         """Record that a run was interrupted. A run that has ended stays as it ended."""
         self._end(run_id, "interrupted", None)
 
+    def reap(self, host: str, gone: Callable[[int, str], bool]) -> list[str]:
+        """Record as interrupted what ``host`` began and no longer runs, and return those names.
+
+        Args:
+            host: A machine's network name.
+            gone: Whether no process of a number is there that could have begun a run at a time.
+        """
+        query = select(Run).where(col(Run.status) == "running", col(Run.host) == host)
+        with self._reading() as session:
+            running = session.exec(query).all()
+        dead = [run.run_id for run in running if run.pid and gone(run.pid, run.created_at)]
+        for name in dead:
+            self.interrupt(name)
+        return dead
+
     def get(self, which: str) -> Run:
         """The run of a name, of the beginning of one, or the ``latest`` begun, whatever its status.
 
@@ -139,26 +154,65 @@ class Store:
             row = session.get(Trace, run_id)
         if row is None:
             raise UsageError(f"{self.place} has no trace of a run {run_id!r}: it is not done.")
-        try:
+        with self._undamaged(run_id):
             return unpack(row.nll), unpack(row.latency_ms)
-        except (zlib.error, ValueError) as problem:
-            raise StreamError(f"{self.place}: the trace of run {run_id} is damaged.") from problem
 
-    def delete(self, run_id: str) -> None:
-        """Remove a run, its documents and its trace for good.
+    def nll(self, run_ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Nats of every scored token of many runs at once; those without a trace are left out.
+
+        Raises:
+            StreamError: The stored bytes are damaged.
+        """
+        query = select(Trace.run_id, Trace.nll).where(col(Trace.run_id).in_(set(run_ids)))
+        with self._reading() as session:
+            packed = session.exec(query).all()
+        found = {}
+        for run_id, blob in packed:
+            with self._undamaged(run_id):
+                found[run_id] = unpack(blob)
+        return found
+
+    def mark(self, run_ids: Iterable[str], **words: Callable[[str | None], str | None]) -> None:
+        """Change the owner's words on these runs, ``tags`` or ``comment``, all or none.
+
+        Args:
+            run_ids: Names in full.
+            **words: For a column, what becomes of its value.
 
         Raises:
             UsageError: No run has this very name.
         """
         with self._writing() as session:
-            gone = session.exec(delete(Run).where(col(Run.run_id) == run_id))
-            if not gone.rowcount:
-                raise self._absent(run_id)
+            for run_id in run_ids:
+                run = session.get(Run, run_id, with_for_update=True)
+                if run is None:
+                    raise self._absent(run_id)
+                for name, changed in words.items():
+                    setattr(run, name, values.plain(name, changed(getattr(run, name))))
+                session.add(run)
+
+    def delete(self, *run_ids: str) -> None:
+        """Remove runs, their documents and their traces for good, all or none.
+
+        Raises:
+            UsageError: No run has this very name.
+        """
+        with self._writing() as session:
+            for run_id in run_ids:
+                gone = session.exec(delete(Run).where(col(Run.run_id) == run_id))
+                if not gone.rowcount:
+                    raise self._absent(run_id)
 
     def read(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """The rows of a query, for ``frames``."""
         with spoken(self.place), self.engine.connect() as connection:
             return connection.execute(query).all()
+
+    @contextmanager
+    def transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        """One transaction, for ``transfer`` and ``maintenance``; nothing stays where it raises."""
+        with spoken(self.place), (self._writes if writes else self.engine).begin() as connection:
+            yield connection
 
     def _current(self, file: Path | None) -> bool:
         if file and not file.exists():
@@ -170,6 +224,13 @@ class Store:
     @property
     def _writes(self) -> Engine:
         return self.engine.execution_options(writes=True)
+
+    @contextmanager
+    def _undamaged(self, run_id: str) -> Iterator[None]:
+        try:
+            yield
+        except (zlib.error, ValueError) as problem:
+            raise StreamError(f"{self.place}: the trace of run {run_id} is damaged.") from problem
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:

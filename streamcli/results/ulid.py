@@ -24,3 +24,8 @@ def new() -> str:
         number = drawn if drawn >> CHANCE > last >> CHANCE else last + 1
         _last.update(pid=os.getpid(), ulid=number)
     return "".join(CROCKFORD[number >> 5 * place & 31] for place in reversed(range(LENGTH)))
+
+
+def is_one(name: str) -> bool:
+    """Whether ``name`` is written as a ULID is."""
+    return len(name) == LENGTH and set(name) <= set(CROCKFORD)

@@ -1,15 +1,22 @@
 """One run to record, and a fresh database of each kind to record it in.
 
-PostgreSQL takes part where ``TEST_DATABASE_URL`` names a server, such as
-``postgresql+psycopg://postgres@127.0.0.1:5433/streamcli``; each test gets a schema of its own.
+PostgreSQL is Debian's, started for the session, or the server that ``TEST_DATABASE_URL`` names,
+such as ``postgresql+psycopg://postgres@127.0.0.1:5433/streamcli``. Where there is neither, its
+tests are skipped. Each test gets a schema of its own.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,25 +29,75 @@ from core.result import DocumentResult, RunResult
 from streamcli.results.store import Store
 
 SERVER = "TEST_DATABASE_URL"
+PROGRAMS = "/usr/lib/postgresql"
+QUICK = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"  # it holds nothing to keep
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server, listening on a socket in a folder of its own."""
+    if url := os.environ.get(SERVER):
+        yield url
+        return
+    versions = sorted(Path(PROGRAMS).glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    if not versions:
+        pytest.skip(f"no PostgreSQL: apt install postgresql, or let {SERVER} name a server")
+    programs, user = versions[-1].parent, _postgres()
+    folder = Path(tempfile.mkdtemp(prefix="streamcli-pg-"))  # short: a socket's path has 107 bytes
+    if user:
+        shutil.chown(folder, **user)
+
+    def call(name: str, *words: str) -> None:
+        command = [str(programs / name), "-D", str(folder / "data"), *words]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=60, **user
+        )
+        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+
+    try:
+        call("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8")
+        log, options = str(folder / "log"), f"{QUICK} -c listen_addresses= -k {folder}"
+        call("pg_ctl", "start", "-w", "-l", log, "-o", options)
+        try:
+            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        finally:
+            call("pg_ctl", "stop", "-w", "-m", "immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _postgres() -> dict[str, Any]:
+    """Whom to start it as: root may not, and Debian's package made a user for it."""
+    if os.geteuid():
+        return {}
+    try:
+        pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.skip("no PostgreSQL: root can't run it and there is no user postgres")
+    return {"user": "postgres", "group": "postgres"}
+
+
+@pytest.fixture
+def schema(server: str) -> Iterator[str]:
+    """The URL of an empty schema of that server."""
+    url, name = make_url(server), f"test_{secrets.token_hex(8)}"
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {name}"))
+    mine = url.update_query_dict({"options": f"-csearch_path={name}"})
+    yield mine.render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {name} CASCADE"))
+    engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A place that holds nothing yet."""
     if request.param == "sqlite":
-        yield str(tmp_path / "runs.db")
-        return
-    if not os.environ.get(SERVER):
-        pytest.skip(f"{SERVER} names no PostgreSQL server")
-    url, schema = make_url(os.environ[SERVER]), f"test_{secrets.token_hex(8)}"
-    server = create_engine(url)
-    with server.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    mine = url.update_query_dict({"options": f"-csearch_path={schema}"})
-    yield mine.render_as_string(hide_password=False)
-    with server.begin() as connection:
-        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    server.dispose()
+        return str(tmp_path / "runs.db")
+    url: str = request.getfixturevalue("schema")
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +128,15 @@ def store(where: str, empty: bytes) -> Store:
 @pytest.fixture
 def config() -> RunConfig:
     """A resolved configuration."""
-    return RunConfig(model="bundled", window=1020, max_tokens=99, threads=2, device="cpu", seed=7)
+    return RunConfig(
+        model="bundled",
+        window=1020,
+        max_tokens=99,
+        threads=2,
+        device="cpu",
+        seed=7,
+        engine="eager",
+    )
 
 
 @pytest.fixture
@@ -142,3 +207,15 @@ def result() -> RunResult:
         peak_mem_mib=345.0,
         notes=("One thing.", "And another."),
     )
+
+
+@pytest.fixture
+def sound(result: RunResult) -> RunResult:
+    """A result whose documents sum up its trace."""
+    nll = np.random.default_rng(7).random(1000, np.float32) * 9
+    parts = np.split(nll.astype(float), [600])
+    documents = [
+        replace(document, scored_tokens=len(part), nll_nats=float(part.sum()))
+        for document, part in zip(result.documents, parts, strict=True)
+    ]
+    return replace(result, documents=tuple(documents), nll=nll)

@@ -32,6 +32,7 @@ from streamcli.results.store import Store
 ROOT = Path(__file__).parents[2]
 OPEN_LIMIT_S = 0.15
 EXCEPT = {
+    "engine": "added to RunConfig when there were runs already, which may have failed before one",
     "pid": "added when there were runs already, which can't tell it",
     "max_tokens": "None only until the model is loaded, and a run begins after that",
 }

@@ -9,12 +9,13 @@ revision = "0002"
 down_revision = "0001"
 
 LATEST = ["status", "config_key", "weights_sha256", "tokens_sha256", "host", "run_id"]
-VIEW = """
+ADDED = "repeat, sweep, tags, comment"
+VIEW = f"""
 CREATE VIEW results AS SELECT
 run_id, status, model, dataset, method, mode, n_sink, "window", attended_keys, dtype, device,
 engine, threads, scored_tokens, ppl, nll_nats, word_ppl, bits_per_byte, total_s, ms_per_token,
 ms_per_token_p50, ms_per_token_p95, tokens_per_s, kv_mib, peak_mem_mib, git_commit, created_at,
-repeat, sweep, tags, comment
+{ADDED}
 FROM runs WHERE status = 'done'
 """
 
@@ -32,11 +33,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take them away again."""
-    from importlib import import_module
-
     op.execute("DROP VIEW results")
     for name in ("ix_runs_latest", "ix_runs_sweep"):
         op.drop_index(name, "runs")
     for name in ("comment", "tags", "sweep", "pid"):
         op.drop_column("runs", name)
-    op.execute(import_module(f"{__package__}.0001_first").VIEW)
+    op.execute(VIEW.replace(f",\n{ADDED}", ""))

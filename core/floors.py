@@ -1,0 +1,138 @@
+"""The least time that a step can take on this machine, by what it must read and compute.
+
+With N weights that a step reads (all but the input embedding, of which it takes a row; a head that
+is tied to it counts), b bytes a number, n keys held and B rows, a step of one token has::
+
+    bytes = b x (N + B x 2 x layers x K x D x n)          weights once, keys and values once
+    FLOPs = B x (2 x N + 4 x layers x H x D x n)          a multiplication and an addition each
+    floor = max(bytes / read bandwidth, FLOPs / matrix rate)
+
+Re-computation encodes L tokens to predict after the last one: all layers see L tokens, the head
+one, and causal attention half of L x L::
+
+    bytes = b x N
+    FLOPs = B x (2 x (N - head) x L + 2 x head + 2 x layers x H x D x L x L)
+
+Both rates are measured here, in the same minutes as the steps: the fastest of several ways to read
+a buffer that no cache holds, and a product of square matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from core.meters import Clock
+
+BUFFER_BYTES = 512 * 1024 * 1024
+SQUARE = 2048
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step must move and compute: ``read_bytes`` and ``flops``."""
+
+    read_bytes: float
+    flops: float
+
+
+@dataclass
+class Machine:
+    """Rates of this machine, the best seen so far.
+
+    Attributes:
+        device: The device.
+        dtype: Number format of the products.
+        bytes_per_s: Read bandwidth.
+        flops_per_s: Matrix rate.
+    """
+
+    device: str
+    dtype: torch.dtype
+    bytes_per_s: float = 0.0
+    flops_per_s: float = 0.0
+    _held: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+
+    def measure(self, times: int = 2) -> None:
+        """Measure both once more and keep the better figures."""
+        if not self._held:
+            rows = 512
+            columns = BUFFER_BYTES // (rows * self.dtype.itemsize)
+            new: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+            self._held = (
+                torch.ones(rows, columns, **new),
+                torch.ones(1, rows, **new),
+                torch.ones(SQUARE, SQUARE, **new),
+            )
+        buffer, row, square = self._held
+        reads: list[Callable[[], Any]] = [lambda: row @ buffer, buffer.sum, buffer.max]
+        for _ in range(times):
+            for read in reads:
+                took = self._time(read)
+                self.bytes_per_s = max(self.bytes_per_s, buffer.nbytes / took)
+            took = self._time(lambda: square @ square)
+            self.flops_per_s = max(self.flops_per_s, 2 * SQUARE**3 / took)
+
+    def floor_ms(self, work: Work) -> float:
+        """The least milliseconds for ``work``."""
+        return 1000 * max(work.read_bytes / self.bytes_per_s, work.flops / self.flops_per_s)
+
+    def _time(self, act: Callable[[], Any]) -> float:
+        clock = Clock(self.device)
+        act()
+        return clock.lap()
+
+
+def decode_work(model: Any, keys: int, batch: int = 1) -> Work:
+    """A step of one token a row that attends to ``keys`` keys."""
+    size, kv, attention = model.dtype.itemsize, _key_values(model), _attention(model)
+    weights = _weights(model)
+    return Work(
+        read_bytes=size * (weights + batch * kv * keys),
+        flops=batch * (2 * weights + attention * keys),
+    )
+
+
+def recompute_work(model: Any, keys: int, batch: int = 1) -> Work:
+    """A step that encodes the last ``keys`` tokens anew and predicts after the last."""
+    weights, head = _weights(model), model.get_output_embeddings().weight.numel()
+    flops = 2 * (weights - head) * keys + 2 * head + _attention(model) * keys * keys / 2
+    return Work(read_bytes=model.dtype.itemsize * weights, flops=batch * flops)
+
+
+def chunk_work(model: Any, tokens: int, keys: int) -> Work:
+    """A forward over ``tokens`` tokens of one row, each attending to ``keys`` keys."""
+    weights, kv = _weights(model), _key_values(model)
+    return Work(
+        read_bytes=model.dtype.itemsize * (weights + kv * keys),
+        flops=tokens * (2 * weights + _attention(model) * keys),
+    )
+
+
+def _weights(model: Any) -> int:
+    """N: parameters that a step reads whole."""
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    embedding = 0 if tied else model.get_input_embeddings().weight.numel()
+    return int(sum(weight.numel() for weight in model.parameters()) - embedding)
+
+
+def _head_dim(config: Any) -> int:
+    return int(
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+
+
+def _key_values(model: Any) -> int:
+    """2 x layers x K x D: numbers that a key and a value take."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * _head_dim(config))
+
+
+def _attention(model: Any) -> int:
+    """4 x layers x H x D: FLOPs of a query and a key."""
+    config = model.config
+    return int(4 * config.num_hidden_layers * config.num_attention_heads * _head_dim(config))

@@ -1,0 +1,80 @@
+"""``streamcli plot``: figures from the recorded runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamcli import options
+from streamcli.render.figures import NAMES, TITLES
+
+REPEATS = 10  # of a configuration that error bars span at most, the latest
+
+
+class Format(StrEnum):
+    """How a figure is written."""
+
+    HTML = "html"
+    PNG = "png"
+    SVG = "svg"
+    PDF = "pdf"
+
+
+WHAT = "Figures to draw, all that have data where none is named: " + "; ".join(
+    f"{name} ({title[0].lower()}{title[1:]})" for name, title in TITLES.items()
+)
+
+
+def plot(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help=WHAT, show_default=False)
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.HTML,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("figures"),
+    width: Annotated[
+        int, typer.Option("--width", min=200, max=8000, help="Width of an image, in pixels.")
+    ] = 1000,
+    model: options.OnlyModel = None,
+    dataset: options.OnlyDataset = None,
+    method: options.OnlyMethod = None,
+    mode: options.OnlyMode = None,
+    since: options.OnlySince = None,
+    commit: options.OnlyCommit = None,
+    sweep: options.OnlySweep = None,
+    tag: options.OnlyTag = None,
+    db: options.Database = None,
+) -> None:
+    """Draw the recorded runs, a file a figure; runs that may not be compared share no panel.
+
+    [dim]streamcli plot
+    streamcli plot stream pareto --format pdf --width 500
+    streamcli plot window --model bundled --out paper --format svg[/dim]
+    """
+    from core.errors import unknown
+    from streamcli import settings
+    from streamcli.render import images, output
+    from streamcli.render.figures import draw_all
+    from streamcli.results import frames
+    from streamcli.results.store import Store
+
+    for name in names or ():
+        if name not in NAMES:
+            raise unknown("figure", name, NAMES)
+    store = Store.open(settings.read({"db": db}).database_url)
+    runs = frames.repeats(store, REPEATS, **options.filters(ctx.params))
+    if runs.empty:
+        output.say(
+            f"{store.place} holds no finished run that matches: record one with streamcli run."
+        )
+        return
+    drawn = draw_all(dict.fromkeys(names or NAMES), runs, store.trace)
+    for each in drawn:
+        if each.figure is None or form is not Format.HTML:
+            output.say(f"{each.name}: {each.caption}")
+    there = [each for each in drawn if each.figure is not None]
+    for path in images.write(there, out, form.value, width=width):
+        print(path, flush=True)

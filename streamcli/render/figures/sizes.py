@@ -1,0 +1,253 @@
+"""What grows with the cache: perplexity and time against its size, and against the sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from streamcli.render.figures import panels, style
+from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
+from streamcli.render.figures.panels import DECODE, Chosen, Point
+from streamcli.results.comparison import BUDGETLESS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+SINKING = "streaming"
+GROWING = ("kvpress-prefill",)  # keeps all after the prompt: no cache size
+ROW, GAP = 220, 0.24  # pixels a panel with its gap, and the share of it that is gap
+SWEEP = "sweep --methods streaming window recompute --windows 60 124 252 --modes decode-loop"
+SINKS = "sweep --methods streaming --n-sinks 0 1 2 4 8 --modes decode-loop"
+Line = dict[str, list[Point]]  # points by label, along the axis
+
+
+def window(found: list[Point], traces: Traces) -> Drawn:
+    """Perplexity and below it time, against S + W, text by text."""
+    name = "window"
+    chosen = panels.choose(found, _ablation)
+    if not chosen.panels:
+        return nothing(name, "no method was run at two cache sizes", SWEEP)
+    figure = _grid(2 * len(chosen.panels), chosen)
+    for number, panel in enumerate(chosen.panels):
+        lines = _lines(panel, lambda point: point.kept)
+        sizes = [point.kept for point in _flat(lines)]
+        dense = [point for point in panel if point.method in BUDGETLESS][:1]
+        for row, measure in enumerate(("ppl", "ms"), start=2 * number + 1):
+            _plot(figure, lines, lambda p: p.kept, measure, row)
+            _level(figure, dense, sizes, measure, row)
+            figure.update_xaxes(**_sizes(sizes), row=row, col=1)
+            _y_axis(figure, [*_flat(lines), *dense], measure, row)
+    figure.update_xaxes(title_text="cache size S + W (tokens)", row=2 * len(chosen.panels), col=1)
+    caption = (
+        f"Perplexity and time a token against the tokens that the cache keeps, S = "
+        f"{_sinks(chosen)} (window: 0). {panels.circumstances(chosen)} "
+        f"{panels.repeats(chosen.points, 'value')}"
+    )
+    return _finished(name, figure, chosen, f"S = {_sinks(chosen)}", caption)
+
+
+def latency(found: list[Point], traces: Traces) -> Drawn:
+    """Time a decode step against the keys that a query sees, both logarithmic."""
+    name = "latency"
+    bounded = [p for p in found if p.run["mode"] == DECODE and p.method not in BUDGETLESS]
+    chosen = panels.choose([p for p in bounded if p.run["attended_keys"]], _ablation)
+    if not chosen.panels:
+        return nothing(name, "no method was timed in decode-loop at two cache sizes", SWEEP)
+    figure = _grid(len(chosen.panels), chosen)
+    for row, panel in enumerate(chosen.panels, start=1):
+        lines = _lines(panel, _keys)
+        _plot(figure, lines, _keys, "ms", row)
+        figure.update_xaxes(**_sizes([_keys(point) for point in _flat(lines)]), row=row, col=1)
+        _y_axis(figure, _flat(lines), "ms", row)
+    figure.update_xaxes(title_text="keys a query sees, S + W + 1", row=len(chosen.panels), col=1)
+    caption = (
+        "Median decode step with a full cache against the most keys that a query sees, S = "
+        f"{_sinks(chosen)} (window: 0). {panels.circumstances(chosen)} "
+        f"{panels.repeats(chosen.points, 'time')}"
+    )
+    return _finished(name, figure, chosen, f"S = {_sinks(chosen)}", caption)
+
+
+def sinks(found: list[Point], traces: Traces) -> Drawn:
+    """Perplexity against S, a line a window, text by text."""
+    name = "sinks"
+    chosen = panels.choose(found, _sink_ablation)
+    if not chosen.panels:
+        return nothing(name, "no window was run with two numbers of sinks", SINKS)
+    figure = _grid(len(chosen.panels), chosen)
+    dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+    windows = sorted({int(p.run["window"]) for p in chosen.points})
+    counts = sorted({int(p.run["n_sink"]) for p in chosen.points})
+    for row, panel in enumerate(chosen.panels, start=1):
+        lines = {
+            f"W = {w:,}": sorted(
+                (p for p in panel if p.run["window"] == w), key=lambda p: p.run["n_sink"]
+            )
+            for w in windows
+        }
+        for number, (label, points) in enumerate(lines.items()):
+            _line(
+                figure,
+                points,
+                [counts.index(p.run["n_sink"]) for p in points],
+                "ppl",
+                row,
+                name=label,
+                dash=dashes[number % len(dashes)],
+            )
+        ends = [len(counts) - 1 + 0.3, -0.3]
+        figure.update_xaxes(
+            range=ends[::-1],
+            tickvals=list(range(len(counts))),
+            ticktext=[str(count) for count in counts],
+            row=row,
+            col=1,
+        )
+        _y_axis(figure, panel, "ppl", row)
+    figure.update_xaxes(title_text="sinks S", row=len(chosen.panels), col=1)
+    caption = (
+        f"Perplexity of {SINKING} against the number of sinks, W as in the legend, so that the "
+        f"budget S + W grows with S. {panels.circumstances(chosen)} "
+        f"{panels.repeats(chosen.points, 'perplexity', median=False)}"
+    )
+    return _finished(name, figure, chosen, SINKING, caption)
+
+
+def _ablation(same: list[Point]) -> list[Point]:
+    """The methods that were run at two cache sizes and more, at one S, and dense beside them."""
+    sizes: dict[str, list[Point]] = {}
+    taken = [p for p in panels.at_common_sinks(same) if p.method not in GROWING]
+    for point in taken:
+        sizes.setdefault(point.label, []).append(point)
+    several = [label for label, points in sizes.items() if len(points) > 1]
+    return [p for p in taken if p.label in several or (several and p.method in BUDGETLESS)]
+
+
+def _sink_ablation(same: list[Point]) -> list[Point]:
+    """Streaming at every window that was run with two numbers of sinks or more."""
+    by_window: dict[int, dict[int, Point]] = {}
+    for point in same:
+        if point.method == SINKING and not point.lazy and point.run["window"]:
+            s, w = int(point.run["n_sink"]), int(point.run["window"])
+            by_window.setdefault(w, {}).setdefault(s, point)
+    return [point for by_s in by_window.values() if len(by_s) > 1 for point in by_s.values()]
+
+
+def _lines(panel: list[Point], x: Callable[[Point], int]) -> Line:
+    """A line a bounded method, the newest point at each place."""
+    lines: dict[str, dict[int, Point]] = {}
+    bounded = [point for point in panel if point.method not in BUDGETLESS]
+    order = {p.label: n for n, p in enumerate(panels.one_a_label(bounded))}
+    for point in sorted(bounded, key=lambda p: order[p.label]):
+        lines.setdefault(point.label, {}).setdefault(x(point), point)
+    return {label: [by_x[at] for at in sorted(by_x)] for label, by_x in lines.items()}
+
+
+def _flat(lines: Line) -> list[Point]:
+    return [point for line in lines.values() for point in line]
+
+
+def _keys(point: Point) -> int:
+    return int(point.run["attended_keys"])
+
+
+def _sinks(chosen: Chosen) -> int:
+    named = [p for p in chosen.points if p.method != "window" and p.method not in BUDGETLESS]
+    return panels.commonest(int(p.run["n_sink"]) for p in named)
+
+
+def _grid(rows: int, chosen: Chosen) -> go.Figure:
+    """Panels one below the other, for a phone; the first of a text bears its name."""
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=rows, cols=1, vertical_spacing=GAP / rows)
+    each = rows // len(chosen.panels)
+    names = ([panels.heading(panel), *[""] * (each - 1)] for panel in chosen.panels)
+    style.headings(figure, [name for of_text in names for name in of_text])
+    return figure
+
+
+def _plot(
+    figure: go.Figure, lines: Line, x: Callable[[Point], int], measure: str, row: int
+) -> None:
+    for label, points in lines.items():
+        _line(figure, points, list(map(x, points)), measure, row, name=label)
+
+
+def _line(
+    figure: go.Figure,
+    points: list[Point],
+    xs: list[int],
+    measure: str,
+    row: int,
+    *,
+    name: str,
+    dash: str | None = None,
+) -> None:
+    import plotly.graph_objects as go
+
+    if not points:
+        return
+    method, values = points[0].method, [getattr(point, measure) for point in points]
+    ranges = [getattr(point, f"{measure}_range") for point in points]
+    figure.add_trace(
+        go.Scatter(
+            name=name,
+            legendgroup=name,
+            showlegend=name not in {trace.name for trace in figure.data},
+            x=xs,
+            y=values,
+            mode="lines+markers",
+            line=style.line(method) | ({"dash": dash} if dash else {}),
+            marker=style.marker(method, 9),
+            error_y=style.error(ranges, values),
+            hovertemplate=f"{name}, %{{x}}: %{{y:.5g}}<extra></extra>",
+        ),
+        row,
+        1,
+    )
+
+
+def _level(figure: go.Figure, dense: list[Point], xs: list[int], measure: str, row: int) -> None:
+    """What holds everything has no size: a line across."""
+    import plotly.graph_objects as go
+
+    for point in dense:
+        value = getattr(point, measure)
+        figure.add_trace(
+            go.Scatter(
+                name=point.label,
+                legendgroup=point.label,
+                showlegend=point.label not in {trace.name for trace in figure.data},
+                x=[min(xs) / 2, max(xs) * 2],
+                y=[value, value],
+                mode="lines",
+                line=style.line(point.method),
+                hovertemplate=f"{point.label}, everything kept: %{{y:.5g}}<extra></extra>",
+            ),
+            row,
+            1,
+        )
+
+
+def _sizes(values: list[int]) -> dict[str, object]:
+    """A logarithmic axis with a tick at each size, or at fewer where they would touch."""
+    found, kept = sorted(set(values)), list[int]()
+    for value in found:
+        if not kept or value > 1.35 * kept[-1]:
+            kept.append(value)
+    ticks = {"tickvals": kept[-6:], "ticktext": [f"{value:,}" for value in kept[-6:]]}
+    return style.scale(found, log=True) | ticks
+
+
+def _y_axis(figure: go.Figure, points: list[Point], measure: str, row: int) -> None:
+    ends = [end for point in points for end in getattr(point, f"{measure}_range")]
+    title = {"ppl": "perplexity", "ms": "ms a token"}[measure]
+    figure.update_yaxes(**style.axis(ends, title, log=style.wide(ends)), row=row, col=1)
+
+
+def _finished(name: str, figure: go.Figure, chosen: Chosen, budget: str, caption: str) -> Drawn:
+    rows = len(list(figure.select_yaxes()))
+    subtitle, height = panels.subtitle(chosen, budget), 60 + ROW * rows
+    style.finish(figure, TITLES[name], subtitle, height=height, legend=True)
+    return Drawn(name, TITLES[name], figure, caption)

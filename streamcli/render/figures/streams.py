@@ -1,0 +1,211 @@
+"""Along the stream: the score of its tokens as it goes on, and the memory that it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcli.render.figures import panels, style
+from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
+from streamcli.render.figures.panels import Chosen, Point
+from streamcli.results.comparison import BUDGETLESS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ALONG = ("streaming", "window", "recompute", "dense")  # the paper's four
+FULL = "cache full"
+PLACES = 400  # along a line: as many as a screen tells apart
+STREAM = "sweep --methods streaming window recompute dense --modes decode-loop"
+MEMORY = "sweep --methods streaming dense --modes decode-loop"
+SHAPE = ("model", "weights_sha256", "dtype", "device", "batch_size")  # what memory depends on
+ALLOCATED = ("streaming", "window")  # a ring that is there from the first token on
+FILLED = ("mit", "kvpress", "kvpress-stock")  # grows with the stream until it is full
+
+
+def stream(found: list[Point], traces: Traces) -> Drawn:
+    """Moving mean of the nats of a token, with where the cache fills and training ended."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    name = "stream"
+    named = [p for p in found if p.method in ALONG and p.run["mode"] != "kvpress-official"]
+    chosen = panels.choose_budget(named, lambda panel: [p for p in panel if not p.lazy])
+    if not chosen.panels:
+        return nothing(name, "no run has scores along a stream", STREAM)
+    figure = make_subplots(rows=len(chosen.panels), cols=1, vertical_spacing=0.14)
+    style.headings(figure, map(panels.heading, chosen.panels))
+    spans = []
+    for row, panel in enumerate(chosen.panels, start=1):
+        for point in panel:
+            nll = traces(str(point.run["run_id"]))[0]
+            spans.append(span := min(max(32, len(nll) // 40), len(nll)))
+            at, mean = moving_mean(nll, span)
+            figure.add_trace(
+                go.Scatter(
+                    name=point.label,
+                    legendgroup=point.label,
+                    showlegend=point.label not in {trace.name for trace in figure.data},
+                    x=at,
+                    y=mean,
+                    mode="lines",
+                    line=style.line(point.method, 2),
+                    hovertemplate="token %{x:,}: %{y:.3f} nats<extra>" + point.label + "</extra>",
+                ),
+                row,
+                1,
+            )
+        _mark(figure, panel, chosen, row)
+    figure.update_xaxes(title_text="token of the stream", row=len(chosen.panels), col=1)
+    figure.update_yaxes(title_text="nats a token")
+    several = any((p.run["documents"] or 1) > 1 for p in chosen.points)
+    caption = (
+        f"Log-perplexity along the stream: mean of the last {_span(spans)} tokens' negative "
+        "log-likelihood, drawn from where there are so many. "
+        + ("Documents stand end to end, each with an empty cache at its start. " if several else "")
+        + panels.circumstances(chosen)
+    )
+    subtitle = panels.subtitle(chosen)
+    height = 290 * len(chosen.panels)
+    style.finish(figure, TITLES[name], subtitle, height=height, legend=True)
+    return Drawn(name, TITLES[name], figure, caption)
+
+
+def moving_mean(
+    nll: NDArray[np.float32], span: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Mean of the ``span`` scores up to a token, at no more than ``PLACES`` tokens.
+
+    Score i is that of token i + 1, since token 0 is not scored; sums are in float64.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(nll, dtype=np.float64)])
+    ends = np.unique(np.linspace(span, len(nll), PLACES).round().astype(np.int64))
+    return ends, (sums[ends] - sums[ends - span]) / span
+
+
+def memory(found: list[Point], traces: Traces) -> Drawn:
+    """Keys and values that are held, measured, and by formula along the stream."""
+    import plotly.graph_objects as go
+
+    name = "memory"
+    chosen = _memory_runs(found)
+    if not chosen.panels:
+        return nothing(name, "no stream's memory was measured", MEMORY)
+    figure = go.Figure()
+    longest = max(_length(point) for point in chosen.points)
+    for label, mine in _families(chosen.points).items():
+        point = mine[0]
+        showline = "lines" if (line := _formula(mine, longest)) else "markers"
+        figure.add_trace(
+            go.Scatter(
+                name=label,
+                legendgroup=label,
+                x=[_length(each) for each in mine],
+                y=[each.run["kv_mib"] for each in mine],
+                mode="markers",
+                marker=style.marker(point.method),
+                cliponaxis=False,
+                showlegend=showline == "markers",
+                hovertemplate=f"{label}: %{{y:.3f}} MiB after %{{x:,}} tokens<extra></extra>",
+            )
+        )
+        if line:
+            figure.add_trace(
+                go.Scatter(
+                    name=label,
+                    legendgroup=label,
+                    x=[x for x, _ in line],
+                    y=[y for _, y in line],
+                    mode="lines",
+                    line=style.line(point.method),
+                    showlegend=True,
+                    hoverinfo="skip",
+                )
+            )
+    figure.update_xaxes(title_text="tokens of the stream", range=[0, 1.05 * longest], nticks=7)
+    figure.update_yaxes(title_text="keys and values held (MiB)", rangemode="tozero")
+    caption = (
+        "Keys and values held at the end of a stream: marks measured, lines by formula, 2 x layers "
+        f"x key heads x head dimension x bytes a number x keys held. {panels.circumstances(chosen)}"
+    )
+    subtitle = panels.subtitle(chosen, "marks measured, lines by formula")
+    style.finish(figure, TITLES[name], subtitle, height=330, legend=True)
+    return Drawn(name, TITLES[name], figure, caption)
+
+
+def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> None:
+    """Lines where the cache fills and where the trained length ends, if the stream gets there."""
+    single = all((point.run["documents"] or 1) == 1 for point in panel)
+    length = max(_length(point) for point in panel)
+    places = {"trained length": max(int(p.run["trained_length"] or 0) for p in panel)}
+    if chosen.budget:
+        places = {FULL: sum(chosen.budget)} | places
+    for words, place in places.items():
+        if single and 0 < place < length:
+            figure.add_vline(
+                x=place,
+                line={"color": style.SOFT, "width": 1, "dash": "dot"},
+                annotation={
+                    "text": f"{words}: {place:,}",
+                    "font": {"size": 11, "color": style.SOFT},
+                    "bgcolor": "rgba(255,255,255,0.75)",
+                    "yanchor": "bottom" if words == FULL else "top",
+                    "y": 0 if words == FULL else 1,
+                },
+                row=row,
+                col=1,
+            )
+
+
+def _span(spans: list[int]) -> str:
+    low, high = min(spans), max(spans)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _length(point: Point) -> int:
+    """Tokens that were fed: all but the last, of which there is nothing to predict."""
+    return int(point.run["scored_tokens"])
+
+
+def _memory_runs(found: list[Point]) -> Chosen:
+    """Single streams of one model's shape at one budget; which text it was is no matter here."""
+    groups: dict[tuple[object, ...], list[Point]] = {}
+    for point in found:
+        whole = point.run["documents"] == 1 and point.run["mode"] != "kvpress-official"
+        if whole and point.run["kv_mib"] is not None and not point.lazy:
+            groups.setdefault(point.of(SHAPE), []).append(point)
+    choices: list[Chosen] = []
+    for group in groups.values():
+        for s, w in dict.fromkeys(map(panels.budget, group)):
+            at_it = [point for point in group if panels.fits(point, s, w)]
+            choices.append(Chosen([at_it], (s, w), len(groups) - 1))
+
+    def worth(choice: Chosen) -> tuple[int, str]:
+        shown = {(point.label, _length(point)) for point in choice.points}
+        return len(shown), max(str(point.run["run_id"]) for point in choice.points)
+
+    return max(choices, key=worth, default=panels.NOTHING)
+
+
+def _families(points: list[Point]) -> dict[str, list[Point]]:
+    """The newest run of each method and length, shortest stream first."""
+    order = [point.label for point in panels.one_a_label(points)]
+    families: dict[str, dict[int, Point]] = {label: {} for label in order}
+    for point in points:
+        families[point.label].setdefault(_length(point), point)
+    return {label: [by[at] for at in sorted(by)] for label, by in families.items()}
+
+
+def _formula(mine: list[Point], longest: int) -> list[tuple[float, float]]:
+    """The formula along the stream; empty where a method's memory depends on how it is fed."""
+    point = mine[-1]
+    most, length = float(point.run["kv_formula_mib"] or 0), _length(point)
+    if point.method in BUDGETLESS:
+        return [(0, 0), (longest, most / length * longest)]
+    if point.method in ALLOCATED or point.method == "recompute":
+        return [(0, most), (longest, most)]
+    if point.method in FILLED and length >= point.kept:
+        return [(0, 0), (point.kept, most), (longest, most)]
+    return []

@@ -1,0 +1,221 @@
+"""What is given for what: perplexity against time, absolute and relative to re-computation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streamcli.render.figures import panels, style
+from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
+from streamcli.render.figures.panels import Chosen, Point
+from streamcli.results.columns import COLUMNS, format_value
+from streamcli.results.comparison import BASELINE, BUDGETLESS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+LEAST = (0.97, 1.03)  # shown of the ratio axis, so that no thousandth looks like an effect
+SAME = 1e-4  # perplexities that differ by less are one: other orders of summing differ as much
+SWEEP = "sweep --methods streaming window recompute dense --windows 60 124 252 --modes decode-loop"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point, where it stands, and how far its repeats spread along the time axis."""
+
+    point: Point
+    x: float
+    y: float
+    x_range: tuple[float, float]
+
+
+def summary(found: list[Point], traces: Traces) -> Drawn:
+    """Both as ratios to re-computation with the same keys: up is worse, right is faster."""
+    name = "summary"
+    chosen = panels.choose(found, _against_baseline)
+    if not chosen.panels:
+        return nothing(name, f"nothing was run beside {BASELINE} with the same keys", SWEEP)
+    marks = [_ratios(panel) for panel in chosen.panels]
+    figure = _figure(chosen, marks)
+    for row, panel in enumerate(marks, start=1):
+        figure.add_vline(x=1, line=_thin(), row=row, col=1)
+        figure.add_hline(y=1, line=_thin(), row=row, col=1)
+        xs, ys = [1.0, *(mark.x for mark in panel)], [*LEAST, *(mark.y for mark in panel)]
+        figure.update_xaxes(**style.scale(xs, log=True, room=0.14), row=row, col=1)
+        axis = style.axis(ys, "perplexity (times)", log=style.wide(ys, 2), room=0.14)
+        figure.update_yaxes(**axis, row=row, col=1)
+    figure.update_xaxes(title_text="speed-up (times, log)", row=len(marks), col=1)
+    caption = (
+        "Each method against re-computation that sees the same keys: perplexity over its "
+        "perplexity, and its time a token over the method's; the lines at 1 are re-computation. "
+        f"Numbers are S + W. {panels.circumstances(chosen)} Times are medians of the repeats."
+    )
+    return _finished(name, figure, chosen, caption)
+
+
+def pareto(found: list[Point], traces: Traces) -> Drawn:
+    """Every configuration by time and perplexity, with the frontier of those nothing beats."""
+    import plotly.graph_objects as go
+
+    name = "pareto"
+    chosen = panels.choose(found, _several)
+    if not chosen.panels:
+        return nothing(name, "no two configurations may be compared", SWEEP)
+    marks = [[Mark(p, p.ms, p.ppl, p.ms_range) for p in panel] for panel in chosen.panels]
+    figure = _figure(chosen, marks)
+    for row, panel in enumerate(marks, start=1):
+        best = frontier(panel)
+        figure.add_trace(
+            go.Scatter(
+                name="frontier",
+                legendgroup="frontier",
+                showlegend=row == 1,
+                x=[mark.x for mark in best],
+                y=[mark.y for mark in best],
+                mode="lines",
+                line={"color": style.SOFT, "width": 1.4, "shape": "hv"},
+                hoverinfo="skip",
+            ),
+            row,
+            1,
+        )
+        xs = [end for mark in panel for end in mark.x_range]
+        ys = [mark.y for mark in panel]
+        axis = style.axis(xs, "ms a token", log=style.wide(xs, 2), room=0.14)
+        figure.update_xaxes(**axis, row=row, col=1)
+        axis = style.axis(ys, "perplexity", log=style.wide(ys), room=0.14)
+        figure.update_yaxes(**axis, row=row, col=1)
+    caption = (
+        "Perplexity against time a token, lower and further left is better; what lies on the grey "
+        "frontier is beaten by no configuration in both. Numbers are S + W. "
+        f"{panels.circumstances(chosen)} {panels.repeats(chosen.points, 'time')}"
+    )
+    return _finished(name, figure, chosen, caption)
+
+
+def frontier(marks: list[Mark]) -> list[Mark]:
+    """The marks that no other beats in time without losing perplexity, from left to right."""
+    best: list[Mark] = []
+    for mark in sorted(marks, key=lambda each: (each.x, each.y)):
+        if not best or mark.y < best[-1].y * (1 - SAME):
+            best.append(mark)
+    return best
+
+
+def _several(same: list[Point]) -> list[Point]:
+    taken = panels.at_common_sinks(same)
+    return taken if len(taken) > 1 else []
+
+
+def _against_baseline(every: list[Point]) -> list[Point]:
+    """What has re-computation with the same keys beside it, and that re-computation."""
+    same = panels.at_common_sinks(every)
+    bases = _bases(same)
+    beside = {
+        keys for keys in bases if any(_keys(p) == keys and p.method != BASELINE for p in same)
+    }
+    return [
+        point
+        for point in same
+        if _keys(point) in beside and (point.method != BASELINE or bases[_keys(point)] is point)
+    ]
+
+
+def _ratios(panel: list[Point]) -> list[Mark]:
+    bases, marks = _bases(panel), []
+    for point in panel:
+        if point.method != BASELINE:
+            base = bases[_keys(point)]
+            speed_up = base.ms / point.ms
+            marks.append(Mark(point, speed_up, point.ppl / base.ppl, (speed_up, speed_up)))
+    return marks
+
+
+def _bases(same: list[Point]) -> dict[int, Point]:
+    bases: dict[int, Point] = {}
+    for point in same:
+        if point.method == BASELINE:
+            bases.setdefault(_keys(point), point)
+    return bases
+
+
+def _keys(point: Point) -> int:
+    return int(point.run["attended_keys"] or 0)
+
+
+def _figure(chosen: Chosen, marks: list[list[Mark]]) -> go.Figure:
+    """A panel a text, a trace a method and text, its budgets in a row."""
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=len(marks), cols=1, vertical_spacing=0.3 / len(marks))
+    style.headings(figure, map(panels.heading, chosen.panels))
+    shown: set[str] = set()
+    for row, panel in enumerate(marks, start=1):
+        numbered = _numbered(panel)
+        for label in [p.label for p in panels.one_a_label([mark.point for mark in panel])]:
+            mine = sorted(
+                (mark for mark in panel if mark.point.label == label),
+                key=lambda mark: (mark.point.kept, mark.x),
+            )
+            figure.add_trace(_trace(mine, label, label not in shown, numbered), row, 1)
+            shown.add(label)
+    return figure
+
+
+def _numbered(panel: list[Mark]) -> list[Mark]:
+    """Marks whose budget is written beside them: those of one that are not close to another's."""
+    found: list[Mark] = []
+    spans = [_span([mark.x for mark in panel]), _span([mark.y for mark in panel])]
+    for mark in panel:
+        if mark.point.method not in BUDGETLESS and not any(
+            abs(math.log(mark.x / other.x)) < 0.15 * spans[0]
+            and abs(math.log(mark.y / other.y)) < 0.08 * spans[1]
+            for other in found
+        ):
+            found.append(mark)
+    return found
+
+
+def _span(values: list[float]) -> float:
+    return math.log(max(values) / min(values)) or 1
+
+
+def _trace(mine: list[Mark], label: str, first: bool, numbered: list[Mark]) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    point = mine[0].point
+    several = len({mark.point.kept for mark in mine}) > 1 and point.method not in BUDGETLESS
+    return go.Scatter(
+        name=label,
+        legendgroup=label,
+        showlegend=first,
+        x=[mark.x for mark in mine],
+        y=[mark.y for mark in mine],
+        mode="markers+text" + ("+lines" if several else ""),
+        text=[f"{mark.point.kept:,}" if mark in numbered else "" for mark in mine],
+        error_x=style.error([mark.x_range for mark in mine], [mark.x for mark in mine]),
+        textposition="top right",
+        textfont={"size": 10, "color": style.SOFT},
+        marker=style.marker(point.method),
+        line=style.line(point.method, 1.2),
+        cliponaxis=False,
+        customdata=[_words(mark.point) for mark in mine],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+
+
+def _words(point: Point) -> str:
+    budget = "" if point.method in BUDGETLESS else f", S + W = {point.kept:,}"
+    ms = format_value(COLUMNS["ms_per_token"], point.ms)
+    return f"{point.label}{budget}: perplexity {point.ppl:.4g}, {ms} ms"
+
+
+def _thin() -> dict[str, object]:
+    return {"color": style.SOFT, "width": 1}
+
+
+def _finished(name: str, figure: go.Figure, chosen: Chosen, caption: str) -> Drawn:
+    subtitle = panels.subtitle(chosen, "numbers: S + W")
+    style.finish(figure, TITLES[name], subtitle, height=60 + 270 * len(chosen.panels), legend=True)
+    return Drawn(name, TITLES[name], figure, caption)

@@ -1,0 +1,218 @@
+"""A report as one page that needs nothing else: tables, conclusions, figures and provenance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamcli import __version__
+from streamcli.render import output, tables
+from streamcli.render.documents import Section
+from streamcli.results.columns import COLUMNS, format_value
+
+if TYPE_CHECKING:
+    from streamcli.render.figures import Drawn
+
+TEMPLATES = Path(__file__).parent / "templates"
+PROVENANCE = (  # what says where a row comes from, in this order
+    "run_id",
+    "config_key",
+    "created_at",
+    "finished_at",
+    "git_commit",
+    "git_dirty",
+    "workdir_commit",
+    "workdir_dirty",
+    "sweep",
+    "tags",
+    "comment",
+    "requested_model",
+    "model_revision",
+    "weights_sha256",
+    "requested_dataset",
+    "dataset_form",
+    "dataset_revision",
+    "tokens_sha256",
+    "bos",
+    "max_tokens",
+    "timed_tokens",
+    "context_tokens",
+    "evict_every",
+    "chunk_size",
+    "batch_size",
+    "seed",
+    "engine",
+    "positions",
+    "eviction",
+    "versions",
+    "python",
+    "host",
+    "cpu",
+    "gpu",
+    "device",
+    "threads",
+    "load_1m",
+    "pid",
+    "error",
+    "notes",
+)
+IN_FULL = ("weights_sha256", "tokens_sha256", "git_commit", "workdir_commit")
+
+
+def page(
+    sections: Sequence[Section],
+    drawn: Sequence[Drawn],
+    *,
+    place: str,
+    when: str,
+    caution: str = "",
+    remarks: Sequence[str] = (),
+) -> str:
+    """The page, whole: its style, its script and Plotly's are in it.
+
+    Args:
+        sections: What it shows, in order; none gives a page that says what to type.
+        drawn: Its figures; one without a figure says why.
+        place: How the database is named.
+        when: When the page was made, in words.
+        caution: How far the sentences may be trusted.
+        remarks: What else the reader must know, such as what was left out.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.filters["said"] = _said
+    figures = [_figure(each) for each in drawn]
+    return made.get_template("report.html").render(
+        sections=[_section(each, number) for number, each in enumerate(sections, start=1)],
+        figures=figures,
+        plotly=_plotly() if any(each["json"] for each in figures) else "",
+        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        script=(TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        facts=_facts(sections, place),
+        caution=caution,
+        remarks=remarks,
+        when=when,
+        version=__version__,
+    )
+
+
+def _figure(drawn: Drawn) -> dict[str, Any]:
+    """A figure as JSON, and what its subtitle says, which the page sets itself."""
+    if drawn.figure is None:
+        return {"drawn": drawn, "json": "", "about": ""}
+    about = drawn.figure.layout.title.subtitle.text or ""
+    return {
+        "drawn": drawn,
+        "json": _script_safe(drawn.figure.to_json()),
+        "about": re.sub(r"\s*<[^>]*>\s*", " ", about),
+    }
+
+
+def _section(section: Section, number: int) -> dict[str, Any]:
+    records = section.rows.to_dict("records")
+    columns = section.sheet.columns
+    return {
+        "id": f"table-{number}",
+        "sheet": section.sheet,
+        "words": section.words,
+        "rows": [
+            {
+                "run_id": row.get("run_id", ""),
+                "cells": [
+                    (column, text, _key(row.get(column.name), text))
+                    for column, text in zip(columns, texts, strict=True)
+                ],
+            }
+            for row, texts in zip(records, section.sheet.rows, strict=True)
+        ],
+        "provenance": [_provenance(row) for row in records if row.get("run_id")],
+    }
+
+
+def _key(value: Any, text: str) -> Any:
+    """What a cell is sorted by; nothing where it shows that there is nothing."""
+    value = output.plain(value)
+    return "" if text == "-" or value is None else value
+
+
+def _provenance(row: dict[str, Any]) -> dict[str, Any]:
+    def shown(name: str) -> str:
+        column = COLUMNS[name]
+        return str(row[name]) if name in IN_FULL and row[name] else format_value(column, row[name])
+
+    facts = [(COLUMNS[n], shown(n)) for n in PROVENANCE if n in row and shown(n) != "-"]
+    commit = format_value(COLUMNS["git_commit"], row.get("git_commit"))
+    changed = output.plain(row.get("git_dirty"))
+    settings = [
+        f"{letter} = {output.plain(row.get(name))}"
+        for letter, name in (("S", "n_sink"), ("W", "window"))
+        if name not in tables.NO_BUDGET.get(str(row.get("method")), ())
+        and output.plain(row.get(name)) is not None
+    ]
+    return {
+        "run_id": row["run_id"],
+        "name": " ".join([str(row.get("method", "")), ", ".join(settings)]).strip(),
+        "commit": f"{commit}, files changed" if changed else commit,
+        "began": str(row.get("created_at", ""))[:16].replace("T", " "),
+        "facts": facts,
+    }
+
+
+def _facts(sections: Sequence[Section], place: str) -> list[tuple[str, str]]:
+    """What the page is about, in a few words."""
+    facts = [
+        (title, ", ".join(_several(sections, name)))
+        for title, name in (("Model", "model"), ("Text", "dataset"), ("Mode", "mode"))
+    ]
+    began = _several(sections, "created_at")
+    days = sorted({text[:10] for text in began})
+    if days:
+        facts.append(("Runs begun", days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"))
+    facts.append(("Rows", f"{sum(len(each.rows) for each in sections):,}"))
+    facts.append(("Database", place))
+    return [(title, text) for title, text in facts if text]
+
+
+def _several(sections: Sequence[Section], name: str) -> list[str]:
+    found = dict.fromkeys(
+        str(value)
+        for each in sections
+        if name in each.rows
+        for value in each.rows[name].dropna().unique()
+    )
+    return list(found)
+
+
+def _said(text: str) -> Any:
+    """Words in which options, and what stands between backticks, are code."""
+    from markupsafe import Markup
+
+    made = Markup("")
+    for place, part in enumerate(re.split(r"(`[^`]+`|(?<!\S)--[a-z-]+)", text)):
+        wrap = "{}"
+        if place % 2:
+            wrap = "<code>{}</code>" if part[0] == "`" else '<code class="option">{}</code>'
+        made += Markup(wrap).format(part.strip("`"))
+    return made
+
+
+def _script_safe(text: str) -> Any:
+    """JSON that may stand in a script element: no ``<`` ends it."""
+    from markupsafe import Markup
+
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

@@ -1,0 +1,166 @@
+"""Figures to files: HTML that works offline, and PNG, SVG and PDF through a browser's own drawing.
+
+A file is written whole or not at all. All images of one call share one Chromium, which Kaleido
+finds and drives: the program that ``BROWSER_PATH`` names, Chromium or Chrome on ``PATH``, or the
+one that ``plotly_get_chrome`` fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import StreamError, UsageError
+from streamcli.render.figures import style
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from streamcli.render.figures import Drawn
+
+WIDTH = 1000  # pixels of an image
+IMAGES = ("png", "svg", "pdf")
+QUIET = (  # Chromium asks nobody anything
+    "--disable-background-networking",
+    "--disable-quic",
+    "--disable-extensions",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+NO_BROWSER = (
+    "{form} needs a Chromium or Chrome to draw with, and none was found: `apt install chromium`, "
+    "run `plotly_get_chrome`, or name one in BROWSER_PATH; --format html needs none."
+)
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>
+body {{ margin: 0; background: #fff; color: #222; font: 14px/1.45 {font}; }}
+figure {{ margin: 0 auto; max-width: 1000px; padding: 8px; }}
+figcaption {{ padding: 8px 12px; color: #444; overflow-wrap: anywhere; }}
+</style>
+</head>
+<body>
+<figure>
+{div}
+<figcaption>{caption}</figcaption>
+</figure>
+</body>
+</html>
+"""
+
+
+def write(
+    drawn: Sequence[Drawn],
+    folder: Path,
+    form: str,
+    *,
+    width: int = WIDTH,
+) -> Iterator[Path]:
+    """Write each figure as ``folder/name.form`` and give its path once it is there.
+
+    Args:
+        drawn: Figures, none of them without one.
+        folder: Made where it is missing.
+        form: ``html``, ``png``, ``svg`` or ``pdf``.
+        width: Pixels of an image, whose height is what the figure needs; a page has the screen's.
+
+    Raises:
+        UsageError: The folder can't be written to.
+        StreamError: No browser was found, or it failed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if form == "html":
+            for each in drawn:
+                yield _save(folder / f"{each.name}.html", page(each).encode())
+        elif drawn:
+            for each, data in zip(drawn, _images(drawn, form, width), strict=True):
+                yield _save(folder / f"{each.name}.{form}", data)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} can't be written to ({error.strerror}): name another folder with --out."
+        ) from error
+
+
+def page(drawn: Drawn) -> str:
+    """One figure as a page of its own, with plotly.js in it; asks no network."""
+    assert drawn.figure is not None
+    div = drawn.figure.to_html(
+        full_html=False,
+        include_plotlyjs=True,
+        default_width="100%",
+        config={"responsive": True, "displaylogo": False},
+        div_id=drawn.name,
+        validate=False,
+    )
+    title, caption = html.escape(drawn.title), html.escape(drawn.caption)
+    return PAGE.format(title=title, font=style.FONT, div=div, caption=caption)
+
+
+def _images(drawn: Sequence[Drawn], form: str, width: int) -> list[bytes]:
+    from choreographer.browsers import Chromium
+    from kaleido import Kaleido
+    from kaleido.errors import ChromeNotFoundError
+
+    class Quiet(Chromium):
+        """A Chromium that is told not to go online."""
+
+        def get_cli(self) -> list[str]:
+            return [*super().get_cli(), *QUIET]
+
+    async def render() -> list[bytes]:
+        async with Kaleido(mathjax=False, browser_cls=Quiet) as browser:
+            return [
+                await browser.calc_fig(figure, opts={"format": form, "scale": 1})
+                for figure in sized
+            ]
+
+    sized = [_sized(each, width) for each in drawn]
+    try:
+        return asyncio.run(render())
+    except ChromeNotFoundError:
+        raise StreamError(NO_BROWSER.format(form=form)) from None
+    except Exception as error:
+        said = " ".join(str(error).split()) or "no message"
+        raise StreamError(
+            f"the browser failed to draw {form} ({type(error).__name__}: {said}): "
+            "name another one in BROWSER_PATH, or use --format html."
+        ) from error
+
+
+def _sized(drawn: Drawn, width: int) -> go.Figure:
+    import plotly.graph_objects as go
+
+    fitted = style.fit(drawn.figure, width)
+    return go.Figure(drawn.figure).update_layout(
+        width=width, height=fitted["height"], margin_b=fitted["bottom"]
+    )
+
+
+def _save(path: Path, data: bytes) -> Path:
+    """Write beside the path, then rename: nobody sees half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,68 @@
+"""A sweep's plan as a table: what would run, what is there already, and how long it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamcli.render.progress import spelled
+from streamcli.render.tables import NO_BUDGET, Sheet
+from streamcli.results.columns import COLUMNS, Column
+from streamcli.results.history import Outlook
+
+LISTED = (
+    Column("order", "#", "count", "Place in the first round"),
+    *(COLUMNS[name] for name in ("model", "dataset", "mode", "method", "n_sink", "window")),
+    COLUMNS["attended_keys"],
+    Column("finished", "finished", "text", "Runs that are there already, of those wanted"),
+    Column("time", "time left", "count", "Estimate for the runs that would be made"),
+)
+SHARED = ("model", "dataset", "mode")  # in the title where there is one only
+
+
+def plan(outlooks: Sequence[Outlook], repeats: int, *, within_trained: bool) -> Sheet:
+    """The arms in the order of the first round of each model, text and mode."""
+    all_cells = [_cells(each, order, repeats) for order, each in enumerate(outlooks, start=1)]
+    same = {
+        name: values.pop()
+        for name in SHARED
+        if len(values := {cells[name] for cells in all_cells}) == 1
+    }
+    columns = [column for column in LISTED if column.name not in same]
+    rows = [[cells[column.name] for column in columns] for cells in all_cells]
+    every, left = repeats * len(outlooks), sum(each.left for each in outlooks)
+    notes = []
+    if any(each.arm.window is None for each in outlooks):
+        notes.append("half: of the length that the model was trained on.")
+    if within_trained:
+        notes.append("Windows beyond the length that a model was trained on are left out.")
+    if repeats > 1:
+        notes.append(f"In {repeats} rounds for each model, text and mode, every second backwards.")
+    notes.append(f"{every} runs, {left} to be made: {_total(outlooks)}.")
+    return Sheet(", ".join(["What would run", *same.values()]), columns, rows, notes)
+
+
+def _cells(each: Outlook, order: int, repeats: int) -> dict[str, str]:
+    arm, unused = each.arm, NO_BUDGET.get(each.arm.method, ())
+    half = "half" if arm.n_sink == 0 else f"half - {arm.n_sink}"
+    window = half if arm.window is None else f"{arm.window:,}"
+    keys = "half + 1" if arm.window is None else f"{arm.attended_keys:,}"
+    return {
+        "order": f"{order}",
+        **{name: getattr(arm, name) for name in ("model", "dataset", "mode", "method")},
+        "n_sink": "-" if "n_sink" in unused else f"{arm.n_sink}",
+        "window": "-" if "window" in unused else window,
+        "attended_keys": "all" if arm.method == "dense" else keys,
+        "finished": f"{each.finished} of {repeats}",
+        "time": spelled(each.left * each.run_s) if each.run_s and each.left else "-",
+    }
+
+
+def _total(outlooks: Sequence[Outlook]) -> str:
+    """The time of all runs that would be made, as far as it is known."""
+    known = [each.left * each.run_s for each in outlooks if each.left and each.run_s]
+    unknown = sum(each.left for each in outlooks if not each.run_s)
+    if not known:
+        return "no similar run tells how long they take" if unknown else "nothing to do"
+    if unknown:
+        return f"at least {spelled(sum(known))}, and {unknown} of which no similar run tells"
+    return f"about {spelled(sum(known))}, and the time to load"

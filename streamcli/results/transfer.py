@@ -1,0 +1,176 @@
+"""Runs on their way from one database to another, each whole and unchanged.
+
+Only runs that have ended travel. What comes in is one transaction: all of it or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Column, Connection, Table, insert, inspect, select
+from sqlmodel import SQLModel
+
+from core.errors import StreamError, UsageError
+from streamcli.results import migrations, places, schema, sqlite_file, ulid
+from streamcli.results.columns import PUBLIC
+from streamcli.results.failures import spoken
+from streamcli.results.store import Store
+
+BATCH = 200  # runs in memory at a time
+MINE = ("tags", "comment")  # the owner's words, which make no other run of it
+
+RUNS, DOCUMENTS, TRACES = (
+    SQLModel.metadata.tables[str(model.__tablename__)]
+    for model in (schema.Run, schema.DocumentRow, schema.Trace)
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, whole.
+
+    Attributes:
+        run: Its row, by column name.
+        documents: Its documents in reading order, each by column name, without ``run_id``.
+        trace: Its packed trace, by column name; None where it has none.
+    """
+
+    run: dict[str, Any]
+    documents: list[dict[str, Any]]
+    trace: dict[str, bytes] | None
+
+    @property
+    def run_id(self) -> str:
+        """Its name."""
+        return str(self.run["run_id"])
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How many runs were new, how many were here already, how many still run and stayed there."""
+
+    added: int
+    known: int
+    running: int = 0
+
+
+def records(connection: Connection, run_ids: Iterable[str]) -> Iterator[Record]:
+    """These runs, whole, in this order, from a database of this or an older schema."""
+    here = {each["name"] for each in inspect(connection).get_columns("runs")}
+    columns = [column for column in RUNS.columns if column.name in here]
+    for names in _batches(run_ids):
+        rows = {row["run_id"]: dict(row) for row in _rows(connection, RUNS, columns, names)}
+        documents: dict[str, list[dict[str, Any]]] = {}
+        for row in _rows(connection, DOCUMENTS, list(DOCUMENTS.columns), names):
+            documents.setdefault(row["run_id"], []).append(without_id(row))
+        traces = _rows(connection, TRACES, list(TRACES.columns), names)
+        packed = {row["run_id"]: without_id(row) for row in traces}
+        for name in names:
+            if name in rows:
+                yield Record(rows[name], documents.get(name, []), packed.get(name))
+
+
+def ended(connection: Connection) -> tuple[list[str], int]:
+    """Names of every run that has ended, oldest first, and how many have not."""
+    query = select(RUNS.c.run_id, RUNS.c.status).order_by(RUNS.c.run_id)
+    found = connection.execute(query).all()
+    names = [run_id for run_id, status in found if status != "running"]
+    return names, len(found) - len(names)
+
+
+def merge(store: Store, other: str) -> Moved:
+    """Take in every ended run of another database that is not here yet. The other is only read.
+
+    Raises:
+        UsageError: There is no such database, or it is this one.
+        StreamError: A run of that name is another one here. Nothing was taken in.
+    """
+    url = places.located(other)
+    place, file = places.named(url), places.file_of(url)
+    if file and not file.is_file():
+        raise UsageError(f"there is no database {file}: name a file, or a URL of PostgreSQL.")
+    ours = places.file_of(store.engine.url)
+    if place == store.place or (file and ours and file.samefile(ours)):
+        raise UsageError(f"{place} is the database itself: name another one.")
+    with spoken(place):
+        engine = sqlite_file.onlooker(file) if file else places.connected(url)
+        with engine.connect() as connection:
+            migrations.current(connection, place)  # raises where it is newer, or another program's
+            if not inspect(connection).has_table("runs"):
+                return Moved(0, 0)
+            names, running = ended(connection)
+            moved = add(store, records(connection, names), place)
+    return Moved(moved.added, moved.known, running)
+
+
+def add(store: Store, incoming: Iterable[Record], source: str) -> Moved:
+    """Take in what is not here yet, in one transaction.
+
+    Raises:
+        UsageError: A run has no proper name.
+        StreamError: A run of that name is another one here. Nothing was taken in.
+    """
+    added = known = 0
+    with store.transaction(writes=True) as connection:
+        for batch in _batches(incoming):
+            here = {each.run_id: each for each in records(connection, [r.run_id for r in batch])}
+            fresh = [each for each in batch if each.run_id not in here]
+            for each in batch:
+                if not ulid.is_one(each.run_id):
+                    raise UsageError(f"{source}: {each.run_id!r} is no name of a run, a ULID.")
+                mine = here.get(each.run_id)
+                if mine and (names := _differences(mine, each)):
+                    raise StreamError(
+                        f"run {each.run_id} of {source} is another one in {store.place} "
+                        f"({', '.join(names[:3])}): nothing was taken in; delete one of the two."
+                    )
+            _insert(connection, fresh)
+            added, known = added + len(fresh), known + len(batch) - len(fresh)
+    return Moved(added, known)
+
+
+def without_id(row: Any) -> dict[str, Any]:
+    """A row of a run's own, without the run's name."""
+    return {name: value for name, value in row.items() if name != "run_id"}
+
+
+def _insert(connection: Connection, fresh: list[Record]) -> None:
+    documents = [{"run_id": r.run_id, **row} for r in fresh for row in r.documents]
+    traces = [{"run_id": r.run_id, **r.trace} for r in fresh if r.trace]
+    for table, rows in ((RUNS, [r.run for r in fresh]), (DOCUMENTS, documents), (TRACES, traces)):
+        names = table.columns.keys()  # one that an older schema lacks stays NULL
+        if rows:
+            whole = [{name: row.get(name) for name in names} for row in rows]
+            connection.execute(insert(table), whole)
+
+
+def _differences(mine: Record, theirs: Record) -> list[str]:
+    """Columns and parts that differ.
+
+    A column that is no public one may be NULL in one of them: an older schema, which had no such
+    column, may have passed the run on.
+    """
+    shared = [name for name in theirs.run if name in mine.run and name not in MINE]
+    pairs = [(name, mine.run[name], theirs.run[name]) for name in shared]
+    names = [n for n, a, b in pairs if a != b and (n in PUBLIC or None not in (a, b))]
+    parts = ("documents", "trace")
+    return names + [part for part in parts if getattr(mine, part) != getattr(theirs, part)]
+
+
+def _rows(
+    connection: Connection, table: Table, columns: list[Column[Any]], names: list[str]
+) -> Sequence[Any]:
+    order = [table.c.run_id, *([table.c.position] if "position" in table.c else [])]
+    query = select(*columns).where(table.c.run_id.in_(names)).order_by(*order)
+    return connection.execute(query).mappings().all()
+
+
+def _batches(things: Iterable[T]) -> Iterator[list[T]]:
+    source = iter(things)
+    while batch := list(islice(source, BATCH)):
+        yield batch

@@ -1,0 +1,107 @@
+"""What pairs of runs amount to, in words: a verdict, a loss, and what a table lacks."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import TYPE_CHECKING
+
+from streamcli.results import stats
+from streamcli.results.comparison import BUDGETLESS, SAME, Comparison, Row
+from streamcli.results.paired import Pair, keys_of, number, same
+from streamcli.results.stats import Difference, Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLD = 3  # differences that are told one by one
+
+
+def verdict(pair: Pair) -> str:
+    """What may be said of a pair, in words."""
+    if pair.is_base:
+        return "baseline"
+    if pair.difference is None:
+        return pair.why
+    said = [_cost(pair.difference)]
+    if pair.speed_up and pair.speed_up.known:
+        faster = "faster" if pair.speed_up.estimate > 1 else "slower"
+        said.append(faster if pair.speed_up.excludes(1) else "no difference in time shown")
+    words = "; ".join(filter(None, said)) or "-"
+    other = pair.run.get("budget") in ("other", "none")
+    return f"{pair.why.partition(':')[0]}: {words}" if other and pair.why else words
+
+
+def losses(pair: Pair, *, times: bool) -> dict[str, float]:
+    """By how much a run got worse, as fractions: what is certain, as far as intervals tell.
+
+    Args:
+        pair: A run against another.
+        times: Whether a longer time is a loss, and not only a higher perplexity.
+    """
+    found = {}
+    difference, speed_up = pair.difference, pair.speed_up
+    if difference and not difference.equal and pair.base and number(pair.base["ppl"]) < math.inf:
+        nats = difference.nats
+        if not (nats.known and nats.low <= 0):
+            lost = math.expm1(min(nats.estimate, 700))
+            found["perplexity"] = math.inf if math.isnan(lost) else lost
+    if times and speed_up and not (speed_up.known and speed_up.high >= 1):
+        found["time a token"] = 1 / speed_up.estimate - 1
+    return found
+
+
+def decimals(interval: Interval) -> int:
+    """How many decimals show two digits of an interval's width: 3 to 6; 4 where there is none."""
+    width = interval.high - interval.low
+    if not (interval.known and width > 0):
+        return 4
+    return min(6, max(3, 1 - math.floor(math.log10(width))))
+
+
+def missing(comparison: Comparison, runs: pd.DataFrame) -> str:
+    """What a table without its baseline lacks, in words: what differs, and what to type."""
+    rows: list[Row] = comparison.runs.to_dict("records")
+    row, method = rows[0], comparison.baseline
+    near = runs[(runs["method"] == method) & (runs["mode"] == row["mode"])]
+    told = [
+        [f"{name} {other[name]}, not {row[name]}" for name in SAME if not same(row, other, name)]
+        for other in near[["run_id", *SAME]].to_dict("records")
+    ]
+    differs = min((each for each in told if each), key=len, default=[])
+    nearest = f"; the nearest has {' and '.join(differs)}" if 0 < len(differs) <= TOLD else ""
+    return (
+        f"no {method} run with the same model, tokens, dtype, device and threads{nearest}. "
+        f"Record one: {command(row, method)}"
+    )
+
+
+def command(row: Row, method: str) -> str:
+    """What records the run of ``method`` that may be compared with ``row``."""
+    words = ["streamcli", "run"]
+    for name in ("model", "dataset"):
+        typed = str(row.get(f"requested_{name}") or "")  # unless a stand-in took its place
+        words += [f"--{name}", typed if typed.endswith(str(row[name])) else str(row[name])]
+    words += ["--method", method, "--mode", str(row["mode"])]
+    if row["method"] not in BUDGETLESS:
+        sinks = int(row["n_sink"])
+        words += ["--n-sink", str(sinks), "--window", str(keys_of(row) - 1 - sinks)]
+    for name in ("max_tokens", "timed_tokens", "context_tokens", "threads"):
+        if not math.isnan(number(row.get(name))):
+            words += [f"--{name.replace('_', '-')}", str(int(row[name]))]
+    words += ["--dtype", str(row["dtype"])] if row["dtype"] != "float32" else []
+    return shlex.join(words)
+
+
+def _cost(difference: Difference) -> str:
+    nats = difference.nats
+    if difference.equal:
+        return f"equal to {stats.EQUAL:g} nats"
+    if not nats.known:
+        return ""
+    if not nats.excludes(0):
+        return "no difference shown"
+    ends = sorted((abs(nats.low), abs(nats.high)))
+    places = decimals(nats)
+    by = " to ".join(f"{end:.{places}f}" for end in ends)
+    return f"{'worse' if nats.estimate > 0 else 'better'} by {by} nats"

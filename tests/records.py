@@ -1,0 +1,104 @@
+"""Finished runs as rows of a database, without running anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlmodel import Session
+
+from streamcli.results import ulid
+from streamcli.results.schema import Run, Trace, pack
+from streamcli.results.store import Store
+
+BASE: dict[str, Any] = {
+    "status": "done",
+    "model": "bundled",
+    "dataset": "bundled-narrative",
+    "method": "streaming",
+    "mode": "decode-loop",
+    "n_sink": 4,
+    "window": 60,
+    "attended_keys": 65,
+    "attended_keys_mean": 60.0,
+    "dtype": "float32",
+    "device": "cpu",
+    "engine": "eager",
+    "threads": 2,
+    "scored_tokens": 599,
+    "ppl": 216.2058,
+    "nll_nats": 5.3762,
+    "word_ppl": 1234.5,
+    "bits_per_byte": 1.5,
+    "total_s": 2.0,
+    "ms_per_token": 4.4,
+    "ms_per_token_p50": 4.31,
+    "ms_per_token_p95": 5.0,
+    "tokens_per_s": 230.0,
+    "kv_mib": 0.523,
+    "peak_mem_mib": 429.0,
+    "git_commit": "0123456789abcdef0123456789abcdef01234567",
+    "git_dirty": False,
+    "repeat": 0,
+    "max_tokens": 600,
+    "chunk_size": 256,
+    "batch_size": 1,
+    "seed": 0,
+    "source": "bundled",
+    "trust": False,
+    "requested_model": "bundled",
+    "requested_dataset": "bundled-narrative",
+    "weights_sha256": "a" * 64,
+    "tokens_sha256": "b" * 64,
+    "trained_length": 512,
+    "documents": 1,
+    "time_growth": 1.0,
+    "kv_formula_mib": 0.523,
+    "eviction": "after-step",
+    "positions": "cache",
+    "versions": "torch 2.13.0, transformers 5.2.0",
+    "python": "3.11.2",
+    "host": "here",
+    "cpu": "A processor",
+    "notes": "",
+}
+FOUR: tuple[dict[str, Any], ...] = (
+    {},
+    {"method": "window", "n_sink": 0, "window": 64, "ppl": 217.5081, "ms_per_token_p50": 3.45},
+    {"method": "recompute", "ppl": 216.9751, "ms_per_token_p50": 20.1, "kv_mib": 0.0},
+    {
+        "method": "dense",
+        "window": None,
+        "attended_keys": 599,
+        "attended_keys_mean": 300.0,
+        "ppl": 209.7923,
+        "ms_per_token_p50": 8.21,
+        "kv_mib": 4.68,
+        "notes": "dense ran 88 tokens past the trained length of 512.",
+    },
+)
+
+
+def recorded(path: Path | str, *changes: dict[str, Any]) -> Store:
+    """A database with one run a set of changes to ``BASE``, the first one the oldest."""
+    store = Store.open(path)
+    with Session(store.engine.execution_options(writes=True)) as session:
+        for number, changed in enumerate(changes):
+            values = {**BASE, **changed}
+            key = "{method}-{mode}-{n_sink}-{window}-{dataset}-{model}".format(**values)
+            run = {
+                "run_id": ulid.new(),
+                "config_key": key,
+                "created_at": f"2026-11-{24 + number // 1440:02d}T{number // 60 % 24:02d}:"
+                f"{number % 60:02d}:00.000000Z",
+                **values,
+            }
+            session.add(Run(**run))
+            if run["status"] == "done":
+                nll = np.linspace(6, 5, run["scored_tokens"] or 1, dtype=np.float32)
+                steps = np.full(100, run["ms_per_token_p50"] or 1, np.float32)
+                session.flush()
+                session.add(Trace(run_id=run["run_id"], nll=pack(nll), latency_ms=pack(steps)))
+        session.commit()
+    return store

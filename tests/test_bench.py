@@ -1,0 +1,107 @@
+"""Arms are timed in turn and held against each other round by round; rows go where they belong."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core import bench, floors, shapes
+from core.bench import Arm
+from core.config import RunConfig
+from core.errors import UsageError
+from core.floors import Machine, Work
+from streamcli import cli
+from streamcli.results.schema import unpack
+
+Type = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Type:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["streamcli", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def arm(name: str, log: list[str]) -> Arm:
+    return Arm(RunConfig(window=8), lambda: log.append(name), 1, Work(1, 1), label=name)
+
+
+def test_every_round_takes_every_arm_in_an_order_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Machine, "measure", lambda self: None)
+    log: list[str] = []
+    arms = [arm(name, log) for name in "abc"]
+    assert list(bench.run(arms, Machine("cpu", torch.float32), 8, 1, seed=0)) == list(range(1, 9))
+    rounds = ["".join(log[3 + 6 * i : 9 + 6 * i : 2]) for i in range(8)]
+    assert all(sorted(each) == list("abc") for each in rounds)
+    assert len(set(rounds)) > 2
+    assert all(len(each.rounds_ms) == 8 for each in arms)
+    with pytest.raises(UsageError, match="nothing to time"):
+        list(bench.run([], Machine("cpu", torch.float32), 8, 1, seed=0))
+
+
+def test_a_ratio_is_taken_round_by_round_so_that_a_slow_minute_cancels() -> None:
+    ours, base = arm("a", []), arm("b", [])
+    minute = np.array([1.0, 10, 2, 5, 3, 8, 1])
+    ours.rounds_ms = [[t] for t in 3 * minute]
+    base.rounds_ms = [[t] for t in 6 * minute]
+    found = bench.ratio(ours, base)
+    assert (found.median, found.low, found.high) == (0.5, 0.5, 0.5)
+    wide = bench.figure(3 * minute)
+    assert wide.low < wide.median == 9 < wide.high
+
+
+def test_a_recomputing_arm_encodes_its_budget_at_every_step() -> None:
+    loaded = shapes.build("tiny", dtype="float32", device="cpu")
+    asked = RunConfig(method="recompute", n_sink=4, window=27, device="cpu")
+    fed = bench.decode_arm(loaded, asked)
+    logits = fed.step()
+    assert isinstance(logits, torch.Tensor) and logits.shape == (1, 1, 512)
+    assert fed.kv_mib == 0 and fed.work.flops > 20 * floors.decode_work(loaded.model, 32).flops
+
+
+def test_bench_prints_rows_and_records_them_apart_from_the_runs(
+    tmp_path: Path, typed: Type
+) -> None:
+    where = str(tmp_path / "b.db")
+    words = ["bench", "decode", "--shape", "tiny", "--methods", "streaming", "mit", "recompute"]
+    words += ["--engines", "eager", "--windows", "28", "60", "--rounds", "2", "--steps", "3"]
+    code, out, _ = typed(*words, "--json", "--db", where)
+    assert code == 0
+    rows = json.loads(out)
+    assert [(row["method"], row["window"]) for row in rows] == [
+        (method, window) for window in (28, 60) for method in ("streaming", "mit", "recompute")
+    ]
+    assert all(row["ms_per_token"] > row["floor_ms"] > 0 for row in rows)
+    assert set(rows[0]["ratios"]) == {"mit"} and set(rows[0]["speed_ups"]) == {"recompute"}
+    with sqlite3.connect(where) as database:
+        found = database.execute("SELECT model, engine, rounds, latency_ms FROM benchmarks")
+        kept = found.fetchall()
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    database.close()
+    assert len(kept) == 6 and kept[0][:3] == ("random:tiny", "eager", 2)
+    assert len(unpack(kept[0][3])) == 6
+
+
+def test_bench_refuses_what_does_not_exist(typed: Type) -> None:
+    for option, value in (("--shape", "pythia-71m"), ("--methods", "stream")):
+        code, _, err = typed("bench", "decode", option, value)
+        assert code == 2 and err.count("\n") == 1 and value in err and "Did you mean" in err

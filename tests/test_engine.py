@@ -1,0 +1,209 @@
+"""A decode step of static shapes: the same scores by every engine, and nothing that grows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from core import engine, shapes
+from core.attention import streaming_attention
+from core.config import RunConfig
+from core.engine import Engine, reading_fast
+from core.errors import StreamError, UsageError
+from core.meters import token_nll
+from core.methods import streaming
+from core.methods.streaming import StreamingKVCache
+from core.models import Loaded
+from tests.samples import ids_of, method_of, random_ids, tiny_llama
+from tests.test_modes import evaluate
+
+EXACT = 1e-4  # nats on any token, float32
+
+needs_compiler = pytest.mark.skipif(
+    engine.compiler() is None, reason="there is no C++ compiler on this machine"
+)
+
+
+def tiny_neox() -> Any:
+    model = shapes.build("tiny", dtype="float32", device="cpu").model
+    for weight in model.parameters():
+        weight.mul_(4)  # so that its attention tells keys apart
+    return model
+
+
+MODELS: dict[str, Callable[[], Any]] = {"neox": tiny_neox, "llama": tiny_llama}
+
+
+@torch.inference_mode()
+def streamed(model: Any, ids: Tensor, kind: str | None, every: int = 1) -> Tensor:
+    """Nats of ids[:, 1:] one token at a time, through an engine once the cache is full."""
+    cache, parts = StreamingKVCache(4, 27, model, every), []
+    stepper = Engine(model, cache, kind) if kind else None
+    for t in range(ids.shape[1] - 1):
+        cache.make_room(1)
+        token = ids[:, t : t + 1]
+        if stepper and stepper.ready:
+            logits = stepper(token)
+        else:
+            with streaming_attention(model):
+                logits = model(token, past_key_values=cache, stream=cache).logits
+        parts.append(token_nll(logits, ids[:, t + 1 : t + 2]))
+    return torch.cat(parts, dim=1)
+
+
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
+    name: str, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "REACH", 16)
+    model, ids = MODELS[name](), random_ids(2, 160)
+    gap = (streamed(model, ids, "eager", every) - streamed(model, ids, None, every)).abs()
+    assert float(gap.max()) < EXACT
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", MODELS)
+def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_token(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setattr(streaming, "REACH", 16)
+    model, ids = MODELS[name](), random_ids(1, 200)
+    counters.clear()
+    with reading_fast(model):
+        got = [streamed(model, ids[:, :length], "compiled") for length in (200, 90)]
+        want = streamed(model, ids, None)
+    for each in got:
+        assert float((each - want[:, : each.shape[1]]).abs().max()) < EXACT
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@needs_compiler
+def test_a_compiled_run_is_the_eager_one_but_for_its_times(neox: Loaded) -> None:
+    documents = [ids_of(neox, 140)[0], ids_of(neox, 90)[1]]
+    eager = evaluate(neox, documents, engine="eager")
+    compiled = evaluate(neox, documents, engine="compiled")
+    assert abs(eager.nll - compiled.nll).max() < EXACT
+    assert (eager.engine, eager.compile_s) == ("eager", 0)
+    assert compiled.engine == "compiled" and compiled.compile_s > 0
+    assert compiled.kv_mib == compiled.kv_formula_mib == eager.kv_mib
+    assert compiled.latency_ms.max() < 1000 * compiled.compile_s
+
+
+def test_a_text_too_short_for_a_static_step_is_recorded_as_eager(neox: Loaded) -> None:
+    result = evaluate(neox, [ids_of(neox, 20)[0]], engine="compiled")
+    assert (result.engine, result.compile_s) == ("eager", 0)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the tensors that are made, by operation and shape."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: Counter[Any] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert "_local_scalar_dense" not in str(func), "the host waits for the device"
+        out = func(*args, **(kwargs or {}))
+        shape = tuple(out.shape) if isinstance(out, Tensor) else None
+        self.made[(str(func), shape)] += 1
+        return out
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_step_asks_nothing_of_the_host_and_makes_the_same_tensors_for_ever(every: int) -> None:
+    model, ids = tiny_llama(), random_ids(1, 400)
+    cache = StreamingKVCache(4, 27, model, every)
+    with torch.inference_mode(), streaming_attention(model):
+        model(ids[:, :50], past_key_values=cache, stream=cache)
+        stepper, seen = Engine(model, cache, "eager"), []
+        places = [layer.keys.data_ptr() for layer in cache.layers]
+        for t in range(50, 250):
+            token = ids[:, t : t + 1]
+            stepper.warm(token)
+            with _Watch() as watch:
+                stepper(token)
+            seen.append(watch.made)
+    assert all(each == seen[1] for each in seen[1:])
+    assert places == [layer.keys.data_ptr() for layer in cache.layers]
+
+
+def test_weights_that_read_fast_have_the_same_values_and_no_copy_and_are_put_back() -> None:
+    model = shapes.build("tiny", dtype="float32", device="cpu").model
+    head = model.embed_out.weight
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    with pytest.raises(RuntimeError, match="stop"), reading_fast(model):
+        assert head is model.embed_out.weight and head.stride() == (1, head.shape[0])
+        for name, weight in model.named_parameters():
+            assert torch.equal(weight, before[name])
+        raise RuntimeError("stop")
+    assert all(weight.is_contiguous() for weight in model.parameters())
+    assert torch.equal(head, before["embed_out.weight"])
+
+
+def test_a_tied_head_still_embeds() -> None:
+    model = tiny_llama()
+    model.lm_head.weight = model.model.embed_tokens.weight
+    ids = random_ids(1, 20)
+    want = model(ids).logits
+    with reading_fast(model):
+        assert float((model(ids).logits - want).abs().max()) < 1e-4
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"engine": "compiled", "method": "mit"}, "'mit' is eager only"),
+        ({"engine": "compiled", "mode": "chunked"}, "'chunked' is eager only"),
+        ({"engine": "fast"}, "unknown engine 'fast'"),
+    ],
+)
+def test_an_engine_that_can_not_be_is_refused_at_once(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        RunConfig(**asked)
+
+
+def test_a_model_or_machine_that_an_engine_can_not_run_on_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_llama()
+    loaded = Loaded(model, None, "", None, "", 256, 0)
+    with pytest.raises(UsageError, match="needs a CUDA device"):
+        method_of("streaming", engine="cudagraph").start(loaded, 1)
+    monkeypatch.setattr(engine, "COMPILERS", ("no-such-compiler",))
+    with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
+        method_of("streaming", engine="compiled").start(loaded, 1)
+    moving = tiny_llama({"rope_type": "dynamic", "factor": 2.0})
+    with pytest.raises(UsageError, match="may change with length"):
+        Engine(moving, StreamingKVCache(4, 27, moving), "compiled")
+
+
+def test_a_step_that_can_not_be_compiled_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(model: Any) -> Any:
+        raise RuntimeError("no room left\nfor anything")
+
+    monkeypatch.setattr(engine, "_compiled", broken)
+    monkeypatch.setattr(engine, "compiler", lambda: "g++")
+    with pytest.raises(StreamError, match="no room left.*--engine eager"):
+        streamed(tiny_llama(), random_ids(1, 60), "compiled")
+
+
+def test_auto_compiles_only_where_that_pays_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "compiler", lambda: "g++")
+    model = tiny_llama()
+    assert engine.choose("auto", model, 500) == "eager"
+    assert engine.choose("auto", model, 10_000_000) == "compiled"
+    assert engine.choose("eager", model, 10_000_000) == "eager"
+    moving = tiny_llama({"rope_type": "dynamic", "factor": 2.0})
+    assert engine.choose("auto", moving, 10_000_000) == "eager"

@@ -1,0 +1,395 @@
+"""Reports: what they select, how each format writes it, and what they say in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import UsageError
+from streamcli.render import blocks, documents
+from streamcli.results import summary
+from streamcli.results.columns import COLUMNS
+from streamcli.results.schema import STATUSES
+from streamcli.results.selection import DERIVED, Query, select
+from streamcli.results.store import Store
+from tests.records import FOUR, recorded
+from tests.typed import Type
+
+pytest_plugins = ("tests.typed",)
+
+DB = "runs.db"
+ODD = {"dataset": 'a|b "c", <i>&amp; 50%_#1 \\~^{x}.txt', "tokens_sha256": "c" * 64}
+
+
+def report(typed: Type, *words: str) -> Any:
+    return typed("report", "--db", DB, *words)
+
+
+@pytest.fixture
+def four(home: Path) -> Store:
+    """Streaming, window, re-computation and dense, one run each."""
+    return recorded(home / DB, *FOUR)
+
+
+def rows_of(typed: Type, *words: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(report(typed, "--format", "json", *words).out)
+    return found
+
+
+def test_json_is_one_list_of_objects_keyed_by_every_column(four: Store, typed: Type) -> None:
+    found = rows_of(typed)
+    assert [list(row) for row in found] == [[*COLUMNS, *DERIVED]] * 4
+    by_method = {row["method"]: row for row in found}
+    assert by_method["streaming"]["ppl_change"] == pytest.approx(216.2058 / 216.9751 - 1)
+    assert by_method["streaming"]["speed_up"] == pytest.approx(20.1 / 4.31)
+    assert by_method["streaming"]["gpu"] is None and by_method["dense"]["window"] is None
+
+
+def test_csv_keeps_every_digit_and_any_text(home: Path, typed: Type) -> None:
+    text = 'two\nlines, "quoted"'
+    recorded(home / DB, {"ppl": 1 / 3, "notes": text, "trust": True, "word_ppl": float("inf")})
+    out = report(typed, "--format", "csv").out
+    (row,) = csv.DictReader(io.StringIO(out, newline=""))
+    assert float(row["ppl"]) == 1 / 3
+    assert (row["notes"], row["trust"], row["gpu"], row["word_ppl"]) == (text, "true", "", "inf")
+    assert out.splitlines()[0] == ",".join([*COLUMNS, *DERIVED]) and out.endswith("\r\n")
+
+
+def test_columns_are_exactly_those_asked_for_in_every_format(four: Store, typed: Type) -> None:
+    words = ("--columns", "ppl", "method,speed_up")
+    assert list(rows_of(typed, *words)[0]) == ["ppl", "method", "speed_up"]
+    assert report(typed, *words, "--format", "csv").out.startswith("ppl,method,speed_up\r\n")
+    assert "| ppl | method | speed-up |" in report(typed, *words, "--format", "markdown").out
+    assert re.search(r"^ *ppl +method +speed-up$", report(typed, *words).out, re.MULTILINE)
+
+
+def test_rows_sort_by_a_column_and_by_what_comparing_adds(four: Store, typed: Type) -> None:
+    ascending = [row["ppl"] for row in rows_of(typed, "--sort", "ppl")]
+    assert ascending == sorted(ascending)
+    assert [row["ppl"] for row in rows_of(typed, "--sort", "-ppl")] == ascending[::-1]
+    assert rows_of(typed, "--sort", "-speed_up")[0]["method"] == "window"
+    table = report(typed, "--sort", "ppl", "--format", "markdown").out
+    assert re.findall(r"^\| (\w+) ", table, re.MULTILINE)[1:] == [
+        *("dense", "streaming", "recompute", "window"),
+    ]
+
+
+def test_a_limit_takes_the_first_of_the_order_and_says_what_it_left_out(
+    four: Store, typed: Type
+) -> None:
+    done = report(typed, "--limit", "1", "--sort", "ppl", "--format", "json")
+    assert [row["method"] for row in json.loads(done.out)] == ["dense"]
+    assert "only the first by ppl 1 are here: --limit 4 shows more, --limit 0 all" in done.err
+    assert len(rows_of(typed, "--limit", "0")) == 4
+    assert report(typed).err == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("--method", "streaming"), ("--limit", "1", "--sort", "created_at")]
+)
+def test_what_is_left_out_still_serves_as_the_baseline(
+    four: Store, typed: Type, words: tuple[str, ...]
+) -> None:
+    (row,) = rows_of(typed, *words)
+    assert row["method"] == "streaming"
+    assert row["ppl_change"] == pytest.approx(216.2058 / 216.9751 - 1)
+    told = report(typed, *words, "--format", "markdown").out
+    assert "216.21 against 216.98" in told and "| recompute" not in told
+
+
+def test_groups_have_a_table_each_without_the_column_that_they_share(
+    four: Store, typed: Type
+) -> None:
+    out = report(typed, "--group-by", "n_sink", "--columns", "method", "n_sink", "ppl").out
+    assert re.findall(r"^sinks: (\d)", out, re.MULTILINE) == ["0", "4"]
+    assert re.findall(r"^(\w+) +[\d.]+$", out, re.MULTILINE) == [
+        *("window", "streaming", "recompute", "dense"),
+    ]
+
+
+def test_runs_that_did_not_finish_are_listed_with_their_error(home: Path, typed: Type) -> None:
+    failed = {"status": "failed", "error": "RuntimeError: no luck", "ppl": None}
+    recorded(home / DB, failed, {"status": "running"}, {"status": "interrupted"}, {}, {})
+    out = report(typed, "--status", "failed").out
+    assert "1 failed runs, newest first" in out and "RuntimeError: no luck" in out
+    for status in STATUSES:
+        found = rows_of(typed, "--status", status)
+        assert {row["status"] for row in found} == {status}
+        assert len(found) == (2 if status == "done" else 1)
+        assert list(found[0]) == list(COLUMNS)
+    assert len(rows_of(typed, "--status", "any")) == 5
+
+
+REFUSED = {
+    "report --columns ppl pl": "unknown column 'pl': choose one of",
+    "report --sort -pppl": "unknown column 'pppl'",
+    "report --group-by mdoe": "Did you mean 'mode'?",
+    "report --status fialed": "Did you mean 'failed'?",
+    "report --status failed --sort speed_up": "unknown column 'speed_up'",
+    "report --limit -1": "--limit is -1",
+    "report --since yesterday": "'yesterday' is not a time",
+    "report --out folder": "tells no format: let it end in .txt, .md, .html, .tex, .csv, .json",
+    "report --out folder --format csv": "folder is a folder: name a file in it",
+    "report --out none/report.md": "there is no folder",
+    "report --group-by mode --format json": "--group-by makes tables, and json is none",
+    "report --check": "--check is for --update",
+    "report --update README.md --sort ppl": "stands in its marker",
+    "report --update README.md": "README.md can't be read: No such file",
+    "report --columns": "--columns requires an argument",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_is_asked_wrongly_ends_in_one_line_with_code_2(
+    four: Store, home: Path, typed: Type, words: str
+) -> None:
+    (home / "folder").mkdir()
+    done = (
+        typed(*words.split(), "--db", DB)
+        if words != "report --columns"
+        else typed("report", "--columns")
+    )
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1 and REFUSED[words] in done.err
+    assert {path.name for path in home.iterdir()} <= {"folder", DB, f"{DB}-wal", f"{DB}-shm"}
+
+
+FORMATS = {
+    "r.md": "**bundled on",
+    "r.HTML": "<!doctype html>",
+    "r.tex": r"% \usepackage",
+    "r.csv": "run_id,",
+    "r.json": "[\n{",
+    "r.txt": "bundled on",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_is_written_in_the_format_of_its_ending(
+    four: Store, home: Path, typed: Type, name: str
+) -> None:
+    (home / name).write_text("older")
+    (home / name).chmod(0o640)
+    done = report(typed, "--out", name)
+    assert (done.code, done.out, done.err) == (0, "", f"streamcli: wrote {name}\n")
+    assert (home / name).read_text().startswith(FORMATS[name])
+    assert (home / name).stat().st_mode & 0o777 == 0o640
+    assert not [path for path in home.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_that_can_not_be_written_stays_whole(
+    four: Store, home: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    (home / "r.md").write_text("older")
+    monkeypatch.setattr("os.replace", full)
+    done = report(typed, "--out", "r.md")
+    assert done.code == 1 and done.err == (
+        "streamcli: r.md can't be written: No space left on device.\n"
+    )
+    assert (home / "r.md").read_text() == "older"
+    assert not [path for path in home.iterdir() if path.name.startswith(".")]
+
+
+def test_nothing_to_report_is_empty_data_and_a_line(home: Path, typed: Type) -> None:
+    recorded(home / DB)
+    for form, out in {"table": "", "markdown": "", "latex": "", "json": "[]\n"}.items():
+        done = report(typed, "--format", form)
+        assert (done.code, done.out) == (0, out)
+        assert "holds no finished run that matches: record one with streamcli run" in done.err
+    assert report(typed, "--format", "csv").out.count("\n") == 1
+    assert "Nothing to show yet" in report(typed, "--format", "html").out
+
+
+COMMANDS = {
+    *("begin", "end", "centering", "small", "caption", "label", "toprule", "midrule"),
+    *("bottomrule", "footnotesize", "item", "textbackslash", "textasciitilde", "times"),
+    *("textasciicircum", "textless", "textgreater", "textbar", "textasciigrave"),
+}
+
+
+def check_latex(text: str) -> list[str]:
+    """What LaTeX would stumble over in a document of tables; also the cells of every row."""
+    text = re.sub(r"^%.*$", "", text, flags=re.MULTILINE)
+    open_: list[str] = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if kind == "begin":
+            open_.append(name)
+        else:
+            assert open_.pop() == name
+    assert not open_
+    assert set(re.findall(r"\\([a-zA-Z]+)", text)) <= COMMANDS
+    bare = re.sub(r"\\([a-zA-Z]+|[\\&%$#_{}])", "", text)
+    assert not set(re.findall(r"[%#_~^\\\"]", re.sub(r'"', "", bare)))
+    assert bare.count("$") % 2 == 0 and bare.count("{") == bare.count("}")
+    assert all(ord(c) < 0x100 for c in text)
+    found = []
+    for spec, body in re.findall(
+        r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}(.*?)\\end\{tabular\}", text, re.DOTALL
+    ):
+        for line in re.findall(r"^(.*) \\\\$", body, re.MULTILINE):
+            assert len(re.findall(r"(?<!\\)&", line)) == len(spec) - 1
+            found.append(line)
+    assert text.count(r"\\" + "\n") == len(found)
+    return found
+
+
+def test_latex_tables_hold_nothing_that_latex_stumbles_over(home: Path, typed: Type) -> None:
+    hostile = {**ODD, "notes": "[1] \u4e2d\u6587 \u00e9\u00df --flag `x` 2\u00d7 $5"}
+    recorded(home / DB, *FOUR, *({**row, **hostile} for row in FOUR), {**FOUR[0], "host": "there"})
+    out = report(typed, "--format", "latex").out
+    lines = check_latex(out)
+    assert len(lines) == 3 + 4 + 4 + 1
+    assert "streaming & 4 & 60 & 65 & 216.21 & $-$0.35\\% & 4.31 & 4.66x & 0.523 & 429" in lines
+    labels = re.findall(r"\\label\{(.*?)\}", out)
+    assert len(labels) == len(set(labels)) == 3
+    assert all(re.fullmatch(r"tab:[a-z0-9-]+", label) for label in labels)
+    assert "[U+4E2D]" in out and "\u00e9\u00df -{}-flag" in out
+
+
+def test_markdown_tables_stay_tables_whatever_the_names_are(home: Path, typed: Type) -> None:
+    recorded(home / DB, ODD)
+    out = report(typed, "--format", "markdown", "--columns", "dataset", "method").out
+    assert r"| a\|b " in out
+    for line in out.splitlines()[2:]:
+        assert len(re.findall(r"(?<!\\)\|", line)) in (0, 3)
+
+
+def said(store: Store) -> list[str]:
+    return [sentence for each in select(store, Query()).whole for sentence in summary.words(each)]
+
+
+def test_words_say_what_the_rows_say(four: Store) -> None:
+    assert said(four) == [
+        "With 65 keys, streaming has a perplexity of 216.21 against 216.98 of re-computation, "
+        "0.35% lower; a decode step takes 4.31 ms against 20.1 ms, 4.66x the speed here.",
+        "Without sinks, 65 keys give a perplexity of 217.51, 0.60% higher.",
+        "A cache for 65 keys takes 0.523 MiB however long the stream; a dense one takes 4.68 MiB "
+        "by the end of this one, for a perplexity of 209.79.",
+    ]
+
+
+def test_words_claim_nothing_without_a_row_and_name_the_command_that_records_it(
+    home: Path,
+) -> None:
+    (sentence,) = said(recorded(home / "streaming.db", {"dtype": "bfloat16"}))
+    assert sentence == (
+        "What streaming costs with 65 keys can't be told without re-computation with as many "
+        "keys: `streamcli run --method recompute --model bundled --dataset bundled-narrative "
+        "--mode decode-loop --n-sink 4 --window 60 --max-tokens 600 --threads 2 --dtype bfloat16`."
+    )
+    (sentence,) = said(recorded(home / "window.db", FOUR[1]))
+    assert sentence.startswith("None of these runs is of streaming: record one with `streamcli run")
+    assert "--n-sink 4 --window 60 " in sentence
+
+
+def test_words_do_not_compare_unequal_budgets(home: Path) -> None:
+    other = {"method": "recompute", "window": 124, "attended_keys": 129, "ppl": 190.0}
+    (sentence,) = said(recorded(home / DB, {}, other))
+    assert "can't be told" in sentence and "190" not in sentence
+
+
+def test_words_call_a_slower_and_worse_streaming_what_it_is(home: Path) -> None:
+    worse = {"ppl": 240.0, "ms_per_token_p50": 40.2}
+    first, *_ = said(recorded(home / DB, worse, FOUR[2]))
+    assert "10.61% higher" in first and "0.500x the speed here" in first
+
+
+def test_words_on_many_budgets_give_the_extremes(home: Path) -> None:
+    rows = [
+        {**row, "window": keys - 5, "attended_keys": keys, "ppl": row.get("ppl", 200) * scale}
+        for keys, scale in ((65, 1.0), (129, 0.9), (257, 0.8))
+        for row in (FOUR[0] | {"ppl": 216.2 + keys / 100}, FOUR[2])
+    ]
+    (sentence,) = said(recorded(home / DB, *rows))
+    assert sentence.startswith("Over 3 settings with 65 to 257 keys, streaming's perplexity")
+    assert re.search(
+        r"goes from [+-]0\.\d\d% to \+0\.\d\d%, and its speed from 4.66x to 4", sentence
+    )
+
+
+MARKED = (
+    "# Title\r\n\r\nprose \u00e9\r\n"
+    "<!-- streamcli:begin results columns=method,ppl sort=ppl -->\r\n"
+    "old\r\n<!-- streamcli:end results -->\r\nmore\r\n\r\n```\r\n"
+    "<!-- streamcli:begin results -->\r\n```\r\n"
+    "<!-- streamcli:begin words mode=decode-loop -->\r\n<!-- streamcli:end words -->\r\nend"
+)
+
+
+def test_an_update_rewrites_the_blocks_and_not_one_byte_besides(
+    four: Store, home: Path, typed: Type
+) -> None:
+    readme = home / "README.md"
+    readme.write_bytes(MARKED.encode())
+    checked = report(typed, "--update", "README.md", "--check")
+    assert checked.code == 1 and "streamcli report --update README.md rewrites it" in checked.err
+    assert readme.read_bytes() == MARKED.encode()
+    assert report(typed, "--update", "README.md").err == "streamcli: wrote README.md\n"
+    first = readme.read_bytes()
+    between = re.compile(rb"(streamcli:begin [^>]*-->\r\n).*?(<!-- streamcli:end)", re.DOTALL)
+    assert between.sub(rb"\1\2", first) == between.sub(rb"\1\2", MARKED.encode())
+    assert b"| dense | 209.79 |\r\n| streaming | 216.21 |\r\n" in first
+    assert b"216.21 against 216.98" in first and b"\n" not in first.replace(b"\r\n", b"")
+    again = report(typed, "--update", "README.md", "--check")
+    assert (again.code, again.err) == (0, "streamcli: README.md is up to date\n")
+    assert readme.read_bytes() == first
+
+
+BROKEN = {
+    "no marker at all": "has no block to rewrite",
+    "`<!-- streamcli:begin results -->` in prose": "has no block to rewrite",
+    "<!-- streamcli:begin results -->\nold": "line 1: the block never ends",
+    "<!-- streamcli:end results -->": "ends a block 'results', but no block is open",
+    "<!-- streamcli:begin results -->\n<!-- streamcli:begin words -->": "is open: end it",
+    "<!-- streamcli:begin results -->\n<!-- streamcli:end words -->": "the open block is 'results'",
+    "<!-- streamcli:begin result -->\n<!-- streamcli:end result -->": "Did you mean 'results'?",
+    "<!-- streamcli:start results -->": "streamcli:start is no marker",
+    "<!-- streamcli:begin results mod=x -->\n<!-- streamcli:end results -->": "Did you mean 'mod",
+    "<!-- streamcli:begin results sort=pp -->\n<!-- streamcli:end results -->": "column 'pp'",
+    "<!-- streamcli:begin results limit=x -->\n<!-- streamcli:end results -->": "limit is 'x'",
+    "<!-- streamcli:begin results mode=x -->\n<!-- streamcli:end results -->": "no run in",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_markers_that_do_not_pair_or_ask_for_nothing_change_nothing(
+    four: Store, home: Path, typed: Type, text: str
+) -> None:
+    (home / "README.md").write_text(text)
+    done = report(typed, "--update", "README.md")
+    assert done.code == 2 and done.err.count("\n") == 1 and BROKEN[text] in done.err
+    assert (home / "README.md").read_text() == text
+
+
+def test_a_marker_in_fenced_code_is_an_example() -> None:
+    text = "~~~~\n<!-- streamcli:begin results -->\n~~~\n~~~~\n"
+    with pytest.raises(UsageError, match="no block to rewrite"):
+        blocks.update(text, lambda *_: "x", "README.md")
+
+
+def test_no_format_imports_torch(four: Store, home: Path) -> None:
+    code = (
+        "import sys\n"
+        "from streamcli.cli import main\n"
+        "for form in ('table', 'markdown', 'html', 'latex', 'csv', 'json'):\n"
+        f"    sys.argv = ['streamcli', 'report', '--db', {DB!r}, '--format', form]\n"
+        "    try:\n        main()\n    except SystemExit as ended:\n        assert not ended.code\n"
+        "assert not {'torch', 'transformers', 'kvpress', 'datasets'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_derived_column_can_be_shown() -> None:
+    assert set(DERIVED) <= set(documents.KNOWN)

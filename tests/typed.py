@@ -1,0 +1,93 @@
+"""A command line in an empty folder, and a database of a few real, tiny runs.
+
+Use it with ``pytest_plugins = ("tests.typed",)``. (PYTEST_DONT_REWRITE: tests import it.)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from streamcli import cli
+from streamcli.results.store import Store
+from streamcli.settings import PREFIX
+
+DB = Path("data/streamcli.db")
+DATA = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "90")
+TINY = (*DATA, "--window", "20", "--mode", "chunked", "--chunk-size", "32", "--threads", "1")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a command printed, and how it ended."""
+
+    out: str
+    err: str
+    code: int
+
+
+Type = Callable[..., Typed]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, without any variable of streamcli's."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return tmp_path
+
+
+@pytest.fixture
+def typed(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Type:
+    """Types words after ``streamcli``."""
+
+    def run(*words: str) -> Typed:
+        monkeypatch.setattr(sys, "argv", ["streamcli", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Typed(out, err, int(ended.value.code or 0))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file of a database with four real runs of the bundled model; copy it."""
+    folder = tmp_path_factory.mktemp("recorded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(signal, "signal", lambda *_: None)
+        for name in [name for name in os.environ if name.startswith(PREFIX)]:
+            patch.delenv(name)
+        loops = (*DATA, "--window", "20", "--threads", "1")
+        for words in (
+            (*TINY, "--method", "streaming"),
+            (*TINY, "--method", "recompute"),
+            (*loops, "--method", "streaming"),
+            (*loops, "--method", "recompute"),
+        ):
+            patch.setattr(sys, "argv", ["streamcli", "run", *words])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            assert not ended.value.code
+    yield folder / DB
+
+
+@pytest.fixture
+def store(home: Path, recorded: Path) -> Store:
+    """The results database of ``home``, with those runs."""
+    DB.parent.mkdir()
+    shutil.copy(recorded, DB)
+    return Store.open(DB)
