@@ -23,7 +23,7 @@ Knows nothing of texts, scores or clocks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from core import attention
 from core.config import RunConfig
-from core.engine import Engine, reading_fast
+from core.engine import Engine, fuses, reading_fast
 from core.errors import UsageError
 from core.methods.base import (
     Method,
@@ -333,7 +333,8 @@ class _CacheStream(Stream):
         self.stepper = Engine(self.model, cache, kind) if static else None
 
     def decoding(self) -> AbstractContextManager[None]:
-        return reading_fast(self.model)
+        compiled = self.stepper and self.stepper.kind == "compiled"
+        return nullcontext() if compiled and fuses(self.model) else reading_fast(self.model)
 
     def warm(self, ids: Tensor) -> None:
         if self.stepper and self.stepper.ready:

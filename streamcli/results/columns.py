@@ -162,7 +162,7 @@ DEFAULT = (
 
 def format_value(column: Column, value: Any) -> str:
     """A value as a table's cell shows it; ``-`` where there is none (None, NaN or pandas' NA)."""
-    if _missing(value):
+    if missing(value):
         return "-"
     match column.form:
         case "text" | "plain":
@@ -200,7 +200,8 @@ def _significant(value: float, digits: int) -> str:
     return f"{value:,.{max(0, decimals)}f}"
 
 
-def _missing(value: Any) -> bool:
+def missing(value: Any) -> bool:
+    """Whether there is no value: None, NaN or pandas' NA."""
     try:
         return value is None or bool(value != value)
     except TypeError:  # pandas' NA, which has no truth value

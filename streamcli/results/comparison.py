@@ -7,11 +7,13 @@ and machine are the same; a speed-up or a perplexity ratio also needs the same a
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from core.config import LAZY
 from core.registry import METHODS
+from streamcli.results.columns import missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,7 @@ SAME = (
 BASELINE = "recompute"
 ORDER = {name: place for place, name in enumerate(METHODS)}
 BUDGETLESS = ("dense",)  # holds everything, so it meets every budget's baseline
+SINKS = 4  # that are suggested where no run says how many
 CLOSE = 0.01  # mean attended keys may differ by so much under one budget: how a stream begins
 VARIANTS = {  # what else tells two configurations of one method apart, and how it is called
     "engine": "{}",
@@ -103,6 +106,25 @@ def compared(group: pd.DataFrame, baseline: str = BASELINE) -> Comparison:
     latest["variant"] = _variants(rows)
     keys = tuple(sorted({int(row["attended_keys"]) for row in standard}))
     return Comparison(same, latest, every - len(latest), baseline, keys)
+
+
+def command(row: Row, method: str) -> str:
+    """What records the run of ``method`` that may be compared with ``row``."""
+    asked = {}
+    for name in ("model", "dataset"):  # as it was typed, unless a stand-in took its place
+        typed = str(row.get(f"requested_{name}") or "")
+        asked[name] = typed if typed.endswith(str(row[name])) else str(row[name])
+    asked |= {"method": method, "mode": str(row["mode"])}
+    if row["method"] not in BUDGETLESS:
+        sinks = int(row["n_sink"]) or (SINKS if method == "streaming" else 0)
+        asked["n-sink"] = str(sinks)
+        asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
+    for name in ("max_tokens", "timed_tokens", "context_tokens", "threads"):
+        if not missing(row.get(name)):
+            asked[name.replace("_", "-")] = str(int(row[name]))
+    if row["dtype"] != "float32":
+        asked["dtype"] = str(row["dtype"])
+    return shlex.join(["streamcli", "run", *(w for k, v in asked.items() for w in (f"--{k}", v))])
 
 
 def time_column(mode: str) -> str:

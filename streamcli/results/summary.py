@@ -6,17 +6,21 @@ it names the command that records it. None generalises: what holds here may not 
 
 from __future__ import annotations
 
-import shlex
 from typing import Any, TypeAlias
 
 from streamcli.results.columns import COLUMNS, Column, format_value
-from streamcli.results.comparison import BASELINE, Comparison, same_budget, time_column
+from streamcli.results.comparison import (
+    BASELINE,
+    Comparison,
+    command,
+    same_budget,
+    time_column,
+)
 
 Row: TypeAlias = dict[str, Any]
 CHANGE = Column("ppl_change", "", "percent", "")
 RATIO = Column("speed_up", "", "ratio", "")
 FEW = 2  # budgets that are told one by one; of more, the extremes
-SINKS = 4  # that are suggested where no run says how many
 STEP = {
     "decode-loop": "a decode step",
     "chunked": "scoring a token in chunks",
@@ -30,8 +34,8 @@ def words(comparison: Comparison) -> list[str]:
     mode = str(comparison.same["mode"])
     streaming = [row for row in rows if row["method"] == "streaming"]
     if not streaming:
-        command = _command(rows[0], "streaming")
-        return [f"None of these runs is of streaming: record one with `{command}`."]
+        typed = command(rows[0], "streaming")
+        return [f"None of these runs is of streaming: record one with `{typed}`."]
     held = [(row, base) for row in streaming if (base := _baseline(rows, row))]
     said = [_cost(row, base, mode) for row, base in held]
     if len(held) > FEW:
@@ -89,7 +93,7 @@ def _unknown(rows: list[Row]) -> str:
     more = f", and of {len(rows) - 1} more settings," if len(rows) > 1 else ""
     return (
         f"What streaming costs with {_keys(rows[0])}{more} can't be told without re-computation "
-        f"with as many keys: `{_command(rows[0], BASELINE)}`."
+        f"with as many keys: `{command(rows[0], BASELINE)}`."
     )
 
 
@@ -121,25 +125,6 @@ def _memory(rows: list[Row], row: Row) -> list[str]:
         f"A cache for {_keys(row)} takes {mib} MiB however long the stream; a dense one takes "
         f"{dense_mib} MiB by the end of this one, for a perplexity of {_ppl(dense)}."
     ]
-
-
-def _command(row: Row, method: str) -> str:
-    """What records the run of ``method`` that may be compared with ``row``."""
-    asked = {"method": method}
-    for name in ("model", "dataset"):  # as it was typed, unless a stand-in took its place
-        typed = str(row.get(f"requested_{name}") or "")
-        asked[name] = typed if typed.endswith(str(row[name])) else str(row[name])
-    asked["mode"] = str(row["mode"])
-    if _there(row["attended_keys"]) and row["method"] != "dense":
-        sinks = int(row["n_sink"]) or (SINKS if method == "streaming" else 0)
-        asked["n-sink"] = str(sinks)
-        asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
-    for name in ("max_tokens", "timed_tokens", "context_tokens", "threads"):
-        if _there(row.get(name)):
-            asked[name.replace("_", "-")] = str(int(row[name]))
-    if row["dtype"] != "float32":
-        asked["dtype"] = str(row["dtype"])
-    return shlex.join(["streamcli", "run", *(w for k, v in asked.items() for w in (f"--{k}", v))])
 
 
 def _baseline(rows: list[Row], row: Row) -> Row | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import shlex
 from typing import TYPE_CHECKING
 
 from streamcli.results import stats
-from streamcli.results.comparison import BUDGETLESS, SAME, Comparison, Row
-from streamcli.results.paired import Pair, keys_of, number, same
+from streamcli.results.comparison import SAME, Comparison, Row, command
+from streamcli.results.paired import Pair, number, same
 from streamcli.results.stats import Difference, Interval
 
 if TYPE_CHECKING:
@@ -74,23 +73,6 @@ def missing(comparison: Comparison, runs: pd.DataFrame) -> str:
         f"no {method} run with the same model, tokens, dtype, device and threads{nearest}. "
         f"Record one: {command(row, method)}"
     )
-
-
-def command(row: Row, method: str) -> str:
-    """What records the run of ``method`` that may be compared with ``row``."""
-    words = ["streamcli", "run"]
-    for name in ("model", "dataset"):
-        typed = str(row.get(f"requested_{name}") or "")  # unless a stand-in took its place
-        words += [f"--{name}", typed if typed.endswith(str(row[name])) else str(row[name])]
-    words += ["--method", method, "--mode", str(row["mode"])]
-    if row["method"] not in BUDGETLESS:
-        sinks = int(row["n_sink"])
-        words += ["--n-sink", str(sinks), "--window", str(keys_of(row) - 1 - sinks)]
-    for name in ("max_tokens", "timed_tokens", "context_tokens", "threads"):
-        if not math.isnan(number(row.get(name))):
-            words += [f"--{name.replace('_', '-')}", str(int(row[name]))]
-    words += ["--dtype", str(row["dtype"])] if row["dtype"] != "float32" else []
-    return shlex.join(words)
 
 
 def _cost(difference: Difference) -> str:
