@@ -69,10 +69,11 @@ def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "fused"), [("neox", False), ("llama", True)])
 def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_token(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "fuses", lambda model: fused)
     from torch._dynamo.utils import counters
 
     monkeypatch.setattr(streaming, "REACH", 16)
@@ -157,6 +158,20 @@ def test_a_tied_head_still_embeds() -> None:
     with reading_fast(model):
         assert float((model(ids).logits - want).abs().max()) < 1e-4
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_a_product_that_threads_share_is_the_same(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    model, ids = tiny_neox(), random_ids(rows, 1)
+    want = model(ids).logits
+    with reading_fast(model):
+        shared = [m for m in model.modules() if isinstance(m, engine._Shared)]
+        assert len(shared) == 5  # the head, and two of each of the two layers
+        assert float((model(ids).logits - want).abs().max()) < 1e-4
+    assert not any(isinstance(m, engine._Shared) or "parts" in vars(m) for m in model.modules())
 
 
 @pytest.mark.parametrize(

@@ -285,7 +285,7 @@ def test_words_claim_nothing_without_a_row_and_name_the_command_that_records_it(
     (sentence,) = said(recorded(home / "streaming.db", {"dtype": "bfloat16"}))
     assert sentence == (
         "What streaming costs with 65 keys can't be told without re-computation with as many "
-        "keys: `streamcli run --method recompute --model bundled --dataset bundled-narrative "
+        "keys: `streamcli run --model bundled --dataset bundled-narrative --method recompute "
         "--mode decode-loop --n-sink 4 --window 60 --max-tokens 600 --threads 2 --dtype bfloat16`."
     )
     (sentence,) = said(recorded(home / "window.db", FOUR[1]))
