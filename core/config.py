@@ -74,7 +74,7 @@ class RunConfig:
     window: int | None = None  # half the trained length less the sinks: 4 + 1020 on Pythia
     max_tokens: int | None = None  # MAX_TOKENS, or twice the trained length where that is less
     timed_tokens: int | None = None
-    context_tokens: int | None = None  # half of each document, in the mode that has a context
+    context_tokens: int | None = None  # 3/4 of each document, in the mode that has a context
     evict_every: int | None = None  # k, steps between evictions: LAZY's where not given
     chunk_size: int = 256
     batch_size: int = 1
@@ -147,6 +147,10 @@ class RunConfig:
                 f"engine is {self.engine!r}, but {what!r} is eager only: leave it out, or use "
                 f"--method {' or '.join(STATIC)} in --mode decode-loop."
             )
+
+    def context_of(self, length: int) -> int:
+        """Tokens of context of a document of so many, in the mode that has one."""
+        return self.context_tokens or length * 3 // 4
 
     def steps_between_evictions(self) -> int:
         """``evict_every``, or what it is where it was left open."""

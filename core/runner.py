@@ -53,7 +53,7 @@ class Prepared:
         lengths = [len(document.ids) for document in self.tokens.documents]
         if self.config.mode != OFFICIAL:
             return sum(lengths) - len(lengths)
-        contexts = [self.config.context_tokens or length // 2 for length in lengths]
+        contexts = [self.config.context_of(length) for length in lengths]
         return sum(max(0, n - 1 - used) for n, used in zip(lengths, contexts, strict=True))
 
 

@@ -58,7 +58,7 @@ TimedTokens = Annotated[
 ]
 ContextTokens = Annotated[
     int | None,
-    _option("Tokens of context in mode kvpress-official.", "half of each document"),
+    _option("Tokens of context in mode kvpress-official.", "3/4 of each document"),
 ]
 EvictEvery = Annotated[
     int | None,

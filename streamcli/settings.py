@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     )
     timed_tokens: int | None = Field(None, description="Decode steps to time; empty: every one.")
     context_tokens: int | None = Field(
-        None, description="Tokens of context in kvpress-official; empty: half of each document."
+        None, description="Tokens of context in kvpress-official; empty: 3/4 of each document."
     )
     evict_every: int | None = Field(
         None, description="k, steps between evictions; empty: 1, and 64 in kvpress-interval."

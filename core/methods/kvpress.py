@@ -226,7 +226,7 @@ class Prefill(_Presses):
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Of a short prompt nothing is cut, and what grows can outgrow the training."""
-        context = self.config.context_tokens or length // 2
+        context = self.config.context_of(length)
         prompts = {"decode-loop": 1, "chunked": self.config.chunk_size, OFFICIAL: context}
         prompt = min(prompts[self.config.mode], length)
         cut = max(0, prompt - self.kept)

@@ -61,7 +61,7 @@ def evaluate(task: Task) -> RunResult:
     peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
     pipeline, short = _Pipeline(task, Scores(task)), 0
     for batch in batches(task):  # of one document each, see RunConfig
-        context = task.config.context_tokens or batch.ids.shape[1] // 2
+        context = task.config.context_of(batch.ids.shape[1])
         if batch.ids.shape[1] < context + 2:
             short += 1
         else:
