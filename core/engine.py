@@ -267,10 +267,9 @@ def reading_fast(model: Any) -> Iterator[None]:
     tall = [
         module
         for module in model.modules()
-        if type(module) is nn.Linear
+        if reads_fast(model)
+        and type(module) is nn.Linear
         and module.weight.shape[0] > module.weight.shape[1]
-        and module.weight.device.type == "cpu"
-        and module.weight.dtype == torch.float32
         and module.weight.is_contiguous()
     ]
     parts = torch.get_num_threads()
@@ -286,6 +285,11 @@ def reading_fast(model: Any) -> Iterator[None]:
             module.__class__ = nn.Linear
             vars(module).pop("parts", None)
             module.weight.data = module.weight.data.contiguous()
+
+
+def reads_fast(model: Any) -> bool:
+    """Whether ``reading_fast`` does anything for a model: where it was measured."""
+    return bool(model.device.type == "cpu" and model.dtype == torch.float32)
 
 
 class _Shared(nn.Linear):
