@@ -151,6 +151,12 @@ def seed(each: Beside) -> Sheet:
         notes.append(f"{MARK} an artefact, see the last table.")
     if each.ours:
         notes.append(f"ours: {title(each.ours.same)}.")
+        keys = {
+            m: int(row["attended_keys"]) for m, row in each.rows.items() if m in published.METHODS
+        }
+        if len(set(keys.values())) > 1:
+            seen = ", ".join(f"{method} {count:,}" for method, count in keys.items())
+            notes.append(f"ours, the most keys that a token sees: {seen}.")
     else:
         command = f"streamcli sweep --datasets {each.dataset} --modes {each.mode}"
         notes.append(f"ours: nothing is recorded yet; {command} does it.")

@@ -172,7 +172,7 @@ class Beside:
         mode: Its mode.
         dataset: Its text.
         ours: The runs that stand beside it; None where there are none.
-        rows: The newest run of each method among them, all with one budget.
+        rows: The newest run of each method among them, all with one S and W, or one budget.
     """
 
     mode: str
@@ -213,7 +213,11 @@ def _likeness(ours: Comparison, rows: dict[str, Row]) -> tuple[bool, bool, int]:
 
 
 def _rows(ours: Comparison) -> dict[str, Row]:
-    """The newest run of each method with the budget of the newest baseline."""
+    """The newest run of each method with the budget of the newest baseline.
+
+    It is S and W that must be alike: in a chunk ``mit`` and ``kvpress`` see what their own code
+    shows them, as they did in the seed report.
+    """
     rows: list[Row] = sorted(
         ours.runs.to_dict("records"), key=lambda row: str(row["run_id"]), reverse=True
     )
@@ -221,6 +225,7 @@ def _rows(ours: Comparison) -> dict[str, Row]:
     like = (bases or [row for row in rows if row["attended_keys"] in ours.keys] or rows)[0]
     found: dict[str, Row] = {}
     for row in rows:
-        if same_budget(row, like) or row["method"] not in METHODS:
+        asked = all(row[name] == like[name] for name in ("n_sink", "window"))
+        if asked or same_budget(row, like) or row["method"] not in METHODS:
             found.setdefault(str(row["method"]), row)
     return found
