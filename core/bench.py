@@ -1,8 +1,9 @@
 """Arms of a benchmark, timed in turn in one process: no arm has a quieter minute than another.
 
 A round takes every arm once, in random order, each for a slot of steps after a warm-up; rounds are
-what is compared. A figure is the median over rounds of a round's median; a ratio is the median of
-the ratios round by round; intervals are 95 % by bootstrap over rounds.
+what is compared. A figure is the median over rounds of a round's median, or of its mean where steps
+differ by design; a ratio is the median of the ratios round by round; intervals are 95 % by
+bootstrap over rounds.
 
 Knows nothing of texts, scores or databases: tokens are random.
 """
@@ -46,6 +47,7 @@ class Arm:
         within: Opened around a slot.
         compile_s: Seconds that its preparation took.
         kv_mib: What it holds between steps.
+        cycle: Steps after which its work repeats: k, where it evicts every k steps.
         rounds_ms: Milliseconds a token of each timed step, round by round.
     """
 
@@ -57,6 +59,7 @@ class Arm:
     within: Callable[[], AbstractContextManager[object]] = nullcontext
     compile_s: float = 0.0
     kv_mib: float = 0.0
+    cycle: int = 1
     rounds_ms: list[list[float]] = field(default_factory=list)
 
     @property
@@ -64,9 +67,10 @@ class Arm:
         """How tables call it."""
         return self.label or self.config.method
 
-    def medians(self) -> NDArray[np.float64]:
-        """The median of each round."""
-        return np.array([np.median(each) for each in self.rounds_ms])
+    def typical(self) -> NDArray[np.float64]:
+        """The median of each round; the mean where a cycle has steps of different work."""
+        average = np.median if self.cycle == 1 else np.mean
+        return np.array([average(each) for each in self.rounds_ms])
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def figure(rounds: NDArray[np.float64], seed: int = 0) -> Figure:
 
 def ratio(arm: Arm, base: Arm) -> Figure:
     """This arm's time over that one's, round by round."""
-    return figure(arm.medians() / base.medians())
+    return figure(arm.typical() / base.typical())
 
 
 @torch.inference_mode()
@@ -115,8 +119,11 @@ def _slot(arm: Arm, steps: int, device: str) -> list[float]:
     with arm.within():
         for _ in range(WARM_UP if steps > 1 else 1):
             arm.step()
-        clock = Clock(device)
-        while len(times) < steps and (sum(times) < 1000 * SLOT_S or len(times) < LEAST):
+        clock, cycle = Clock(device), arm.cycle
+        most, least = -(-steps // cycle) * cycle, max(LEAST, cycle)
+        while len(times) < most and (
+            sum(times) < 1000 * SLOT_S or len(times) < least or len(times) % cycle
+        ):
             clock.lap()
             arm.step()
             times.append(1000 * clock.lap())
@@ -135,6 +142,8 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     tokens = _random_ids(loaded, config)
     _fill(stream, tokens, length or keys + FILL)
     keys = max(length, keys) if config.method == "dense" else keys
+    every = config.steps_between_evictions()
+    keys += (every - 1) // 2  # on average
     ids = next(tokens)[:, :1]
     with stream.decoding():
         stream.warm(ids)
@@ -147,6 +156,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
         within=stream.decoding,
         compile_s=stream.compile_s,
         kv_mib=stream.kv_bytes() / MIB,
+        cycle=every,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.config import STATIC, RunConfig
+from core.config import LAZY, STATIC, RunConfig
 from core.errors import UsageError, unknown
 from core.registry import METHODS
 from core.shapes import SHAPES
@@ -23,7 +24,7 @@ PAPER = (252, 508, 1020, 2044)  # windows of the paper's figure 10
 ONE_BY_ONE = "streaming, one by one"
 BASES = ("mit", "kvpress", "plain forwards")  # an arm's time over theirs
 SLOW = ("recompute", ONE_BY_ONE)  # their time over an arm's
-LISTS = ("methods", "engines", "windows", "lengths")
+LISTS = ("methods", "engines", "windows", "lengths", "intervals")
 LENGTHS = (2048, 8192, 32768)
 
 app = typer.Typer()
@@ -47,6 +48,10 @@ Engines = Annotated[
 ]
 NSink = Annotated[int, typer.Option(help="S, sinks kept from the start.")]
 Windows = Annotated[list[int] | None, typer.Option(help="W, separated by spaces.")]
+Intervals = Annotated[
+    list[int] | None,
+    typer.Option(help=f"k, steps between evictions, by spaces: those of {', '.join(LAZY)}."),
+]
 Lengths = Annotated[list[int] | None, typer.Option(help="Tokens of stream, separated by spaces.")]
 ChunkSize = Annotated[int, typer.Option(help="C, tokens a forward in chunks.")]
 Rounds = Annotated[int, typer.Option(help="Rounds; each takes every arm once.", min=2)]
@@ -81,6 +86,7 @@ def decode(
     engines: Engines = None,
     n_sink: NSink = 4,
     windows: Windows = None,
+    intervals: Intervals = None,
     rounds: Rounds = 15,
     steps: Steps = 20,
     threads: Threads = None,
@@ -92,11 +98,16 @@ def decode(
 ) -> None:
     """Time one token with a full cache: every method, streaming with every engine.
 
+    With --intervals, also how much it helps to evict only every k steps: the mean over whole
+    cycles, in which the step that evicts counts as well.
+
     [dim]streamcli bench decode --shape pythia-70m --windows 1020
-    streamcli bench decode --methods streaming mit --engines eager --json[/dim]
+    streamcli bench decode --methods streaming mit --engines eager --json
+    streamcli bench decode --methods streaming mit --engines eager --intervals 1 16 64[/dim]
     """
     asked = _asked("decode", shape, rounds, steps, threads, dtype, device, seed, json, db)
-    _decode(asked, methods or list(DECODE), engines, n_sink, windows or [1020])
+    every = intervals or [1]
+    _decode(asked, methods or list(DECODE), engines, n_sink, windows or [1020], every)
 
 
 @app.command()
@@ -120,7 +131,8 @@ def window(
     [dim]streamcli bench window --engines eager[/dim]
     """
     asked = _asked("window", shape, rounds, steps, threads, dtype, device, seed, json, db)
-    _decode(asked, methods or ["streaming", "recompute"], engines, n_sink, windows or list(PAPER))
+    named, sizes = methods or ["streaming", "recompute"], windows or list(PAPER)
+    _decode(asked, named, engines, n_sink, sizes, [1])
 
 
 @app.command()
@@ -273,7 +285,12 @@ def _config(asked: _Asked, method: str, n_sink: int, size: int, **more: Any) -> 
 
 
 def _decode(
-    asked: _Asked, methods: list[str], engines: list[str] | None, n_sink: int, windows: list[int]
+    asked: _Asked,
+    methods: list[str],
+    engines: list[str] | None,
+    n_sink: int,
+    windows: list[int],
+    intervals: list[int],
 ) -> None:
     from core import bench
     from streamcli.render import output
@@ -282,18 +299,19 @@ def _decode(
         if method not in METHODS:
             raise unknown("method", method, METHODS)
     loaded, arms = _loaded(asked), []
-    every = engines or (["eager", "compiled"] if loaded.model.device.type == "cpu" else None)
-    for size in windows:
-        for method in methods:
-            for engine in (every or ["eager", "cudagraph"]) if method in STATIC else ["eager"]:
-                output.passing(f"{method} {engine}, W = {size}")
-                config = _config(asked, method, n_sink, size, engine=engine)
-                try:
-                    arms.append(bench.decode_arm(loaded, config))
-                except UsageError as error:
-                    if engines or method != "kvpress":
-                        raise
-                    output.say(f"{method} is left out: {error}")
+    second = "compiled" if loaded.model.device.type == "cpu" else "cudagraph"
+    for size, method in product(windows, methods):
+        kinds = (engines or ["eager", second]) if method in STATIC else ["eager"]
+        for engine, every in product(kinds, intervals if method in LAZY else [None]):
+            output.passing(f"{method} {engine}, W = {size}")
+            config = _config(asked, method, n_sink, size, engine=engine, evict_every=every)
+            try:
+                arms.append(bench.decode_arm(loaded, config))
+                arms[-1].label = f"{method}, every {every}" if (every or 1) > 1 else method
+            except UsageError as error:
+                if engines or method != "kvpress":
+                    raise
+                output.say(f"{method} is left out: {error}")
     output.passing("")
     _run(asked, loaded, arms)
 
@@ -328,7 +346,7 @@ def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
     """What is printed of an arm: plain values, units in the names."""
     from core import bench
 
-    found, floor_ms = bench.figure(arm.medians()), machine.floor_ms(arm.work) / arm.tokens
+    found, floor_ms = bench.figure(arm.typical()), machine.floor_ms(arm.work) / arm.tokens
     row: dict[str, Any] = {
         "arm": arm.name,
         "method": arm.config.method,
@@ -367,7 +385,7 @@ def _record(asked: _Asked, loaded: Loaded, arm: Arm, machine: Machine) -> dict[s
 
     on_gpu = loaded.model.device.type == "cuda"
     here = environment.describe(torch.cuda.get_device_name() if on_gpu else None)
-    config, found = arm.config, bench.figure(arm.medians())
+    config, found = arm.config, bench.figure(arm.typical())
     known = {**vars(config), **vars(here)}
     return {name: known[name] for name in Benchmark.model_fields if name in known} | {
         "bench": asked.bench,
