@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hub_standin import ROOT, Hub, pg19, tiny_model, wikitext
+from tests.method_cases import need
 
 SHORT = ("--mode", "chunked", "--window", "20", "--max-tokens", "90", "--json")
 
@@ -58,3 +59,27 @@ def test_a_model_that_is_named_never_gives_way(hub: Hub, tmp_path: Path) -> None
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1 and "pythia-70m" in done.stderr
         assert not (tmp_path / "data").exists()
+
+
+def test_the_three_commands_of_the_design_card_work_as_typed_with_a_hub(
+    hub: Hub, tmp_path: Path
+) -> None:
+    need("kvpress")
+    hub.put("EleutherAI/pythia-70m", tiny_model())
+    words = "A lighthouse stands on a rock, and the sea goes round it at night. "
+    hub.put("Salesforce/wikitext", wikitext([words * 300]), kind="datasets")
+    book = pg19({10146: "It was a dark and stormy night. " * 600})
+    hub.put("emozilla/pg19", book, kind="datasets")
+    swept = streamcli(tmp_path, hub.env(), *["sweep", "--datasets", "wikitext", "pg19"])
+    assert swept.returncode == 0, swept.stderr
+    assert "24 runs: 24 done." in swept.stderr and "instead" not in swept.stderr
+    compared = streamcli(tmp_path, hub.env(), *["compare", "--mode", "decode-loop"])
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.count("EleutherAI/pythia-70m on ") == 2
+    assert "recompute" in compared.stdout and "95 % interval" in compared.stdout
+    shown = streamcli(tmp_path, hub.env(), *["report", "--format", "markdown"])
+    assert shown.returncode == 0, shown.stderr
+    titles = [line for line in shown.stdout.splitlines() if line.startswith("**EleutherAI/")]
+    assert len(titles) >= 6
+    for method in ("streaming", "mit", "kvpress", "recompute"):
+        assert shown.stdout.count(f"\n| {method} ") >= 6
