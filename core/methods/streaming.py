@@ -47,7 +47,7 @@ from core.methods.base import (
 from core.models import Loaded
 from core.rope import Rotary, Turn
 
-FAST = "{} lays weights out for one token at a time; the other methods run as published."
+FAST = "streaming and window lay weights out for one token at a time; the others run as published."
 # How far past S + W the frame runs before it is moved back. The model computes phases in float32:
 # over 40,000 tokens of the bundled model no token moved by more than 7e-5 nats at a reach of 256,
 # 1.4e-4 at 1,024, 5e-4 at 4,096. Turning a float32 key costs nothing beside that; turning a
@@ -394,7 +394,7 @@ class Streaming(Method):
         notes = another_budget(self.config.method, self.every)
         if self.config.mode == "chunked" or not reads_fast(loaded.model):
             return notes
-        return (*notes, FAST.format(self.config.method))
+        return (*notes, FAST)
 
 
 class Window(Streaming):
