@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from streamcli.render import output, tables
@@ -39,8 +39,11 @@ def names(rows: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
 
 
 def flat(rows: pd.DataFrame, columns: Sequence[str], title: str) -> Sheet:
-    """Rows one by one, with exactly these columns."""
-    chosen = [KNOWN[name] for name in columns]
+    """Rows one by one, with exactly these columns; a heading tells a unit that is no count."""
+    chosen = [
+        replace(c, title=f"{c.title} ({c.unit})") if c.unit not in ("", "tokens") else c
+        for c in (KNOWN[name] for name in columns)
+    ]
     cells = zip(*(rows[name] for name in columns), strict=True)
     texts = [[format_value(c, v) for c, v in zip(chosen, row, strict=True)] for row in cells]
     return Sheet(title, chosen, texts, [])
