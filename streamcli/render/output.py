@@ -42,7 +42,8 @@ def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH, file=to)
     table, width, notes = tables.fitted(sheet, console.width)
-    console.print(table, width=width, crop=False)
+    whole = Console(file=to, width=width, height=console.height)  # rich heeds a width with a height
+    whole.print(table, width=width, crop=False)
     for note in notes:
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     console.print()
