@@ -148,6 +148,10 @@ class RunConfig:
                 f"--method {' or '.join(STATIC)} in --mode decode-loop."
             )
 
+    def tokens_to_read(self, trained_length: int) -> int:
+        """``max_tokens``, or what it is for a model of so many positions."""
+        return self.max_tokens or min(MAX_TOKENS, 2 * trained_length)
+
     def context_of(self, length: int) -> int:
         """Tokens of context of a document of so many, in the mode that has one."""
         return self.context_tokens or length * 3 // 4
@@ -161,7 +165,7 @@ class RunConfig:
         return replace(
             self,
             window=self.window or max(1, trained_length // 2 - self.n_sink),
-            max_tokens=self.max_tokens or min(MAX_TOKENS, 2 * trained_length),
+            max_tokens=self.tokens_to_read(trained_length),
             evict_every=self.steps_between_evictions(),
         )
 

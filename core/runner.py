@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from core import engine, environment, models, registry, tokens
-from core.config import MAX_TOKENS, OFFICIAL, RunConfig, has_engine
+from core.config import OFFICIAL, RunConfig, has_engine
 from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError
@@ -84,7 +84,8 @@ def read_text(config: RunConfig, loaded: Loaded) -> Text:
         StreamError: It can't be had, or has nothing to score.
     """
     corpus = tokens.open_corpus(config.dataset, config.source)
-    return Text(corpus, tokens.tokenize(corpus, loaded.tokenizer, _max_tokens(config, loaded)))
+    length = config.tokens_to_read(loaded.trained_length)
+    return Text(corpus, tokens.tokenize(corpus, loaded.tokenizer, length))
 
 
 def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
@@ -98,12 +99,9 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         torch.set_num_threads(config.threads)
     corpus, stream = text.corpus, text.tokens
     device = str(loaded.model.device)
-    resolved = config.resolved(
+    resolved = config.fitted(loaded.trained_length).resolved(
         model=loaded.name,
         dataset=corpus.name,
-        window=config.window or max(1, loaded.trained_length // 2 - config.n_sink),
-        max_tokens=_max_tokens(config, loaded),
-        evict_every=config.steps_between_evictions(),
         device=device,
         engine=_engine(config, loaded, stream),
         threads=torch.get_num_threads(),
@@ -145,10 +143,6 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
             "--window, or --dtype bfloat16."
         ) from error
     return result
-
-
-def _max_tokens(config: RunConfig, loaded: Loaded) -> int:
-    return config.max_tokens or min(MAX_TOKENS, 2 * loaded.trained_length)
 
 
 def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:

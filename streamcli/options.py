@@ -99,6 +99,10 @@ Database = Annotated[
 ]
 Json = Annotated[bool, _option("Print one JSON object a run to stdout.", "a table", "--json")]
 
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A name, a beginning of one, or latest.")]
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN", help="Names, beginnings of them, or latest.")
+]
 OnlyModel = Annotated[str | None, _only("of this model", "--model")]
 OnlyDataset = Annotated[str | None, _only("on this text", "--dataset")]
 OnlyMethod = Annotated[str | None, _only("of this method", "--method")]

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from streamcli import options
-from streamcli.commands.runs import Several, named, opened
+from streamcli.commands import opened
 
 
 def bundle(
-    run: Several,
+    run: options.Runs,
     out: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
     db: options.Database = None,
 ) -> None:
@@ -26,7 +26,7 @@ def bundle(
     from streamcli.render import output, records
 
     store = opened(db)
-    runs = [again.finished(each) for each in named(store, run)]
+    runs = [again.finished(each) for each in store.several(run)]
     bundling.write(store, runs, out)
     output.say(
         f"{out} holds {records.number_of(len(runs))}; its README.md says what everything is."

@@ -13,6 +13,7 @@ import typer
 from core import registry
 from core.errors import StreamError, UsageError
 from streamcli import options
+from streamcli.commands import opened
 
 if TYPE_CHECKING:
     from streamcli.render.tables import Sheet
@@ -99,9 +100,6 @@ def compare(
     streamcli compare --commit 91e204b --commit 2c060ec --fail-above 2%
     streamcli compare --published[/dim]
     """
-    from streamcli import settings
-    from streamcli.results.store import Store
-
     registry.check("method", baseline)
     threshold = _fraction(fail_above)
     commits = commit or []
@@ -109,7 +107,7 @@ def compare(
     _check(runs or [], commits, published, where)
     if limit is not None and limit < 0:
         raise UsageError(f"--limit is {limit}: it must be 1 or more, or 0 for all.")
-    store = Store.open(settings.read({"db": db}).database_url)
+    store = opened(db)
     if published:
         _published(store, form, where)
         return

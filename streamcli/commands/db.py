@@ -9,7 +9,7 @@ import typer
 
 from core.errors import StreamError
 from streamcli import options
-from streamcli.commands.runs import opened
+from streamcli.commands import opened
 
 if TYPE_CHECKING:
     from streamcli.results.store import Store

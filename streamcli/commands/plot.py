@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from streamcli import options
+from streamcli.commands import opened
 from streamcli.render.figures import NAMES, TITLES
 
 REPEATS = 10  # of a configuration that error bars span at most, the latest
@@ -55,16 +56,14 @@ def plot(
     streamcli plot window --model bundled --out paper --format svg[/dim]
     """
     from core.errors import unknown
-    from streamcli import settings
     from streamcli.render import images, output
     from streamcli.render.figures import draw_all
     from streamcli.results import frames
-    from streamcli.results.store import Store
 
     for name in names or ():
         if name not in NAMES:
             raise unknown("figure", name, NAMES)
-    store = Store.open(settings.read({"db": db}).database_url)
+    store = opened(db)
     runs = frames.repeats(store, REPEATS, **options.filters(ctx.params))
     if runs.empty:
         output.say(

@@ -11,6 +11,7 @@ import typer
 
 from core.errors import StreamError, UsageError
 from streamcli import options
+from streamcli.commands import opened
 
 if TYPE_CHECKING:
     from streamcli.results.selection import Query
@@ -111,9 +112,7 @@ def report(
     streamcli report --columns method window ppl ms_per_token --format csv
     streamcli report --status failed[/dim]
     """
-    from streamcli import settings
     from streamcli.results.selection import Query
-    from streamcli.results.store import Store
 
     query = Query(
         where=options.filters(ctx.params),
@@ -133,7 +132,7 @@ def report(
     form = _form(form, out)
     if group_by and form not in TABLES:
         raise UsageError(f"--group-by makes tables, and {form} is none: leave it out.")
-    store = Store.open(settings.read({"db": db}).database_url)
+    store = opened(db)
     if update:
         _update(store, update, check)
     else:

@@ -8,7 +8,7 @@ import typer
 
 from core.errors import StreamError, UsageError
 from streamcli import options
-from streamcli.commands.runs import Which, opened
+from streamcli.commands import opened
 
 if TYPE_CHECKING:
     from core.runner import Prepared
@@ -19,7 +19,7 @@ SAME = {"weights_sha256": "weights", "tokens_sha256": "tokens"}  # or it is anot
 
 def rerun(
     ctx: typer.Context,
-    run: Which,
+    run: options.Run,
     trust: options.Trust = None,
     db: options.Database = None,
 ) -> None:

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from core.errors import UsageError, unknown
 from streamcli import options
-
-if TYPE_CHECKING:
-    from streamcli.results.schema import Run
-    from streamcli.results.store import Store
+from streamcli.commands import opened
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]{0,39}")
 LIMIT = 20
 
 app = typer.Typer()
-
-Which = Annotated[str, typer.Argument(metavar="RUN", help="A name, a beginning of one, or latest.")]
-Several = Annotated[
-    list[str], typer.Argument(metavar="RUN", help="Names, beginnings of them, or latest.")
-]
-
-
-def opened(db: str | None) -> Store:
-    """The results database of ``--db``, or of the settings."""
-    from streamcli import settings
-    from streamcli.results.store import Store
-
-    return Store.open(settings.read({"db": db}).database_url)
 
 
 @app.callback(invoke_without_command=True)
@@ -92,7 +76,7 @@ def list_(
 
 @app.command()
 def show(
-    run: Which,
+    run: options.Run,
     db: options.Database = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -121,7 +105,7 @@ def show(
 
 @app.command()
 def tag(
-    run: Several,
+    run: options.Runs,
     add: Annotated[list[str] | None, typer.Option(help="Tags to add, one or more.")] = None,
     remove: Annotated[list[str] | None, typer.Option(help="Tags to take away.")] = None,
     db: options.Database = None,
@@ -143,7 +127,7 @@ def tag(
                 "of those or of . _ : / + -"
             )
     store = opened(db)
-    names = [each.run_id for each in named(store, run)]
+    names = [each.run_id for each in store.several(run)]
     store.mark(
         names, tags=lambda had: " ".join(sorted({*(had or "").split(), *adding} - removing)) or None
     )
@@ -153,7 +137,7 @@ def tag(
 
 @app.command()
 def note(
-    run: Which,
+    run: options.Run,
     text: Annotated[str, typer.Argument(help="Your words on it; empty takes them away.")],
     db: options.Database = None,
 ) -> None:
@@ -164,14 +148,14 @@ def note(
     from streamcli.render import output
 
     store = opened(db)
-    (found,) = named(store, [run])
+    found = store.get(run)
     store.mark([found.run_id], comment=lambda _: " ".join(text.split()) or None)
     output.say(f"{found.run_id} has {'a note' if text.split() else 'no note'}.")
 
 
 @app.command()
 def delete(
-    run: Several,
+    run: options.Runs,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     db: options.Database = None,
 ) -> None:
@@ -183,7 +167,7 @@ def delete(
     from streamcli.render import output, records
 
     store = opened(db)
-    found = named(store, run)
+    found = store.several(run)
     for each in found:
         dead = each.host == processes.host() and processes.gone(each.pid or 0, each.created_at)
         if each.status == "running" and each.pid and not dead:
@@ -206,11 +190,6 @@ def delete(
     store.delete(*(each.run_id for each in found))
     for line in lines:
         output.say(f"deleted {line}")
-
-
-def named(store: Store, names: list[str]) -> list[Run]:
-    """The runs of these names, each once."""
-    return list({run.run_id: run for run in map(store.get, names)}.values())
 
 
 def _statuses() -> tuple[str, ...]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import html
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import StreamError, UsageError
+from streamcli import files
 from streamcli.render.figures import style
 
 if TYPE_CHECKING:
@@ -147,20 +146,6 @@ def _sized(drawn: Drawn, width: int) -> go.Figure:
 
 
 def _save(path: Path, data: bytes) -> Path:
-    """Write beside the path, then rename: nobody sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with files.replaced(path) as file:
+        file.write(data)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from uuid import uuid4
 
 from rich.console import Console
 from rich.markup import escape
 
 from core.errors import StreamError, UsageError
+from streamcli import files
 from streamcli.render import tables
 from streamcli.results.comparison import Comparison
 
@@ -102,20 +100,13 @@ def write(path: Path, text: str) -> None:
         UsageError: It is a folder, or its folder is not there.
         StreamError: It can't be written.
     """
-    target = path.resolve()  # a link stays a link
+    target = path.resolve()
     if target.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}.")
     if not target.parent.is_dir():
         raise UsageError(f"{path} can't be written: there is no folder {target.parent}.")
-    beside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-    special = target.exists() and not target.is_file()  # such as /dev/stdout
     try:
-        with (target if special else beside).open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        if not special:
-            if target.exists():
-                shutil.copymode(target, beside)
-            os.replace(beside, target)
+        with files.replaced(path) as file:
+            file.write(text.encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StreamError(f"{path} can't be written: {error.strerror}.") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -94,8 +95,8 @@ def compared(group: pd.DataFrame, baseline: str = BASELINE) -> Comparison:
     every = int(group["runs"].sum()) if "runs" in group else len(group)
     rows: list[Row] = latest.to_dict("records")
     bases = [row for row in rows if row["method"] == baseline]
-    standard = bases or _most_common(rows)
-    held = [_base(row, bases) for row in rows]
+    standard = _Budgets(bases or _most_common(rows))
+    held = [_base(row, standard) if bases else None for row in rows]
     time = time_column(str(same["mode"]))
     latest["ppl_change"] = [
         _ratio(r["ppl"], b and b["ppl"]) - 1 for r, b in zip(rows, held, strict=True)
@@ -104,8 +105,7 @@ def compared(group: pd.DataFrame, baseline: str = BASELINE) -> Comparison:
     latest["baseline_run_id"] = [b["run_id"] if b else None for b in held]
     latest["budget"] = [_budget(row, standard) for row in rows]
     latest["variant"] = _variants(rows)
-    keys = tuple(sorted({int(row["attended_keys"]) for row in standard}))
-    return Comparison(same, latest, every - len(latest), baseline, keys)
+    return Comparison(same, latest, every - len(latest), baseline, standard.keys)
 
 
 def command(row: Row, method: str) -> str:
@@ -137,9 +137,9 @@ def same_budget(row: Row, other: Row) -> bool:
 
     The mean tells a cache that saw-tooths up to L keys from one that stays at L.
     """
-    if _number(row["attended_keys"]) != _number(other["attended_keys"]):
+    if number(row["attended_keys"]) != number(other["attended_keys"]):
         return False
-    means = [_number(each["attended_keys_mean"]) for each in (row, other)]
+    means = [number(each["attended_keys_mean"]) for each in (row, other)]
     return any(map(math.isnan, means)) or abs(means[0] - means[1]) <= CLOSE * max(means)
 
 
@@ -148,35 +148,76 @@ def saw_tooths(row: Row) -> bool:
     return str(row.get("eviction")).startswith("every-")
 
 
-def _base(row: Row, bases: list[Row]) -> Row | None:
+class _Budgets:
+    """The newest of some rows for each budget, to be looked up in a time that does not grow."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._newest: dict[int, dict[float, Row]] = {}
+        for row in sorted(rows, key=lambda row: str(row["run_id"])):
+            means = self._newest.setdefault(int(row["attended_keys"]), {})
+            means[number(row["attended_keys_mean"])] = row
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """Every number of keys, in order."""
+        return tuple(sorted(self._newest))
+
+    def of(self, row: Row) -> Row | None:
+        """The newest row with the budget of ``row``."""
+        alike = self._newest.get(int(row["attended_keys"]), {}).values()
+        return _newest(base for base in alike if same_budget(row, base))
+
+    def only(self) -> Row | None:
+        """The newest row of all, where they have one number of keys."""
+        return _newest(next(iter(self._newest.values())).values()) if len(self.keys) == 1 else None
+
+
+def _newest(rows: Iterable[Row]) -> Row | None:
+    return max(rows, key=lambda row: str(row["run_id"]), default=None)
+
+
+def _base(row: Row, bases: _Budgets) -> Row | None:
     """The newest baseline of a row's budget; where there is one budget only, a row without any."""
-    alike = [base for base in bases if same_budget(row, base)]
-    if not alike and row["method"] in BUDGETLESS and len({b["attended_keys"] for b in bases}) == 1:
-        alike = bases
-    return max(alike, key=lambda base: str(base["run_id"]), default=None)
+    return bases.of(row) or (bases.only() if row["method"] in BUDGETLESS else None)
 
 
-def _budget(row: Row, standard: list[Row]) -> str:
+def _budget(row: Row, standard: _Budgets) -> str:
     if row["method"] in BUDGETLESS:
         return "none"
-    return "equal" if any(same_budget(row, each) for each in standard) else "other"
+    return "equal" if standard.of(row) else "other"
 
 
 def _most_common(rows: list[Row]) -> list[Row]:
     """The rows of the budget that most share, the smallest of several."""
-    bound = [row for row in rows if row["method"] not in BUDGETLESS]
-    shared = [[other for other in bound if same_budget(row, other)] for row in bound]
-    return max(shared, key=len, default=[])
+    shared: dict[tuple[int, float], list[Row]] = {}
+    for row in rows:
+        if row["method"] not in BUDGETLESS:
+            budget = int(row["attended_keys"]), number(row["attended_keys_mean"])
+            shared.setdefault(budget, []).append(row)
+    firsts = [alike[0] for alike in shared.values()]
+    sizes = [
+        sum(len(each) for each in shared.values() if same_budget(first, each[0]))
+        for first in firsts
+    ]
+    if not firsts:
+        return []
+    most = firsts[sizes.index(max(sizes))]
+    return [row for each in shared.values() if same_budget(most, each[0]) for row in each]
 
 
 def _variants(rows: list[Row]) -> list[str]:
     """For each row what tells it from others of its method, sinks and window; empty where alone."""
+    kinds: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(_kind(row), []).append(row)
+    differing = {
+        kind: [n for n in VARIANTS if len({_text(other, n) for other in alike}) > 1]
+        for kind, alike in kinds.items()
+    }
     said = []
     for row in rows:
-        alike = [other for other in rows if all(other[n] == row[n] for n in ("method", "n_sink"))]
-        alike = [other for other in alike if _text(other, "window") == _text(row, "window")]
-        differ = [n for n in VARIANTS if len({_text(other, n) for other in alike}) > 1]
-        late = _number(row.get("evict_every")) > LAZY.get(row["method"], math.inf)
+        differ = list(differing[_kind(row)])
+        late = number(row.get("evict_every")) > LAZY.get(row["method"], math.inf)
         if late and "evict_every" not in differ:
             differ.insert(0, "evict_every")
         words = [VARIANTS[n].format(_text(row, n)) for n in differ if _text(row, n)]
@@ -184,15 +225,20 @@ def _variants(rows: list[Row]) -> list[str]:
     return said
 
 
+def _kind(row: Row) -> tuple[str, ...]:
+    return tuple(_text(row, name) for name in ("method", "n_sink", "window"))
+
+
 def _text(row: Row, name: str) -> str:
     value = row.get(name)
     if isinstance(value, str | bool):
         return str(value)
-    number = _number(value)
-    return "" if math.isnan(number) else f"{number:.0f}"
+    found = number(value)
+    return "" if math.isnan(found) else f"{found:.0f}"
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+    """A value as a float, NaN where there is none."""
     try:
         return float(value)
     except TypeError:  # None, or pandas' NA
@@ -200,5 +246,5 @@ def _number(value: Any) -> float:
 
 
 def _ratio(over: Any, under: Any) -> float:
-    bottom = _number(under)
-    return _number(over) / bottom if bottom else math.nan
+    bottom = number(under)
+    return number(over) / bottom if bottom else math.nan

@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,10 @@ from numpy.typing import NDArray
 from core.config import RunConfig
 from core.errors import UsageError
 from streamcli.results import frames, stats
-from streamcli.results.comparison import (
-    Comparison,
-    Row,
-    saw_tooths,
-    time_column,
-)
+from streamcli.results.comparison import Comparison, Row, number, saw_tooths, time_column
 from streamcli.results.schema import SAME_RUN
 from streamcli.results.stats import Difference, Interval
 from streamcli.results.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 Round: TypeAlias = tuple[str, int]
 Planned: TypeAlias = tuple[Row, Row | None, str]  # a run, what it is held against, and why not
@@ -320,11 +312,3 @@ def same(run: Row, base: Row, name: str) -> bool:
 
 def _short(row: Row) -> str:
     return str(row["tokens_sha256"])[:10]
-
-
-def number(value: Any) -> float:
-    """A value as a float, NaN where there is none."""
-    try:
-        return float(value)
-    except TypeError:  # None, or pandas' NA
-        return math.nan

@@ -10,17 +10,16 @@ import base64
 import csv
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 from sqlalchemy import Boolean, Column, Float, Integer, Table
 
 from core.errors import StreamError, UsageError
-from streamcli import __version__
+from streamcli import __version__, files
 from streamcli.results import migrations, schema, transfer, values
 from streamcli.results.store import Store
 from streamcli.results.transfer import DOCUMENTS, RUNS, Moved, Record
@@ -43,7 +42,7 @@ def export(store: Store, file: Path, run_ids: Sequence[str]) -> None:
             f"{file} is neither {WHOLE} (whole runs) nor {ROWS} (rows only): name one of them. "
             "`streamcli db merge ONE --db OTHER` copies a database into another."
         )
-    with store.transaction() as connection, replaced(file) as stream:
+    with store.transaction() as connection, _replaced(file) as stream:
         written = write(stream, transfer.records(connection, run_ids), len(run_ids))
         if written != len(run_ids):
             raise StreamError(f"runs were deleted meanwhile: {file} was not written; try again.")
@@ -71,23 +70,15 @@ def load(store: Store, file: Path) -> Moved:
 
 
 @contextmanager
-def replaced(file: Path) -> Iterator[TextIO]:
+def _replaced(file: Path) -> Iterator[TextIO]:
     """A text stream that takes the place of ``file`` when all went well.
 
     Raises:
         UsageError: It can't be written.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-                yield stream
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)
-            os.replace(name, file)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with files.replaced(file) as raw, TextIOWrapper(raw, encoding="utf-8", newline="") as text:
+            yield text
     except OSError as problem:
         raise UsageError(f"{file} can't be written: {problem.strerror}.") from problem
 

@@ -143,6 +143,10 @@ class Store:
             )
         return found[0]
 
+    def several(self, names: Sequence[str]) -> list[Run]:
+        """The runs of these names, each once; see ``get``."""
+        return list({run.run_id: run for run in map(self.get, names)}.values())
+
     def trace(self, run_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Nats of every scored token, and ms of every timed step, of a run that is done.
 

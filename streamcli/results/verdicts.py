@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from streamcli.results import stats
-from streamcli.results.comparison import SAME, Comparison, Row, command
-from streamcli.results.paired import Pair, number, same
+from streamcli.results.comparison import SAME, Comparison, Row, command, number
+from streamcli.results.paired import Pair, same
 from streamcli.results.stats import Difference, Interval
 
 if TYPE_CHECKING:
