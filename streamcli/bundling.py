@@ -19,8 +19,8 @@ from uuid import uuid4
 from core.config import RunConfig
 from core.errors import UsageError
 from streamcli import again
+from streamcli.render import tables
 from streamcli.render.records import number_of
-from streamcli.render.tables import NO_BUDGET
 from streamcli.results import frames, portable
 from streamcli.results.columns import COLUMNS, format_value
 from streamcli.results.schema import Run
@@ -147,16 +147,8 @@ def _commands(configs: dict[str, RunConfig]) -> str:
 
 def _readme(runs: Sequence[Run], title: str, requirements: list[str]) -> str:
     columns = [COLUMNS[name] for name in SHOWN]
-    rules = ["---:" if column.align == "right" else ":---" for column in columns]
-    unused = [NO_BUDGET.get(run.method, ()) for run in runs]
-    rows = [
-        [format_value(c, None if c.name in none else getattr(run, c.name)) for c in columns]
-        for run, none in zip(runs, unused, strict=True)
-    ]
-    lines = [[column.title for column in columns], rules, *rows]
-    table = "\n".join(
-        f"| {' | '.join(w.replace('|', chr(92) + '|') for w in line)} |" for line in lines
-    )
+    rows = [tables.cells(run.model_dump(), columns) for run in runs]
+    table = tables.pipes(columns, rows)
     commits = {
         f"{run.git_commit or 'unknown'}{' (with changes)' if run.git_dirty else ''}": None
         for run in runs

@@ -7,7 +7,7 @@ import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from core.errors import StreamError, UsageError, unknown
+from core.errors import UsageError, unknown
 from streamcli.options import FILTERS
 from streamcli.render import blocks, documents, html, output, tables
 from streamcli.render.documents import Section
@@ -56,8 +56,10 @@ def sections(query: Query, found: Selection) -> list[Section]:
 def text(store: Store, query: Query, found: Selection, form: str) -> str:
     """A report in one of the formats of ``streamcli report``, whole."""
     if form in ("json", "csv"):
-        write = documents.json_list if form == "json" else documents.csv_table
-        return write(found.rows, documents.names(found.rows, query.columns))
+        names = documents.names(found.rows, query.columns)
+        if form == "csv":
+            return documents.csv_table(found.rows, names)
+        return documents.json_list(found.rows[names].to_dict("records"))
     parts = sections(query, found)
     if form == "html":
         return _page(store, query, found, parts)
@@ -66,7 +68,9 @@ def text(store: Store, query: Query, found: Selection, form: str) -> str:
         for part in parts:
             output.page(part.sheet, plain)
         return plain.getvalue()
-    return documents.markdown(parts) if form == "markdown" else documents.latex(parts)
+    if form == "latex":
+        return documents.latex(parts)
+    return documents.markdown(parts, summary.caution(found.comparisons))
 
 
 def left_out(query: Query) -> str:
@@ -147,13 +151,7 @@ def _drawn(store: Store, query: Query, found: Selection) -> list[Drawn]:
 
     shown = {**query.where, "config_key": found.rows["config_key"].unique().tolist()}
     runs = frames.repeats(store, REPEATS, **shown)
-    drawn = []
-    for name in figures.NAMES:
-        try:
-            drawn.append(figures.draw(name, runs, store.trace))
-        except StreamError as error:  # such as a damaged trace
-            drawn.append(figures.Drawn(name, figures.TITLES[name], None, str(error)))
-    return drawn
+    return figures.draw_all(figures.NAMES, runs, store.trace)
 
 
 def _page(store: Store, query: Query, found: Selection, parts: list[Section]) -> str:

@@ -47,7 +47,10 @@ from core.methods.base import (
 from core.models import Loaded
 from core.rope import Rotary, Turn
 
-FAST = "streaming and window lay weights out for one token at a time; the others run as published."
+FAST = (
+    "streaming and window read weights laid out for one token at a time, the other methods as "
+    "transformers lays them out: a part of their lead is not the cache's."
+)
 # How far past S + W the frame runs before it is moved back. The model computes phases in float32:
 # over 40,000 tokens of the bundled model no token moved by more than 7e-5 nats at a reach of 256,
 # 1.4e-4 at 1,024, 5e-4 at 4,096. Turning a float32 key costs nothing beside that; turning a

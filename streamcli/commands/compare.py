@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import groupby
@@ -155,29 +156,26 @@ def _methods(
     store: Store, form: Format, baseline: str, across: bool, where: dict[str, Any], most: int
 ) -> list[Pair]:
     from streamcli.render import compared, output
-    from streamcli.results import comparison, frames, paired, verdicts
+    from streamcli.results import paired, selection, verdicts
 
-    asked = where.get("method")
-    wider = {**where, "method": [asked, baseline]} if asked else where
-    runs = frames.latest(store, **wider)
-    found = [
-        group for group in comparison.groups(runs) if not asked or asked in set(group["method"])
-    ]
-    if not found:
+    query = selection.Query(where=where, limit=selection.LIMIT if most else 0, tables=most)
+    found = selection.select(store, query, baseline)
+    if not found.whole:
         output.say(
             f"{store.place} holds no finished run that matches: record some with streamcli sweep."
         )
-    shown = [comparison.compared(group, baseline) for group in found[: most or None]]
-    tables = paired.against_baseline(store, shown, wider, across=across)
+    repeats = {name: value for name, value in where.items() if name != "method"}
+    tables = paired.against_baseline(store, found.whole, repeats, across=across)
     pairs = [pair for table in tables for pair in table.pairs]
     _show(form, [compared.methods(table, across=across) for table in tables], pairs)
     for table in tables:
         if baseline not in set(table.comparison.runs["method"]):
-            output.say(verdicts.missing(table.comparison, runs))
-    if len(shown) < len(found):
+            output.say(verdicts.missing(table.comparison, found.whole))
+    if len(tables) < found.tables or found.more:
+        some = f", of the newest {query.limit} configurations" if found.more else ""
         output.say(
-            f"the newest {len(shown)} of {len(found)} tables: narrow down with --dataset, --model "
-            "or --mode, or --limit 0 for all."
+            f"the newest {len(tables)} of {found.tables} tables{some}: narrow down with --dataset, "
+            "--model or --mode, or --limit 0 for all."
         )
     return pairs
 
@@ -211,22 +209,22 @@ def _two(store: Store, form: Format, runs: list[str]) -> list[Pair]:
 
 
 def _published(store: Store, form: Format, where: dict[str, Any]) -> None:
-    from streamcli.render import compared, output
+    from streamcli.render import compared, documents
     from streamcli.results import frames, published
 
     found = published.beside(frames.latest(store, **where))
     shown = [each for each in found if each.ours or published.of(each.mode, each.dataset)]
     if form is Format.JSON:
-        output.json_list(compared.published_records(shown))
+        sys.stdout.write(documents.json_list(compared.published_records(shown)))
     else:
         _pages(form, [*map(compared.seed, shown), compared.artefacts(shown)])
 
 
 def _show(form: Format, sheets: list[Sheet], pairs: list[Pair]) -> None:
-    from streamcli.render import compared, output
+    from streamcli.render import compared, documents
 
     if form is Format.JSON:
-        output.json_list(compared.records(pairs))
+        sys.stdout.write(documents.json_list(compared.records(pairs)))
     else:
         _pages(form, sheets)
 

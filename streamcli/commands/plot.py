@@ -59,12 +59,13 @@ def plot(
     from streamcli.render import images, output
     from streamcli.render.figures import draw_all
     from streamcli.results import frames
+    from streamcli.results.selection import LIMIT
 
     for name in names or ():
         if name not in NAMES:
             raise unknown("figure", name, NAMES)
     store = opened(db)
-    runs = frames.repeats(store, REPEATS, **options.filters(ctx.params))
+    runs = frames.repeats(store, REPEATS, limit=LIMIT, **options.filters(ctx.params))
     if runs.empty:
         output.say(
             f"{store.place} holds no finished run that matches: record one with streamcli run."

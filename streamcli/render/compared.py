@@ -249,7 +249,7 @@ def _sheet(heading: str, pairs: Sequence[Pair], notes: list[str], base: str) -> 
         replace(COLUMNS["window"], title="W"),
         COLUMNS["attended_keys"],
     ]
-    last = replace(COLUMNS["kv_mib"], title="KV (MiB)")
+    last = replace(COLUMNS["kv_mib"], title=COLUMNS["kv_mib"].heading)
     columns = [
         *first,
         Column("repeats", "runs", "count", "Repeats at one commit"),

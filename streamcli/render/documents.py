@@ -7,7 +7,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,20 +39,16 @@ def names(rows: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
 
 
 def flat(rows: pd.DataFrame, columns: Sequence[str], title: str) -> Sheet:
-    """Rows one by one, with exactly these columns; a heading tells a unit that is no count."""
-    chosen = [
-        replace(c, title=f"{c.title} ({c.unit})") if c.unit not in ("", "tokens") else c
-        for c in (KNOWN[name] for name in columns)
-    ]
+    """Rows one by one, with exactly these columns."""
+    chosen = [replace(KNOWN[name], title=KNOWN[name].heading) for name in columns]
     cells = zip(*(rows[name] for name in columns), strict=True)
     texts = [[format_value(c, v) for c, v in zip(chosen, row, strict=True)] for row in cells]
     return Sheet(title, chosen, texts, [])
 
 
-def json_list(rows: pd.DataFrame, columns: Sequence[str]) -> str:
+def json_list(rows: Iterable[dict[Any, Any]]) -> str:
     """One list of objects keyed by column name, an object a line; what is missing is null."""
-    found = rows[list(columns)].to_dict("records")
-    lines = [json.dumps({k: output.plain(v) for k, v in row.items()}) for row in found]
+    lines = [json.dumps({k: output.plain(v) for k, v in row.items()}) for row in rows]
     return "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
 
 
@@ -73,14 +69,18 @@ def _csv_cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def markdown(sections: Sequence[Section]) -> str:
-    """Pipe tables, each with its title above and its notes and conclusions below."""
+def markdown(sections: Sequence[Section], caution: str = "") -> str:
+    """Pipe tables, each with its title above and its notes and conclusions below.
+
+    How far these may be trusted, ``caution``, is said once, where there are any.
+    """
     parts = []
     for section in sections:
         parts.append(tables.markdown(section.sheet))
         if section.words:
             parts.append(f"In words: {' '.join(section.words)}")
-    return "\n\n".join(parts or [NOTHING]) + "\n"
+    said = any(section.words for section in sections) and caution
+    return "\n\n".join([*(parts or [NOTHING]), *([caution] if said else [])]) + "\n"
 
 
 LATEX_HEAD = r"% \usepackage{booktabs,threeparttable} in the preamble, then \input this file."

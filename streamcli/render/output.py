@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -40,6 +39,8 @@ def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH, file=to)
     table, width, notes = tables.fitted(sheet, console.width)
+    if sheet.title:
+        console.print(f"[bold]{escape(sheet.title)}[/bold]", highlight=False)
     whole = Console(file=to, width=width, height=console.height)  # rich heeds a width with a height
     whole.print(table, width=width, crop=False)
     for note in notes:
@@ -63,12 +64,6 @@ def json_lines(runs: pd.DataFrame) -> None:
     """Each run as one JSON object whose keys are the column names, one a line."""
     for row in runs.to_dict("records"):
         print(json.dumps({name: plain(value) for name, value in row.items()}))
-
-
-def json_list(rows: Iterable[dict[str, Any]]) -> None:
-    """Rows as one JSON list of objects keyed by column name, an object a line."""
-    lines = [json.dumps({name: plain(value) for name, value in row.items()}) for row in rows]
-    print("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
 
 
 def plain(value: Any) -> Any:

@@ -170,7 +170,7 @@ def repetition(before: Run, after: Run, scores: str, changes: Iterable[Change]) 
     rows = []
     for name in ("weights_sha256", "tokens_sha256", "scored_tokens", "ppl", time, "peak_mem_mib"):
         was, now = getattr(before, name), getattr(after, name)
-        rows.append([*_titled(name), *(format_value(COLUMNS[name], v) for v in (was, now))])
+        rows.append([_titled(name), *(format_value(COLUMNS[name], v) for v in (was, now))])
         rows[-1].append(scores if name == "scored_tokens" else _difference(name, was, now))
     for each in changes:
         column = COLUMNS.get(each.what, Column(each.what, each.what, "text", ""))
@@ -180,15 +180,8 @@ def repetition(before: Run, after: Run, scores: str, changes: Iterable[Change]) 
     return Sheet(title, columns, rows, [])
 
 
-def _titled(name: str) -> list[str]:
-    column = COLUMNS[name]
-    special = {
-        "scored_tokens": "nats of every token",
-        "ms_per_token": "mean",
-        "ms_per_token_p50": "p50",
-    }
-    title = special.get(name, column.title)
-    return [f"{title} ({column.unit})" if column.unit in ("ms", "MiB") else title]
+def _titled(name: str) -> str:
+    return "nats of every token" if name == "scored_tokens" else COLUMNS[name].heading
 
 
 def _difference(name: str, was: Any, now: Any) -> str:

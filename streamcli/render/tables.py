@@ -95,9 +95,6 @@ def findings(found: list[Finding], title: str) -> Sheet:
 def rich_table(page: Sheet, gap: int = 2) -> Table:
     """For a terminal, with ``gap`` spaces between columns; only long words wrap, no number does."""
     table = Table(
-        title=page.title,
-        title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
@@ -157,11 +154,19 @@ def _without_verdicts(page: Sheet) -> Sheet:
 
 def markdown(page: Sheet) -> str:
     """A pipe table with its title above and its notes below."""
-    head = "| " + " | ".join(column.title for column in page.columns) + " |"
-    rule = "|" + "|".join("---:" if c.align == "right" else ":---" for c in page.columns) + "|"
-    body = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in page.rows]
+    table = pipes(page.columns, page.rows)
     notes = [f"- {note}" for note in page.notes]
-    return "\n".join([f"**{page.title}**", "", head, rule, *body, *([""] if notes else []), *notes])
+    return "\n".join([f"**{page.title}**", "", table, *([""] if notes else []), *notes])
+
+
+def pipes(columns: list[Column], rows: list[list[str]]) -> str:
+    """Rows as a Markdown table."""
+    rule = "|" + "|".join("---:" if c.align == "right" else ":---" for c in columns) + "|"
+    head, *body = (
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
+        for row in ([column.title for column in columns], *rows)
+    )
+    return "\n".join([head, rule, *body])
 
 
 def _columns(mode: str) -> list[Column]:
@@ -169,10 +174,8 @@ def _columns(mode: str) -> list[Column]:
     time = replace(time, title="ms/token (mean)" if mode == "chunked" else "ms/token")
     names = ("method", "n_sink", "window", "attended_keys", "ppl")
     rest = ("kv_mib", "peak_mem_mib")
-    listed = [*(COLUMNS[n] for n in names), CHANGE, time, SPEED_UP, *(COLUMNS[n] for n in rest)]
-    return [
-        replace(c, title=f"{c.title} ({c.unit})" if c.unit == "MiB" else c.title) for c in listed
-    ]
+    sizes = [replace(COLUMNS[name], title=COLUMNS[name].heading) for name in rest]
+    return [*(COLUMNS[name] for name in names), CHANGE, time, SPEED_UP, *sizes]
 
 
 def cells(row: Row, columns: list[Column]) -> list[str]:

@@ -49,6 +49,11 @@ class Column:
     digits: int = 3
 
     @property
+    def heading(self) -> str:
+        """Its title with its unit, where that is not tokens, which titles tell themselves."""
+        return self.title if self.unit in ("", "tokens") else f"{self.title} ({self.unit})"
+
+    @property
     def align(self) -> Literal["left", "right"]:
         """Where a table sets it: numbers to the right."""
         return "left" if self.form in LEFT else "right"
@@ -74,9 +79,9 @@ _LIST = (
     Column("word_ppl", "word ppl", "perplexity", "Perplexity a white-space separated word"),
     Column("bits_per_byte", "bits/byte", "fixed", "Bits a UTF-8 byte of the text", "bits", 4),
     Column("total_s", "total", "significant", "Time for the whole stream in this mode", "s"),
-    Column("ms_per_token", "per token", "significant", "Mean time a token", "ms"),
-    Column("ms_per_token_p50", "p50", "significant", "Median time of a decode step", "ms"),
-    Column("ms_per_token_p95", "p95", "significant", "95th percentile of the decode steps", "ms"),
+    Column("ms_per_token", "time a token", "significant", "Mean time a token", "ms"),
+    Column("ms_per_token_p50", "step, p50", "significant", "Median time of a decode step", "ms"),
+    Column("ms_per_token_p95", "step, p95", "significant", "Their 95th percentile", "ms"),
     Column("tokens_per_s", "speed", "significant", "Scored tokens over the total time", "tokens/s"),
     Column("kv_mib", "KV", "significant", "Measured size of the keys and values held", "MiB"),
     Column("peak_mem_mib", "peak", "significant", "Peak memory during the run", "MiB"),
@@ -119,7 +124,7 @@ _LIST = (
     Column("prefill_s", "prefill", "significant", "Time that filled the cache", "s"),
     Column("elapsed_s", "elapsed", "significant", "Wall time of the evaluation", "s"),
     Column("warmup_tokens", "warm-up", "count", "Decode steps left out of the times", "tokens"),
-    Column("ms_per_token_p99", "p99", "significant", "99th percentile of the decode steps", "ms"),
+    Column("ms_per_token_p99", "step, p99", "significant", "Their 99th percentile", "ms"),
     Column(
         "time_growth", "late/early", "fixed", "Time a forward, last tenth over second", digits=3
     ),

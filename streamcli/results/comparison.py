@@ -83,7 +83,7 @@ def groups(runs: pd.DataFrame) -> list[pd.DataFrame]:
     return [group for _, group in runs.groupby(list(SAME), sort=False, dropna=False)]
 
 
-def compared(group: pd.DataFrame, baseline: str = BASELINE) -> Comparison:
+def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     """The runs of one group, each held against the baseline with the same budget."""
     latest = group.drop_duplicates("config_key").copy()
     latest["_order"] = latest["method"].map(ORDER).fillna(len(ORDER))

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     Integer,
+    Row,
     Select,
     Table,
     func,
@@ -68,6 +69,19 @@ def runs(
     return _frame(store, query, chosen)
 
 
+def rows(
+    store: Store,
+    columns: Sequence[str],
+    *,
+    since: str | datetime | None = None,
+    **where: Filter,
+) -> Sequence[Row[Any]]:
+    """These columns of the finished runs that meet every condition, without pandas: for many."""
+    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
+    query = select(*(_column(table, "column", name) for name in columns))
+    return store.read(query.where(*_conditions(table, since, {"status": "done", **where})))
+
+
 def latest(
     store: Store,
     *,
@@ -105,9 +119,16 @@ def latest(
 
 
 def repeats(
-    store: Store, most: int, *, since: str | datetime | None = None, **where: Filter
+    store: Store,
+    most: int,
+    *,
+    limit: int | None = None,
+    since: str | datetime | None = None,
+    **where: Filter,
 ) -> pd.DataFrame:
     """The ``most`` latest finished runs of each configuration, newest first; see ``latest``.
+
+    With ``limit``, of so many configurations at most, those that ran last.
 
     Raises:
         UsageError: No such column, or no such time.
@@ -116,6 +137,11 @@ def repeats(
     same = [table.c[name] for name in schema.SAME_RUN]
     age = func.row_number().over(partition_by=same, order_by=table.c.run_id.desc()).label("age")
     done = _conditions(table, since, {"status": "done", **where})
+    if limit:
+        newest = func.max(table.c.run_id).desc()
+        last = select(table.c.config_key).where(*done).group_by(*same).order_by(newest)
+        keys = {key for (key,) in store.read(last.limit(limit))}
+        done.append(table.c.config_key.in_(keys))
     ages = select(table.c.run_id, age).where(*done).subquery()
     query = select(table).join(ages, table.c.run_id == ages.c.run_id).where(ages.c.age <= most)
     return _frame(store, query.order_by(table.c.run_id.desc()), list(table.columns))

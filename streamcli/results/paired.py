@@ -261,18 +261,18 @@ def _times(
     store: Store, rows: list[Row], where: dict[str, Any] | None
 ) -> dict[tuple[Any, ...], Times]:
     if where is None:
-        found = rows
+        found: Iterable[Any] = [[row[name] for name in TIMED] for row in rows]
     else:
         keys = list({row["config_key"] for row in rows})
-        found = frames.runs(store, config_key=keys, columns=TIMED, **where).to_dict("records")
+        found = frames.rows(store, TIMED, config_key=keys, **where)
     times: dict[tuple[Any, ...], Times] = {}
-    for row in found:
-        value = number(row[time_column(row["mode"])])
+    for *repeated, mode, sweep, turn, mean, median in found:  # there may be a great many
+        value = number(mean if time_column(mode) == "ms_per_token" else median)
         if value > 0:
-            mine = times.setdefault(_repeated(row), Times())
+            mine = times.setdefault(tuple(repeated), Times())
             mine.every.append(value)
-            if row["sweep"] and where is not None:
-                mine.rounds.setdefault((row["sweep"], int(row["repeat"])), value)
+            if sweep and where is not None:
+                mine.rounds.setdefault((sweep, int(turn)), value)
     return times
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import UsageError, unknown
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
-from streamcli.results.comparison import BASELINE, Comparison, comparisons
+from streamcli.results.comparison import BASELINE, Comparison, compared, groups
 from streamcli.results.schema import STATUSES
 from streamcli.results.store import Store
 
@@ -32,6 +32,7 @@ class Query:
         columns: Columns to show; none for those that suit.
         group_by: The column whose every value has a table of its own.
         limit: At most so many rows; 0 for all.
+        tables: At most so many comparisons, the newest; 0 for all.
 
     Raises:
         UsageError: No such column or status, or a negative limit.
@@ -43,6 +44,7 @@ class Query:
     columns: tuple[str, ...] = ()
     group_by: str | None = None
     limit: int = LIMIT
+    tables: int = 0
 
     def __post_init__(self) -> None:
         if self.status not in (None, ANY, *STATUSES):
@@ -74,16 +76,18 @@ class Selection:
         comparisons: The same rows, side by side; none in a list of runs.
         whole: Each of them with the baselines that were not asked for, to draw conclusions from.
         more: Whether the limit left something out.
+        tables: How many comparisons there are, with those that are not here.
     """
 
     rows: pd.DataFrame
     comparisons: list[Comparison]
     whole: list[Comparison]
     more: bool
+    tables: int = 0
 
 
-def select(store: Store, query: Query) -> Selection:
-    """The runs that ``query`` asks for.
+def select(store: Store, query: Query, baseline: str = BASELINE) -> Selection:
+    """The runs that ``query`` asks for, held against the method ``baseline``.
 
     Raises:
         UsageError: No such time.
@@ -99,13 +103,15 @@ def select(store: Store, query: Query) -> Selection:
     runs = frames.latest(store, sort=stored, limit=most, **query.where)
     asked = _first(runs, query)
     more = _more(runs, query)
-    bases = _bases(store, query, asked) if more or "method" in query.where else asked.iloc[:0]
+    lacking = more or "method" in query.where
+    bases = _bases(store, query, asked, baseline) if lacking else asked.iloc[:0]
     every = pd.concat([asked, bases]) if len(bases) else asked
-    whole = comparisons(every) if len(asked) else []
-    pairs = [(_part(each, asked, query.sort), each) for each in whole]
-    pairs = [(part, each) for part, each in pairs if len(part.runs)]
-    rows = pd.concat([part.runs for part, _ in pairs]) if pairs else asked
-    return Selection(_sorted(rows, query.sort), [p for p, _ in pairs], [w for _, w in pairs], more)
+    wanted = set(asked["run_id"])
+    found = [each for each in groups(every) if wanted & set(each["run_id"])]
+    whole = [compared(each, baseline) for each in found[: query.tables or None]]
+    parts = [_part(each, wanted, query.sort) for each in whole]
+    rows = pd.concat([part.runs for part in parts]) if parts else asked
+    return Selection(_sorted(rows, query.sort), parts, whole, more, len(found))
 
 
 def _first(runs: pd.DataFrame, query: Query) -> pd.DataFrame:
@@ -116,17 +122,17 @@ def _more(runs: pd.DataFrame, query: Query) -> bool:
     return bool(query.limit) and len(runs) > query.limit
 
 
-def _bases(store: Store, query: Query, asked: pd.DataFrame) -> pd.DataFrame:
+def _bases(store: Store, query: Query, asked: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """The baselines of the rows ``asked`` for that are not among them."""
     same = {name: asked[name].dropna().unique().tolist() for name in ("tokens_sha256", "model")}
     same["attended_keys"] = [int(keys) for keys in asked["attended_keys"].dropna().unique()]
-    found = frames.latest(store, **{**query.where, **same, "method": BASELINE})
+    found = frames.latest(store, **{**query.where, **same, "method": baseline})
     return found[~found["run_id"].isin(asked["run_id"])]
 
 
-def _part(whole: Comparison, asked: pd.DataFrame, sort: str | None) -> Comparison:
+def _part(whole: Comparison, asked: set[str], sort: str | None) -> Comparison:
     """The rows of a comparison that were asked for, and how many older runs stand behind them."""
-    runs = _sorted(whole.runs[whole.runs["run_id"].isin(asked["run_id"])], sort)
+    runs = _sorted(whole.runs[whole.runs["run_id"].isin(asked)], sort)
     return replace(whole, runs=runs, older=int(runs["runs"].sum()) - len(runs))
 
 

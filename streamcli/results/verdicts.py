@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from streamcli.results import stats
-from streamcli.results.comparison import SAME, Comparison, Row, command, number
+from streamcli.results.comparison import SAME, Comparison, command, number
 from streamcli.results.paired import Pair, same
 from streamcli.results.stats import Difference, Interval
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TOLD = 3  # differences that are told one by one
 
@@ -58,20 +55,23 @@ def decimals(interval: Interval) -> int:
     return min(6, max(3, 1 - math.floor(math.log10(width))))
 
 
-def missing(comparison: Comparison, runs: pd.DataFrame) -> str:
+def missing(comparison: Comparison, others: Sequence[Comparison]) -> str:
     """What a table without its baseline lacks, in words: what differs, and what to type."""
-    rows: list[Row] = comparison.runs.to_dict("records")
-    row, method = rows[0], comparison.baseline
-    near = runs[(runs["method"] == method) & (runs["mode"] == row["mode"])]
+    mine, method = comparison.same, comparison.baseline
+    near = [
+        other.same
+        for other in others
+        if other.same["mode"] == mine["mode"] and method in set(other.runs["method"])
+    ]
     told = [
-        [f"{name} {other[name]}, not {row[name]}" for name in SAME if not same(row, other, name)]
-        for other in near[["run_id", *SAME]].to_dict("records")
+        [f"{name} {other[name]}, not {mine[name]}" for name in SAME if not same(mine, other, name)]
+        for other in near
     ]
     differs = min((each for each in told if each), key=len, default=[])
     nearest = f"; the nearest has {' and '.join(differs)}" if 0 < len(differs) <= TOLD else ""
     return (
         f"no {method} run with the same model, tokens, dtype, device and threads{nearest}. "
-        f"Record one: {command(row, method)}"
+        f"Record one: {command(comparison.runs.iloc[0].to_dict(), method)}"
     )
 
 

@@ -154,9 +154,9 @@ def test_a_saw_tooth_of_as_many_keys_at_most_is_another_budget(tmp_path: Path) -
 def test_without_a_baseline_it_is_said_what_differs_and_what_to_type(tmp_path: Path) -> None:
     half = {**RECOMPUTE, "dtype": "bfloat16"}
     store = recorded(tmp_path / "runs.db", half, STREAMING)
-    runs = frames.latest(store)
-    found = next(each for each in comparisons(runs) if each.same["dtype"] == "float32")
-    said = verdicts.missing(found, runs)
+    both = comparisons(frames.latest(store))
+    found = next(each for each in both if each.same["dtype"] == "float32")
+    said = verdicts.missing(found, both)
     assert "no recompute run with the same model, tokens, dtype, device and threads" in said
     assert "the nearest has dtype bfloat16, not float32" in said
     assert "--method recompute --mode decode-loop --n-sink 4 --window 60 --max-tokens 600" in said

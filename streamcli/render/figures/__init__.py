@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from core.errors import unknown
+from core.errors import StreamError, unknown
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces
 from streamcli.render.figures.style import COLOURS
 
@@ -49,7 +49,10 @@ def draw(name: str, runs: pd.DataFrame, traces: Traces) -> Drawn:
 
 
 def draw_all(names: Iterable[str], runs: pd.DataFrame, traces: Traces) -> list[Drawn]:
-    """Draw several figures of the same runs, which are sorted out once; see ``draw``."""
+    """Draw several figures of the same runs, which are sorted out once; see ``draw``.
+
+    One that can't be drawn is a ``Drawn`` without a figure, which says why.
+    """
     for name in (wanted := list(names)):
         if name not in MODULES:
             raise unknown("figure", name, NAMES)
@@ -65,6 +68,10 @@ def draw_all(names: Iterable[str], runs: pd.DataFrame, traces: Traces) -> list[D
     drawn = []
     for name in wanted:
         module = import_module(f"streamcli.render.figures.{MODULES[name]}")
-        figure: Drawn = getattr(module, name.replace("-", "_"))(fit, traces)
+        try:
+            figure: Drawn = getattr(module, name.replace("-", "_"))(fit, traces)
+        except StreamError as error:  # such as a damaged trace, which spoils no other figure
+            drawn.append(Drawn(name, TITLES[name], None, str(error)))
+            continue
         drawn.append(replace(figure, caption=figure.caption + words))
     return drawn
