@@ -63,6 +63,22 @@ def streaming_attention(model: Any) -> Iterator[None]:
         model.config._attn_implementation = before
 
 
+def check_native_window(config: Any, attended: int) -> None:
+    """Layers trained with a sliding window are fine as long as it never cuts what is kept.
+
+    Raises:
+        UsageError: ``attended`` keys outgrow the model's own window.
+    """
+    types = getattr(config, "layer_types", None)
+    native = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in types if types else bool(native)
+    if slides and native and attended > native:
+        raise UsageError(
+            f"{attended} attended keys outgrow the model's own sliding window of {native}: "
+            f"choose --n-sink and --window so that their sum is below {native}."
+        )
+
+
 def attend(
     module: Any,
     query: Tensor,

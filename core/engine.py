@@ -42,7 +42,7 @@ from core.meters import Clock
 from core.rope import Turn
 
 if TYPE_CHECKING:
-    from core.methods.streaming import StreamingKVCache
+    from core.cache import StreamingKVCache
 
 # What ``auto`` reckons with, measured on two cores with the shapes of pythia-70m and smollm2-135m:
 # seconds that compilation takes the first time, and milliseconds that it saves at every step.

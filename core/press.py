@@ -23,8 +23,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from core.attention import check_native_window
 from core.errors import UsageError
-from core.methods.base import CacheStream, check_native_window
+from core.methods.base import CacheStream
 from core.rope import Rotary
 
 TOO_NEW = (5, 3)  # where the attentions are no longer told their cache_position

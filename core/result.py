@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST_EXPONENT = 700  # nats; a perplexity above it is infinite
+
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentResult:
@@ -107,17 +109,19 @@ class RunResult:
     @property
     def ppl(self) -> float:
         """Token perplexity: exp of the mean over all scored tokens, not a mean over documents."""
-        return _exp(self.nll_nats)
+        return perplexity(self.nll_nats)
 
     @property
     def word_ppl(self) -> float:
         """Word perplexity: exp(total nats / white-space words of the scored text)."""
-        return _exp(self._total_nats / max(1, sum(document.words for document in self.documents)))
+        return perplexity(
+            self._total_nats / max(1, sum(document.words for document in self.documents))
+        )
 
     @property
     def byte_ppl(self) -> float:
         """Byte perplexity: exp(total nats / UTF-8 bytes of the scored text)."""
-        return _exp(self._total_nats / self._bytes)
+        return perplexity(self._total_nats / self._bytes)
 
     @property
     def bits_per_byte(self) -> float:
@@ -138,5 +142,6 @@ class RunResult:
         return max(1, sum(document.utf8_bytes for document in self.documents))
 
 
-def _exp(nats: float) -> float:
-    return math.inf if nats > 700 else math.exp(nats)  # NaN stays NaN
+def perplexity(nats: float) -> float:
+    """exp(``nats``); infinite where that is beyond a float, and NaN stays NaN."""
+    return math.inf if nats > LARGEST_EXPONENT else math.exp(nats)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from core import attention, reference, registry
+from core.cache import StreamingKVCache
 from core.config import RunConfig, has_engine
 from core.errors import UsageError
 from core.meters import token_nll
 from core.methods.base import Method
-from core.methods.streaming import StreamingKVCache
 from core.models import Loaded
 from core.modes.base import Task
 from core.tokens import TokenDocument, TokenStream

@@ -12,8 +12,6 @@ from core.runner import Prepared
 from streamcli.plan import Plan
 from streamcli.recording import Recorder
 
-Ended = Callable[..., None]
-
 
 @dataclass
 class Sweep:
@@ -33,7 +31,7 @@ class Sweep:
 
     plan: Plan
     recorder: Recorder
-    ended: Ended
+    ended: Callable[..., None]
     force: bool
     run_ids: dict[str, None] = field(default_factory=dict)
     made: int = 0

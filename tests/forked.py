@@ -19,6 +19,7 @@ import torch
 HEAVY = (
     "core.methods.dense",
     "core.methods.recompute",
+    "core.cache",
     "core.methods.streaming",
     "core.modes.chunked",
     "pandas",

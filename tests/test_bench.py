@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +15,10 @@ from core.bench import Arm
 from core.config import RunConfig
 from core.errors import UsageError
 from core.floors import Machine, Work
-from streamcli import cli
 from streamcli.results.schema import unpack
+from tests.typed import Type
 
-Type = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Type:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["streamcli", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
+pytest_plugins = ("tests.typed",)
 
 
 def arm(name: str, log: list[str]) -> Arm:

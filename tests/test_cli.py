@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -20,46 +19,20 @@ from streamcli import cli
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
 from streamcli.results.store import Store
-from streamcli.settings import PREFIX
+from tests.typed import Type
+
+pytest_plugins = ("tests.typed",)
+pytestmark = pytest.mark.usefixtures("home")
 
 QUICK = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "120")
 SMALL = (*QUICK, "--window", "20", "--mode", "chunked")
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    return tmp_path
-
-
-class Typed:
-    """What a command printed, and how it ended."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], code: Any) -> None:
-        self.out, self.err = capsys.readouterr()
-        self.code = code or 0
-
-
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(*words: str) -> Typed:
-        monkeypatch.setattr(sys, "argv", ["streamcli", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return Typed(capsys, ended.value.code)
-
-    return run
 
 
 def rows(db: str = "data/streamcli.db") -> Any:
     return frames.runs(Store.open(db), status=None)
 
 
-def test_a_run_prints_its_table_and_is_recorded(typed: Any) -> None:
+def test_a_run_prints_its_table_and_is_recorded(typed: Type) -> None:
     done = typed("run", *SMALL)
     assert done.code == 0
     assert "bundled on bundled-narrative (119 tokens scored), chunked, float32" in done.out
@@ -73,7 +46,7 @@ def test_a_run_prints_its_table_and_is_recorded(typed: Any) -> None:
     )
 
 
-def test_json_is_one_object_whose_keys_are_the_columns_and_nothing_else(typed: Any) -> None:
+def test_json_is_one_object_whose_keys_are_the_columns_and_nothing_else(typed: Type) -> None:
     done = typed("run", *SMALL, "--json")
     found = json.loads(done.out)
     assert list(found) == list(COLUMNS)
@@ -82,7 +55,7 @@ def test_json_is_one_object_whose_keys_are_the_columns_and_nothing_else(typed: A
     assert done.out.count("\n") == 1
 
 
-def test_repeats_are_rows_of_their_own(typed: Any) -> None:
+def test_repeats_are_rows_of_their_own(typed: Type) -> None:
     done = typed("run", *SMALL, "--repeats", "2", "--json")
     first, second = [json.loads(line) for line in done.out.splitlines()]
     assert first["run_id"] != second["run_id"]
@@ -91,7 +64,7 @@ def test_repeats_are_rows_of_their_own(typed: Any) -> None:
     assert first["nll_nats"] == second["nll_nats"]
 
 
-def test_a_variable_sets_what_a_flag_would(typed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_sets_what_a_flag_would(typed: Type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMCLI_WINDOW", "17")
     monkeypatch.setenv("STREAMCLI_DATABASE_URL", "elsewhere.db")
     found = json.loads(typed("run", *QUICK, "--mode", "chunked", "--json").out)
@@ -99,7 +72,7 @@ def test_a_variable_sets_what_a_flag_would(typed: Any, monkeypatch: pytest.Monke
     assert len(rows("elsewhere.db")) == 1
 
 
-def test_a_sweep_takes_values_separated_by_spaces_commas_or_repeats(typed: Any) -> None:
+def test_a_sweep_takes_values_separated_by_spaces_commas_or_repeats(typed: Type) -> None:
     done = typed(
         *("sweep", "--models", "bundled", "--datasets", "bundled-narrative"),
         *("--methods", "streaming", "window,recompute", "--methods", "dense"),
@@ -111,7 +84,7 @@ def test_a_sweep_takes_values_separated_by_spaces_commas_or_repeats(typed: Any) 
     assert "7/7" in done.err
 
 
-def test_a_sweep_leaves_an_option_out_where_a_mode_does_not_have_it(typed: Any) -> None:
+def test_a_sweep_leaves_an_option_out_where_a_mode_does_not_have_it(typed: Type) -> None:
     words = ("--methods", "streaming", "kvpress-interval", "--windows", "20", "--max-tokens", "90")
     limits = ("--timed-tokens", "9", "--context-tokens", "40", "--evict-every", "8")
     data = ("--models", "bundled", "--datasets", "bundled-narrative")
@@ -122,7 +95,7 @@ def test_a_sweep_leaves_an_option_out_where_a_mode_does_not_have_it(typed: Any) 
 
 
 def test_a_sweep_goes_on_after_a_failed_cell_and_says_so(
-    typed: Any, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute = runner.execute
 
@@ -142,7 +115,7 @@ def test_a_sweep_goes_on_after_a_failed_cell_and_says_so(
     assert by_method.loc["dense", "status"] == "done"
 
 
-def test_a_report_compares_only_what_may_be_compared(typed: Any) -> None:
+def test_a_report_compares_only_what_may_be_compared(typed: Type) -> None:
     for method in ("streaming", "recompute"):
         typed("run", *SMALL, "--method", method)
     typed("run", *SMALL, "--dtype", "bfloat16")
@@ -158,7 +131,7 @@ def test_a_report_compares_only_what_may_be_compared(typed: Any) -> None:
     assert "1 older runs of the same configurations are not shown" in done.out
 
 
-def test_a_report_of_nothing_says_so(typed: Any) -> None:
+def test_a_report_of_nothing_says_so(typed: Type) -> None:
     done = typed("report")
     assert (done.code, done.out) == (0, "")
     assert "holds no finished run that matches: record one with streamcli run" in done.err
@@ -193,23 +166,23 @@ BAD = {
 
 @pytest.mark.parametrize("words", BAD)
 def test_what_is_asked_wrongly_ends_in_one_line_with_code_2_and_no_trace(
-    typed: Any, empty_folder: Path, words: str
+    typed: Type, home: Path, words: str
 ) -> None:
-    (empty_folder / "empty.txt").touch()
-    (empty_folder / "binary.txt").write_bytes(bytes(range(256)) * 9)
-    (empty_folder / "latin.txt").write_bytes("déjà vu ".encode("latin-1") * 99)
+    (home / "empty.txt").touch()
+    (home / "binary.txt").write_bytes(bytes(range(256)) * 9)
+    (home / "latin.txt").write_bytes("déjà vu ".encode("latin-1") * 99)
     done = typed(*words.split())
     assert done.code == 2
     assert done.out == ""
     assert len(done.err.splitlines()) == 1 and done.err.startswith("streamcli: ")
     assert BAD[words] in done.err
-    assert not (empty_folder / "data").exists()
+    assert not (home / "data").exists()
 
 
 def test_more_tokens_than_the_text_has_runs_on_what_is_there_and_says_so(
-    typed: Any, empty_folder: Path
+    typed: Type, home: Path
 ) -> None:
-    (empty_folder / "short.txt").write_text("A short text, and no more than that. " * 9)
+    (home / "short.txt").write_text("A short text, and no more than that. " * 9)
     done = typed("run", "--model", "bundled", "--dataset", "short.txt", "--mode", "chunked")
     assert done.code == 0
     assert "asked for 1024 tokens, the text has" in done.err
@@ -217,7 +190,7 @@ def test_more_tokens_than_the_text_has_runs_on_what_is_there_and_says_so(
 
 
 def test_an_interrupted_run_is_a_row_that_says_so(
-    typed: Any, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -229,7 +202,7 @@ def test_an_interrupted_run_is_a_row_that_says_so(
 
 
 def test_running_out_of_memory_is_a_row_and_a_line_with_a_way_out(
-    typed: Any, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from core.modes import chunked
 
@@ -243,7 +216,7 @@ def test_running_out_of_memory_is_a_row_and_a_line_with_a_way_out(
 
 
 def test_an_unforeseen_error_is_one_line_and_a_traceback_only_with_debug(
-    typed: Any, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("first line\nsecond line")
@@ -263,16 +236,16 @@ def test_an_unforeseen_error_is_one_line_and_a_traceback_only_with_debug(
     [(b"not a database at all" * 99, 2, "bad.db"), (None, 2, "bad.db")],
 )
 def test_a_database_that_is_none_is_refused_and_left_as_it_was(
-    typed: Any, empty_folder: Path, content: bytes | None, code: int, message: str
+    typed: Type, home: Path, content: bytes | None, code: int, message: str
 ) -> None:
-    bad = empty_folder / "bad.db"
+    bad = home / "bad.db"
     bad.mkdir() if content is None else bad.write_bytes(content)
     done = typed("report", "--db", "bad.db")
     assert done.code in (1, code) and message in done.err and done.err.count("\n") == 1
     assert content is None or bad.read_bytes() == content
 
 
-def test_streamcli_alone_shows_what_to_do_first(typed: Any) -> None:
+def test_streamcli_alone_shows_what_to_do_first(typed: Type) -> None:
     done = typed()
     assert done.code == 0 and re.search(r"Start with.+\n.+ streamcli run +│\n", done.out)
 
@@ -291,7 +264,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_a_report_never_imports_torch(empty_folder: Path) -> None:
+def test_a_report_never_imports_torch(home: Path) -> None:
     Store.open("data/streamcli.db")
     code = (
         "import sys; sys.argv = ['streamcli', 'report']\n"
@@ -305,7 +278,7 @@ def test_a_report_never_imports_torch(empty_folder: Path) -> None:
 
 @pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_process_leaves_a_row_that_says_interrupted(
-    empty_folder: Path, signal_sent: signal.Signals
+    home: Path, signal_sent: signal.Signals
 ) -> None:
     words = ["run", *QUICK[:4], "--method", "recompute", "--window", "250", "--max-tokens", "9000"]
     with subprocess.Popen(

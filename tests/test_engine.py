@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from core import cache as caches
 from core import engine, shapes
 from core.attention import streaming_attention
+from core.cache import StreamingKVCache
 from core.config import RunConfig
 from core.engine import Engine, reading_fast
 from core.errors import StreamError, UsageError
 from core.meters import token_nll
-from core.methods import streaming
-from core.methods.streaming import StreamingKVCache
 from core.models import Loaded
 from tests.samples import ids_of, method_of, random_ids, tiny_llama
 from tests.test_modes import evaluate
@@ -62,7 +62,7 @@ def streamed(model: Any, ids: Tensor, kind: str | None, every: int = 1) -> Tenso
 def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
     name: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "REACH", 16)
+    monkeypatch.setattr(caches, "REACH", 16)
     model, ids = MODELS[name](), random_ids(2, 160)
     gap = (streamed(model, ids, "eager", every) - streamed(model, ids, None, every)).abs()
     assert float(gap.max()) < EXACT
@@ -76,7 +76,7 @@ def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_to
     monkeypatch.setattr(engine, "fuses", lambda model: fused)
     from torch._dynamo.utils import counters
 
-    monkeypatch.setattr(streaming, "REACH", 16)
+    monkeypatch.setattr(caches, "REACH", 16)
     model, ids = MODELS[name](), random_ids(1, 200)
     counters.clear()
     with reading_fast(model):

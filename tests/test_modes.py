@@ -141,7 +141,7 @@ def test_a_long_run_tells_whether_its_time_grows(neox: Loaded, neox_ids: Tensor)
 def test_attended_keys_are_those_that_the_cache_returns(
     neox: Loaded, documents: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.methods.streaming import StreamingLayer
+    from core.cache import StreamingLayer
 
     seen: list[int] = []
     update = StreamingLayer.update

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,16 +13,9 @@ from core.errors import UsageError
 from streamcli import cli, plan, settings
 from streamcli.commands import sweep
 from streamcli.plan import PRESETS, Plan
-from streamcli.settings import PREFIX
 
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(PREFIX):
-            monkeypatch.delenv(name)
-    return tmp_path
+pytest_plugins = ("tests.typed",)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def planned(preset: str | None = None, file: Path | None = None, **flags: Any) -> Plan:
@@ -177,10 +169,8 @@ repeats = 2
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.yaml", YAML), ("a.yml", YAML), ("a.toml", TOML)])
-def test_a_file_says_what_flags_say_and_flags_beat_it(
-    empty_folder: Path, name: str, text: str
-) -> None:
-    file = empty_folder / name
+def test_a_file_says_what_flags_say_and_flags_beat_it(home: Path, name: str, text: str) -> None:
+    file = home / name
     file.write_text(text)
     lists: dict[str, Any] = {"models": ["bundled"], "datasets": ["pg19", "wikitext"]}
     lists["n_sinks"] = [0, 4]
@@ -213,8 +203,8 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("text", BAD_FILES)
-def test_a_file_that_is_wrong_is_refused_in_one_line(empty_folder: Path, text: str) -> None:
-    (empty_folder / "plan.yaml").write_text(text)
+def test_a_file_that_is_wrong_is_refused_in_one_line(home: Path, text: str) -> None:
+    (home / "plan.yaml").write_text(text)
     with pytest.raises(UsageError, match=BAD_FILES[text]) as refused:
         planned(file=Path("plan.yaml"))
     assert "\n" not in str(refused.value)
@@ -224,8 +214,8 @@ def test_a_file_that_is_wrong_is_refused_in_one_line(empty_folder: Path, text: s
     ("name", "message"),
     [("none.yaml", "No such file"), (".", "can't be read|a plan is"), ("a.json", "a plan is a")],
 )
-def test_a_file_that_is_none_is_refused(empty_folder: Path, name: str, message: str) -> None:
-    (empty_folder / "a.json").write_text("{}")
+def test_a_file_that_is_none_is_refused(home: Path, name: str, message: str) -> None:
+    (home / "a.json").write_text("{}")
     with pytest.raises(UsageError, match=message):
         planned(file=Path(name))
 

@@ -11,15 +11,10 @@ from core.errors import UsageError
 from streamcli import settings
 from streamcli.settings import PREFIX, Settings
 
+pytest_plugins = ("tests.typed",)
+pytestmark = pytest.mark.usefixtures("home")
+
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
-    return tmp_path
 
 
 def test_the_example_file_names_every_setting_with_its_default_and_meaning() -> None:
@@ -36,16 +31,16 @@ def _shown(default: object) -> str:
     return "" if default is None else str(default)
 
 
-def test_the_example_file_is_a_valid_dotenv(empty_folder: Path) -> None:
-    (empty_folder / ".env").write_text((ROOT / ".env.example").read_text())
+def test_the_example_file_is_a_valid_dotenv(home: Path) -> None:
+    (home / ".env").write_text((ROOT / ".env.example").read_text())
     assert settings.read({}).config() == RunConfig()
 
 
 def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(
-    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert settings.read({}).window is None
-    (empty_folder / ".env").write_text("STREAMCLI_WINDOW=10\nOTHER=1\n")
+    (home / ".env").write_text("STREAMCLI_WINDOW=10\nOTHER=1\n")
     assert settings.read({}).window == 10
     monkeypatch.setenv("STREAMCLI_WINDOW", "20")
     assert settings.read({}).window == 20
@@ -54,11 +49,11 @@ def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(
 
 
 def test_a_model_is_explicit_only_where_somebody_named_it(
-    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not settings.read({}).model_is_explicit
     assert settings.read({"model": "bundled"}).model_is_explicit
-    (empty_folder / ".env").write_text("STREAMCLI_MODEL=bundled\n")
+    (home / ".env").write_text("STREAMCLI_MODEL=bundled\n")
     assert settings.read({}).model_is_explicit
 
 
@@ -73,18 +68,16 @@ def test_a_model_is_explicit_only_where_somebody_named_it(
         ("STREAMCLI_REPEATS=0", "STREAMCLI_REPEATS is '0'"),
     ],
 )
-def test_a_malformed_dotenv_is_refused_in_one_line(
-    empty_folder: Path, text: str, message: str
-) -> None:
-    (empty_folder / ".env").write_text(text)
+def test_a_malformed_dotenv_is_refused_in_one_line(home: Path, text: str, message: str) -> None:
+    (home / ".env").write_text(text)
     with pytest.raises(UsageError) as caught:
         settings.read({})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_binary_dotenv_is_refused_in_one_line(empty_folder: Path) -> None:
-    (empty_folder / ".env").write_bytes(b"\xff\xfe\x00")
+def test_a_binary_dotenv_is_refused_in_one_line(home: Path) -> None:
+    (home / ".env").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="UTF-8"):
         settings.read({})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -19,11 +20,11 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from core import cache as caches
 from core.attention import streaming_attention
+from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
 from core.meters import token_nll
-from core.methods import streaming
-from core.methods.streaming import StreamingKVCache
 from core.models import Loaded
 from core.reference import streaming_nll as naive_nll
 from core.rope import Rotary
@@ -167,7 +168,7 @@ def test_moving_the_frame_back_changes_nothing(
     ids = neox_ids[:, :300]
     still = stream_nll(neox.model, ids, 4, 60, chunk)
     assert gap(stream_nll(neox.model, ids, 4, 60, chunk, rebase_every=3), still) < EXACT
-    monkeypatch.setattr(streaming, "REACH", 36)
+    monkeypatch.setattr(caches, "REACH", 36)
     assert gap(stream_nll(neox.model, ids, 4, 60, chunk), still) < EXACT
 
 
@@ -196,14 +197,11 @@ def test_half_precision_costs_streaming_no_more_than_dense(
 ) -> None:
     ids = neox_ids[:, :500]
     dense, ours = dense_nll(neox.model, ids), stream_nll(neox.model, ids, 4, 60, 64)
-    half = neox.model.to(dtype)
-    try:
-        dense_error = float((dense_nll(half, ids) - dense).abs().mean())
-        for chunk, moved in ((1, 0), (64, 0), (1, 60), (64, 1)):
-            nll = stream_nll(half, ids, 4, 60, chunk, rebase_every=moved)
-            assert float((nll - ours).abs().mean()) < 1.3 * dense_error, (chunk, moved)
-    finally:
-        neox.model.to(torch.float32)
+    half = deepcopy(neox.model).to(dtype)
+    dense_error = float((dense_nll(half, ids) - dense).abs().mean())
+    for chunk, moved in ((1, 0), (64, 0), (1, 60), (64, 1)):
+        nll = stream_nll(half, ids, 4, 60, chunk, rebase_every=moved)
+        assert float((nll - ours).abs().mean()) < 1.3 * dense_error, (chunk, moved)
 
 
 def test_turning_keys_step_by_step_drifts_in_half_precision_and_ours_does_not(neox: Loaded) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -23,48 +21,27 @@ from core import environment, runner
 from core.config import RunConfig
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
-from streamcli import cli, processes
+from streamcli import processes
 from streamcli.render import progress
 from streamcli.results import frames, values
 from streamcli.results.store import Store
-from streamcli.settings import PREFIX
 from tests import forked
+from tests.typed import Type
+
+pytest_plugins = ("tests.typed",)
+pytestmark = pytest.mark.usefixtures("home")
 
 ROOT = Path(__file__).parents[1]
 TINY = ("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60")
 CHUNKED = (*TINY, "--modes", "chunked", "--windows", "20")
 TWO = (*CHUNKED, "--methods", "streaming", "window")
-Typed = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    return tmp_path
-
-
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
-    """Types a command: its exit code, stdout and stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["streamcli", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 def rows(db: str | Path = "data/streamcli.db") -> Any:
     return frames.runs(Store.open(db), status=None, sort="run_id")
 
 
-def test_what_is_finished_is_skipped_and_shown_and_force_runs_it_again(typed: Typed) -> None:
+def test_what_is_finished_is_skipped_and_shown_and_force_runs_it_again(typed: Type) -> None:
     assert typed(*TWO)[0] == 0
     code, out, err = typed(*TWO, "dense")
     assert code == 0
@@ -77,7 +54,7 @@ def test_what_is_finished_is_skipped_and_shown_and_force_runs_it_again(typed: Ty
     assert len(rows()) == 5
 
 
-def test_repeats_are_filled_up_in_rounds_of_alternating_order(typed: Typed) -> None:
+def test_repeats_are_filled_up_in_rounds_of_alternating_order(typed: Type) -> None:
     typed(*TWO)
     _, _, err = typed(*TWO, "--repeats", "3")
     assert "6 runs: 4 done, 2 finished" in err
@@ -88,7 +65,7 @@ def test_repeats_are_filled_up_in_rounds_of_alternating_order(typed: Typed) -> N
 
 
 def test_what_another_machine_has_finished_is_run_here(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     typed(*TWO)
     monkeypatch.setattr("platform.node", lambda: "another")
@@ -96,17 +73,17 @@ def test_what_another_machine_has_finished_is_run_here(
 
 
 def test_a_mistake_in_any_run_is_found_before_anything_is_loaded(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch, empty_folder: Path
+    typed: Type, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     monkeypatch.setattr(runner, "load_model", lambda *_, **__: pytest.fail("was loaded"))
     for words in (["--methods", "dense", "windoww"], ["--datasets", "no.txt"], ["--windows", "0"]):
         code, out, err = typed(*TINY, *words)
         assert (code, out, err.count("\n")) == (2, "", 1)
-    assert not (empty_folder / "data").exists()
+    assert not (home / "data").exists()
 
 
 def test_a_failed_run_is_recorded_and_the_rest_goes_on(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute = runner.execute
 
@@ -136,7 +113,7 @@ def test_a_failed_run_is_recorded_and_the_rest_goes_on(
 
 
 def test_what_cannot_begin_is_said_once_and_the_rest_goes_on(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from core import press
 
@@ -155,7 +132,7 @@ def test_what_cannot_begin_is_said_once_and_the_rest_goes_on(
 
 
 def test_a_model_that_cannot_be_loaded_is_tried_once_and_another_goes_on(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load, tried = runner.load_model, []
 
@@ -171,7 +148,7 @@ def test_a_model_that_cannot_be_loaded_is_tried_once_and_another_goes_on(
     assert tried == ["bundled", "some/model"]
 
 
-def test_a_presets_window_beyond_the_trained_length_is_left_out(typed: Typed) -> None:
+def test_a_presets_window_beyond_the_trained_length_is_left_out(typed: Type) -> None:
     words = ("--datasets", "bundled-narrative", "--methods", "streaming", "--max-tokens", "100")
     code, _, err = typed(
         *("sweep", "--models", "bundled", "--preset", "window"),
@@ -185,7 +162,7 @@ def test_a_presets_window_beyond_the_trained_length_is_left_out(typed: Typed) ->
 
 
 def test_an_interrupted_sweep_says_that_it_goes_on(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch
+    typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute = runner.execute
 
@@ -223,8 +200,8 @@ def whole(db: Path) -> None:
     assert set(rows(db)["status"]) <= {"done", "interrupted"}
 
 
-def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(empty_folder: Path) -> None:
-    db = empty_folder / "killed.db"
+def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(home: Path) -> None:
+    db = home / "killed.db"
     codes, _ = scenario("killed", db)
     assert codes.count(-signal.SIGKILL) == forked.KILLS == 20
     assert codes[-1] == 0
@@ -235,8 +212,8 @@ def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(empty_folder: 
     whole(db)
 
 
-def test_a_stopped_sweep_says_interrupted_and_goes_on(empty_folder: Path) -> None:
-    db = empty_folder / "stopped.db"
+def test_a_stopped_sweep_says_interrupted_and_goes_on(home: Path) -> None:
+    db = home / "stopped.db"
     codes, said = scenario("stopped", db)
     assert codes == [130, 0] and "the same command goes on from here" in said
     by_status = rows(db)["status"].value_counts()
@@ -244,8 +221,8 @@ def test_a_stopped_sweep_says_interrupted_and_goes_on(empty_folder: Path) -> Non
     whole(db)
 
 
-def test_two_sweeps_at_once_lose_nothing(empty_folder: Path) -> None:
-    db = empty_folder / "both.db"
+def test_two_sweeps_at_once_lose_nothing(home: Path) -> None:
+    db = home / "both.db"
     codes, said = scenario("together", db)
     assert codes == [0, 0]
     made = [int(count) for count in re.findall(r"\d+ runs: (\d+) done", said)]
@@ -257,9 +234,9 @@ def test_two_sweeps_at_once_lose_nothing(empty_folder: Path) -> None:
 
 
 def test_only_runs_of_dead_processes_of_this_machine_become_interrupted(
-    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store.open(empty_folder / "runs.db")
+    store = Store.open(home / "runs.db")
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     here = environment.describe()
@@ -283,12 +260,10 @@ def test_only_runs_of_dead_processes_of_this_machine_become_interrupted(
     assert store.reap(processes.host(), processes.gone) == []
 
 
-def test_a_dry_run_shows_what_is_there_and_how_long_the_rest_takes(
-    typed: Typed, empty_folder: Path
-) -> None:
+def test_a_dry_run_shows_what_is_there_and_how_long_the_rest_takes(typed: Type, home: Path) -> None:
     code, out, _ = typed(*TWO, "--dry-run")
     assert code == 0 and "2 runs, 2 to be made: no similar run tells how long they take." in out
-    assert not (empty_folder / "data").exists()
+    assert not (home / "data").exists()
     typed(*TWO)
     with sqlite3.connect("data/streamcli.db") as connection:
         connection.execute("UPDATE runs SET elapsed_s = 30")
@@ -307,7 +282,7 @@ def test_a_dry_run_shows_what_is_there_and_how_long_the_rest_takes(
     assert len(rows()) == 2
 
 
-def test_a_dry_run_knows_open_settings_from_earlier_runs(typed: Typed) -> None:
+def test_a_dry_run_knows_open_settings_from_earlier_runs(typed: Type) -> None:
     words = (*TINY[:5], "--modes", "chunked", "--methods", "streaming", "window")
     _, out, _ = typed(*words, "--dry-run")
     assert "half - 4" in out and "half: of the length" in out
@@ -317,7 +292,7 @@ def test_a_dry_run_knows_open_settings_from_earlier_runs(typed: Typed) -> None:
     assert "2 runs, 1 to be made" in out
 
 
-def test_a_dry_run_never_imports_torch(empty_folder: Path) -> None:
+def test_a_dry_run_never_imports_torch(home: Path) -> None:
     Store.open("data/streamcli.db")
     code = (
         "import sys; sys.argv = ['streamcli', 'sweep', '--dry-run', '--preset', 'paper']\n"
@@ -330,7 +305,7 @@ def test_a_dry_run_never_imports_torch(empty_folder: Path) -> None:
     assert "72 runs, 72 to be made" in done.stdout
 
 
-def test_the_help_tells_what_each_preset_is_for(typed: Typed, monkeypatch: Any) -> None:
+def test_the_help_tells_what_each_preset_is_for(typed: Type, monkeypatch: Any) -> None:
     from streamcli.plan import PRESETS
 
     monkeypatch.setenv("COLUMNS", "500")

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from core.cache import ChunkView, StreamingKVCache
 from core.methods.base import Stream
-from core.methods.streaming import ChunkView, Streaming, StreamingKVCache, _CacheStream
+from core.methods.streaming import Streaming, _CacheStream
 from core.models import Loaded
 from core.rope import Turn
 

@@ -10,8 +10,8 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -24,13 +24,12 @@ DATA = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", 
 TINY = (*DATA, "--window", "20", "--mode", "chunked", "--chunk-size", "32", "--threads", "1")
 
 
-@dataclass(frozen=True)
-class Typed:
-    """What a command printed, and how it ended."""
+class Typed(NamedTuple):
+    """How a command ended, and what it printed."""
 
+    code: int
     out: str
     err: str
-    code: int
 
 
 Type = Callable[..., Typed]
@@ -57,7 +56,7 @@ def typed(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         with pytest.raises(SystemExit) as ended:
             cli.main()
         out, err = capsys.readouterr()
-        return Typed(out, err, int(ended.value.code or 0))
+        return Typed(int(ended.value.code or 0), out, err)
 
     return run
 

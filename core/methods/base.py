@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from core.config import RunConfig
-from core.errors import UsageError
 from core.models import Loaded
 
 
@@ -146,22 +145,6 @@ def key_bytes(model: Any, batch: int) -> int:
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     size: int = config.num_hidden_layers * batch * heads * dim * model.dtype.itemsize
     return size
-
-
-def check_native_window(config: Any, attended: int) -> None:
-    """Layers trained with a sliding window are fine as long as it never cuts what is kept.
-
-    Raises:
-        UsageError: ``attended`` keys outgrow the model's own window.
-    """
-    types = getattr(config, "layer_types", None)
-    native = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in types if types else bool(native)
-    if slides and native and attended > native:
-        raise UsageError(
-            f"{attended} attended keys outgrow the model's own sliding window of {native}: "
-            f"choose --n-sink and --window so that their sum is below {native}."
-        )
 
 
 def past_trained_length(method: str, loaded: Loaded, length: int) -> tuple[str, ...]:

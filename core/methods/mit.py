@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from core.attention import check_native_window
 from core.config import RunConfig
 from core.errors import UsageError
 from core.methods.base import (
@@ -29,7 +30,6 @@ from core.methods.base import (
     Method,
     Stream,
     another_budget,
-    check_native_window,
     eviction,
     key_bytes,
 )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, func, inspect, select
 
+from core.result import perplexity
 from streamcli.results import places, schema, transfer
 from streamcli.results.columns import VIEW
 from streamcli.results.failures import spoken
@@ -23,7 +24,6 @@ COUNTED = ("status", "method", "mode", "model", "dataset")
 TABLES = (RUNS.name, DOCUMENTS.name, TRACES.name)
 NLL_ERROR = 1e-6  # of a sum of float32 numbers, relative
 SUM_ERROR = 1e-9  # of a sum of float64 numbers, relative
-LARGEST_EXPONENT = 700  # nats; a perplexity above it is infinite
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _record(record: Record) -> Iterator[str]:
     if not _near(total / max(1, run["scored_tokens"]), run["nll_nats"], SUM_ERROR):
         yield "nll_nats is not the mean over its documents"
     nats = run["nll_nats"]
-    if nats is not None and not _near(_exp(nats), run["ppl"], SUM_ERROR):
+    if nats is not None and not _near(perplexity(nats), run["ppl"], SUM_ERROR):
         yield "ppl is not exp(nll_nats)"
     if record.trace is None:
         yield "has no trace"
@@ -182,7 +182,3 @@ def _near(found: float, kept: float | None, error: float, size: float | None = N
 
 def _sum(nats: Iterator[float | None]) -> float:
     return sum(math.nan if each is None else each for each in nats)
-
-
-def _exp(nats: float) -> float:
-    return math.inf if nats > LARGEST_EXPONENT else math.exp(nats)

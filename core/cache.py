@@ -1,0 +1,311 @@
+"""The streaming cache: attention sinks and a recent window, keys at positions in the cache.
+
+After token t the cache keeps tokens {0..S-1} and {t-W+1..t}, so that a query sees S + W keys and
+itself; kept keys count as standing at 0..n-1, the query at n (Xiao et al. 2023, arXiv 2309.17453,
+section 3.2). Rotary attention depends on differences of positions only, and so
+
+- the window's keys stay in a ring where the model put them, at increasing positions; the order of
+  the ring means nothing to a softmax;
+- only the S sinks move: at step t they are turned from their saved originals by t - (S+W), which
+  costs O(S) a token and never drifts;
+- a chunk of C tokens is exact too: every token's key is computed once with its own streaming view,
+  the window is a band, and a query meets the sinks turned back by the same amount.
+
+With ``evict_every`` k > 1 tokens leave only after every k-th one, all that are due at once, and up
+to k - 1 more keys are seen meanwhile. The sinks then turn at evictions alone.
+
+Shapes are static once the cache is full. Float32 phases fade as positions grow, so now and then the
+whole frame is moved back to the start (``rebase``).
+
+Knows nothing of methods, texts, scores or clocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from core import attention
+from core.errors import UsageError
+from core.rope import Rotary, Turn
+
+# How far past S + W the frame runs before it is moved back. The model computes phases in float32:
+# over 40,000 tokens of the bundled model no token moved by more than 7e-5 nats at a reach of 256,
+# 1.4e-4 at 1,024, 5e-4 at 4,096. Turning a float32 key costs nothing beside that; turning a
+# half-precision one costs a rounding, as large as these, so there it is done rarely.
+REACH, REACH_HALF = 256, 16384
+
+
+@dataclass(frozen=True)
+class ChunkView:
+    """What a chunk of C queries sees; see ``core.attention.View``."""
+
+    band: Tensor
+    sinks: Tensor
+    back: Turn
+
+
+class StreamingLayer(CacheLayerMixin):
+    """The keys and values of one layer: S sink slots, then a ring of W + k.
+
+    The ring has a slot more than the window because the token at hand is written before it
+    attends; it takes the slot of a token that a step before it has evicted.
+    """
+
+    is_sliding = False
+    is_compileable = False
+
+    def __init__(self, cache: StreamingKVCache) -> None:
+        super().__init__()
+        self.cache = cache
+        self.seen = 0  # tokens of the stream so far: t of the next token
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate the buffers once, for the shapes of the first keys (B, K, C, D)."""
+        slots = self.get_max_cache_shape()
+        b, k, _, d = key_states.shape
+        self.keys = key_states.new_zeros(b, k, slots, d)  # (B, K, S+W+k, D)
+        self.values = value_states.new_zeros(b, k, slots, value_states.shape[-1])
+        self.sinks = key_states.new_zeros(b, k, self.cache.n_sink, d)  # (B, K, S, D), as first seen
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store C tokens and return what they attend to.
+
+        Args:
+            key_states: (B, K, C, D), rotated to the positions that follow ``get_seq_length()``.
+            value_states: (B, K, C, D).
+            args: Unused; some versions of transformers pass more.
+            kwargs: Unused, likewise.
+
+        Returns:
+            For one token, every key it sees: (B, K, min(t+1, S+W+k), D), and the values; where k
+            is more than 1, the cache's ``mask`` says which have not been evicted. For a chunk, the
+            ring as it was before and the chunk itself; what each query sees of them is the cache's
+            ``view``.
+
+        Raises:
+            UsageError: The model attends otherwise than these keys need.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        c, t, s = key_states.shape[-2], self.seen, self.cache.n_sink
+        self.cache.check_attention(t, c)
+        before: tuple[Tensor, Tensor] | None = None
+        if c > 1:
+            ring = slice(s, None) if t > s else slice(0, 0)
+            before = self.keys[:, :, ring], self.values[:, :, ring]
+            # A copy, as the chunk is about to overwrite what its first queries still see.
+            before = (
+                torch.cat((before[0], key_states), -2),
+                torch.cat((before[1], value_states), -2),
+            )
+        self._write(key_states, value_states)
+        self.seen = t + c
+        if before is not None and self.cache.streams:
+            return before  # (B, K, (W+k)+C, D)
+        if self.cache.cut(t) >= s + self.cache.window and s:
+            self.keys[:, :, :s] = self.cache.sink_turn(t)(self.sinks)
+        n = min(t + c, self.keys.shape[-2])
+        return self.keys[:, :, :n], self.values[:, :, :n]
+
+    def _write(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Put each token in its slot: the first S to the sinks, the last W + k into the ring."""
+        c, t, s, ring = key_states.shape[-2], self.seen, self.cache.n_sink, self.cache.ring
+        if t < s:
+            n = min(c, s - t)
+            self.sinks[:, :, t : t + n] = key_states[:, :, :n]
+            self.keys[:, :, t : t + n] = key_states[:, :, :n]
+            self.values[:, :, t : t + n] = value_states[:, :, :n]
+        first = max(t, s, t + c - ring)  # the first token of the chunk that the ring keeps
+        if c == 1 and first == t:
+            slot = s + (t - s) % ring
+            self.keys[:, :, slot : slot + 1] = key_states
+            self.values[:, :, slot : slot + 1] = value_states
+        elif first < t + c:
+            slots = s + (torch.arange(first, t + c, device=key_states.device) - s) % ring
+            self.keys.index_copy_(2, slots, key_states[:, :, first - t :])
+            self.values.index_copy_(2, slots, value_states[:, :, first - t :])
+
+    def move(self, by: int) -> None:
+        """Turn the ring's keys by ``by`` positions."""
+        if self.is_initialized:
+            s = self.cache.n_sink
+            turn = self.cache.rotary.turn(torch.tensor([float(by)]))
+            self.keys[:, :, s:] = turn(self.keys[:, :, s:])
+
+    def get_seq_length(self) -> int:
+        """Position of the next token in the cache's frame, from which the model counts on."""
+        return self.seen - self.cache.base
+
+    def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
+        """Length and first position of the keys that ``query`` tokens will be given."""
+        c = query if isinstance(query, int) else query.shape[0]
+        n = min(self.seen + c, self.get_max_cache_shape())
+        return n, self.get_seq_length() + c - n
+
+    def get_max_cache_shape(self) -> int:
+        """Keys that the layer holds at most: S + W + k."""
+        return self.cache.n_sink + self.cache.ring
+
+    get_max_length = get_max_cache_shape
+
+    def reset(self) -> None:
+        """Forget the stream and keep the buffers."""
+        self.seen = 0
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Rearrange the rows of the batch, for beam search."""
+        if self.is_initialized:
+            for name in ("keys", "values", "sinks"):
+                setattr(self, name, getattr(self, name).index_select(0, beam_idx))
+
+
+class StreamingKVCache(Cache):
+    """A transformers cache of S sinks and a window of W, for any RoPE model.
+
+    Use it so::
+
+        with streaming_attention(model):
+            cache = StreamingKVCache(4, 1020, model)
+            for ids in chunks:  # (B, C): one token or many, the result is the same
+                cache.make_room(ids.shape[1])
+                logits = model(ids, past_key_values=cache, stream=cache).logits
+
+    One token at a time also works under the model's own attention, as in ``model.generate``.
+    """
+
+    def __init__(self, n_sink: int, window: int, model: Any, evict_every: int = 1) -> None:
+        """An empty cache.
+
+        Args:
+            n_sink: S, attention sinks kept from the start of the stream; 0 is window attention.
+            window: W, tokens before the query that it sees.
+            model: The transformers model that will use it.
+            evict_every: k, tokens between evictions; more than 1 needs ``streaming_attention``.
+
+        Raises:
+            UsageError: A size is out of range, or the model's positions can't be moved.
+        """
+        if n_sink < 0 or window < 1 or evict_every < 1:
+            raise UsageError(
+                f"a cache of {n_sink} sinks and a window of {window} that evicts every "
+                f"{evict_every}: n_sink must be 0 or more and window and evict_every 1 or more."
+            )
+        self.n_sink, self.window, self.evict_every = n_sink, window, evict_every
+        self.ring = window + evict_every
+        self.rotary = Rotary(model)
+        self.config = model.config
+        attention.check_native_window(self.config, n_sink + self.ring)
+        half = model.dtype.itemsize < 4
+        self.reach = n_sink + self.ring - 1 + (REACH_HALF if half else REACH)
+        self.base = 0  # absolute position of the frame's position 0
+        self._turns: dict[int, Turn] = {}
+        self._views: dict[tuple[int, int], ChunkView] = {}
+        self._masks: dict[int, Tensor] = {}
+        self._device = model.device
+        layers = [StreamingLayer(self) for _ in range(model.config.num_hidden_layers)]
+        super().__init__(layers=layers)
+        self.check_room(1)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the model attends through ``core.attention``, so that chunks are exact."""
+        return bool(self.config._attn_implementation == attention.NAME)
+
+    def make_room(self, tokens: int) -> None:
+        """Move the frame back to the start where ``tokens`` more would take it too far.
+
+        Call it between steps, never within a forward.
+
+        Raises:
+            UsageError: The model's frequencies change with length and the chunk doesn't fit.
+        """
+        if self.get_seq_length() + tokens > min(self.reach, self.rotary.limit or self.reach):
+            self.rebase()
+        self.check_room(tokens)
+
+    def rebase(self) -> None:
+        """Move the frame to where the sinks are at their originals.
+
+        The next token then stands at S + W, or up to k - 1 beyond. Each key of the window is turned
+        once, by the same number of positions; nothing that a query can see changes.
+        """
+        by = self.cut(self.layers[0].seen) - self.base - (self.n_sink + self.window)
+        if by > 0:
+            for layer in self.layers:
+                layer.move(-by)
+            self.base += by
+
+    def check_room(self, tokens: int) -> None:
+        """Raise ``UsageError`` where rotary frequencies that change with length would change."""
+        self.rotary.check_room(self.n_sink + self.ring - 1 + tokens)
+
+    def check_attention(self, t: int, c: int) -> None:
+        """Raise ``UsageError`` where C tokens at t see evicted keys without our attention."""
+        fits = t + c <= self.n_sink + self.window + 1
+        if not self.streams and not fits and (c > 1 or self.evict_every > 1):
+            raise UsageError(
+                f"{c} more tokens outgrow a cache of {self.n_sink}+{self.window} keys under the "
+                "model's own attention: use core.attention.streaming_attention(model)."
+            )
+
+    def cut(self, t: Any) -> Any:
+        """The number of the token before which the cache that t finds was last cut; t if k is 1."""
+        return (t - 1) // self.evict_every * self.evict_every + 1
+
+    def sink_turn(self, t: int) -> Turn:
+        """The rotation that takes the sinks to where the query at t must meet them."""
+        delta = self.cut(t) - self.base - (self.n_sink + self.window)
+        if delta not in self._turns:
+            self._turns = {delta: self.rotary.turn(torch.tensor([float(delta)]))}
+        return self._turns[delta]
+
+    def sinks(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The saved sinks of a layer: keys and values, (B, K, S, D) each."""
+        held = self.layers[layer]
+        return held.sinks, held.values[:, :, : self.n_sink]
+
+    def mask(self, layer: int) -> Tensor | None:
+        """Which slots the token that ``layer`` was just given sees, (N,) bool; None for all."""
+        if self.evict_every == 1:
+            return None
+        t = self.layers[layer].seen - 1
+        if t not in self._masks:
+            slot = torch.arange(min(t + 1, self.n_sink + self.ring), device=self._device)
+            token = t - (t - slot) % self.ring  # slot S + r holds the latest one that is r past S
+            kept = (token >= self.cut(t) - self.window) | (slot < self.n_sink)
+            self._masks = {t: kept}
+        return self._masks[t]
+
+    def view(self, layer: int, c: int) -> ChunkView:
+        """What the chunk of C tokens that ``layer`` was just given sees."""
+        t = self.layers[layer].seen - c
+        if (t, c) not in self._views:
+            self._views = {(t, c): self._look(t, c)}
+        return self._views[t, c]
+
+    def _look(self, t: int, c: int) -> ChunkView:
+        s, ring, device = self.n_sink, self.ring, self._device
+        query = torch.arange(t, t + c, device=device)  # (C,)
+        held = torch.arange(ring if t > s else 0, device=device)
+        # Slot r holds the latest token before t whose number is r modulo the ring's length.
+        key = torch.cat((t - 1 - (t - 1 - s - held) % ring, query))  # (N,)
+        cut = self.cut(query)
+        kept = key >= (cut - self.window).clamp(min=s)[:, None]
+        band = kept & (key <= query[:, None])  # (C, N)
+        sinks = torch.arange(s, device=device) <= query[:, None]  # (C, S)
+        back = (cut - self.base - (s + self.window)).clamp(min=0)
+        return ChunkView(band, sinks, self.rotary.turn(-back))
+
+    def reset(self) -> None:
+        """Forget the stream and keep the buffers."""
+        super().reset()
+        self.base = 0
+        self._views = {}
