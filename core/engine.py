@@ -12,12 +12,12 @@ counters. Such a step can be
 A step is bound by the weights that it reads, and a matrix-vector product reads them best along the
 longer side of the matrix: for as long as a stream decodes, ``reading_fast`` lays them out so.
 
-What was tried and is not here (Pythia-70M shape, float32, S/W 4/1020, AMD EPYC with AVX-512, the
-fastest of 100 steps and more). On one thread, beside a compiled step of 11.9 ms: products as fused
-loops 14.6, attention as fused loops 12.4, both 13.7; writing the sinks by a slice, which makes the
-compiler copy the whole cache at every step, 13.7. On two: products that one thread does alone 11.5,
-as fused loops 9.8: there it is these that are compiled. Shared out as in ``reading_fast``, which
-the compiler does not do without a copy of the weights, 16.3.
+What was tried and is not here (Pythia-70M shape, float32, S/W 4/1020). On one thread of an AMD EPYC
+with AVX-512, beside a compiled step of 11.9 ms: products as fused loops 14.6, attention as fused
+loops 12.4, both 13.7; writing the sinks by a slice, which makes the compiler copy the whole cache
+at every step, 13.7. On two threads of an Intel Xeon with AVX-512, beside 8.5 ms: products as fused
+loops 14.2 (on the AMD 8.6, where products that one thread does alone took 11.5); products shared
+out where the compiler sees how, and copies the weights, 21.9.
 
 Knows nothing of texts, scores or modes.
 """
@@ -299,13 +299,25 @@ class _Shared(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output (..., N) for x (..., K)."""
-        (n, k), rows, parts = self.weight.shape, x.reshape(-1, x.shape[-1]), self.parts  # (M, K)
+        rows = x.reshape(-1, x.shape[-1])  # (M, K)
         if len(rows) > FEW:
             return super().forward(x)
-        columns = self.weight.t().view(k, parts, n // parts).transpose(0, 1)  # (P, K, N/P)
-        out = torch.bmm(rows.expand(parts, -1, -1), columns)  # (P, M, N/P)
-        out = out.transpose(0, 1).reshape(*x.shape[:-1], n)
+        out: Tensor = _product(rows, self.weight, self.parts).view(*x.shape[:-1], -1)
         return out if self.bias is None else out + self.bias
+
+
+@torch.library.custom_op("streamcli::product", mutates_args=())
+def _product(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
+    """(M, K) times (N, K), by so many threads; a compiler that saw inside would copy the weight."""
+    n, k = weight.shape
+    columns = weight.t().view(k, parts, n // parts).transpose(0, 1)  # (P, K, N/P)
+    out = torch.bmm(rows.expand(parts, -1, -1), columns)  # (P, M, N/P)
+    return out.transpose(0, 1).reshape(len(rows), n)
+
+
+@_product.register_fake
+def _(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
+    return rows.new_empty(len(rows), len(weight))
 
 
 def _compiled(model: Any) -> Callable[..., Tensor]:
@@ -320,35 +332,8 @@ def _compiled(model: Any) -> Callable[..., Tensor]:
     if layout not in steps:
         own = FunctionType(advance.__code__.replace(), advance.__globals__, "advance")
         options: dict[str, Any] = {"guard_filter_fn": _shapes_only}
-        backend = _fused if fuses(model) else "inductor"
-        steps[layout] = torch.compile(
-            own, fullgraph=True, dynamic=False, backend=backend, options=options
-        )
+        steps[layout] = torch.compile(own, fullgraph=True, dynamic=False, options=options)
     return steps[layout]
-
-
-def fuses(model: Any) -> bool:
-    """Whether matrix-vector products are compiled into loops: where several threads share them."""
-    return bool(model.device.type == "cpu" and torch.get_num_threads() > 1)
-
-
-def _fused(graph: Any, inputs: Any, **options: Any) -> Any:
-    """The compiler ``inductor``, given each linear layer as a product and a sum to fuse."""
-    from torch._inductor.compile_fx import compile_fx
-
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target is nn.functional.linear:
-            node.target = _linear
-    graph.recompile()
-    return compile_fx(graph, inputs)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    rows = x.reshape(-1, 1, x.shape[-1])  # (M, 1, K)
-    if len(rows) > FEW:
-        return nn.functional.linear(x, weight, bias)
-    out = (rows.float() * weight.float()).sum(-1).to(x.dtype).reshape(*x.shape[:-1], -1)  # (.., N)
-    return out if bias is None else out + bias
 
 
 def _shapes_only(guards: Any) -> list[bool]:

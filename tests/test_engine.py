@@ -69,13 +69,13 @@ def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
 
 
 @needs_compiler
-@pytest.mark.parametrize(("name", "fused"), [("neox", False), ("llama", True)])
+@pytest.mark.parametrize(("name", "threads"), [("neox", 1), ("llama", 2)])
 def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_token(
-    name: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "fuses", lambda model: fused)
     from torch._dynamo.utils import counters
 
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # shared out or not
     monkeypatch.setattr(caches, "REACH", 16)
     model, ids = MODELS[name](), random_ids(1, 200)
     counters.clear()

@@ -7,14 +7,14 @@ it stands, or step by step through ``core.engine`` once its cache is full.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 from torch import Tensor
 
 from core import attention
 from core.cache import StreamingKVCache
 from core.config import RunConfig
-from core.engine import Engine, fuses, reading_fast, reads_fast
+from core.engine import Engine, reading_fast, reads_fast
 from core.methods.base import (
     Method,
     Stream,
@@ -39,8 +39,7 @@ class _CacheStream(Stream):
         self.stepper = Engine(self.model, cache, kind) if static else None
 
     def decoding(self) -> AbstractContextManager[None]:
-        compiled = self.stepper and self.stepper.kind == "compiled"
-        return nullcontext() if compiled and fuses(self.model) else reading_fast(self.model)
+        return reading_fast(self.model)
 
     def warm(self, ids: Tensor) -> None:
         if self.stepper and self.stepper.ready:

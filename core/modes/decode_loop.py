@@ -73,7 +73,7 @@ def _sample(task: Task) -> RunResult:
     fill = min(task.method.full_after or room, room)
     stream, clock = task.method.start(task.loaded, len(batch.documents)), Clock(task.config.device)
     for start in range(0, fill, task.exact_chunk):
-        stream.feed(batch.ids[:, start : min(start + task.exact_chunk, fill)])
+        stream.feed(batch.ids[:, start : min(start + task.exact_chunk, fill)], keep=1)
     prefill = clock.lap()
     with stream.decoding():
         timed = [step(task, stream, batch, fill + i)[1] for i in range(asked)]
