@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from core import registry
 from core.config import RunConfig
@@ -125,6 +128,41 @@ def test_chunks_have_a_throughput_and_no_latency(neox: Loaded, documents: list[T
     assert result.ms_per_token_p50 is None and result.warmup_tokens == 0
     assert len(result.latency_ms) == sum(-(-(length - 1) // 16) for length in LENGTHS)
     assert result.ms_per_token == pytest.approx(1000 * result.elapsed_s / result.scored_tokens)
+
+
+class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The most bytes that tensors made within it held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+            if storage is not None and storage.data_ptr() not in self.held:
+                self.held[storage.data_ptr()] = storage.nbytes()
+                weakref.finalize(storage, self.held.pop, storage.data_ptr(), None)
+        self.peak = max(self.peak, sum(self.held.values()))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("mode", "short", "long"), [("chunked", 400, 2000), ("decode-loop", 100, 300)]
+)
+def test_memory_is_bounded_by_chunk_and_window_whatever_the_length_of_the_stream(
+    neox: Loaded, mode: str, short: int, long: int
+) -> None:
+    peaks = []
+    for length in (short, long):
+        with _Held() as held:
+            evaluate(neox, [torch.arange(length) % 4000], mode=mode, chunk_size=32)
+        peaks.append(held.peak)
+    its_id_twice_and_its_score = 2 * 8 + 4  # bytes; the keys of a token would be 8,192
+    assert peaks[1] - peaks[0] <= its_id_twice_and_its_score * (long - short)
+    assert peaks[0] > 4 * 4096 * (32 if mode == "chunked" else 1)  # the logits are among them
 
 
 def test_a_long_run_tells_whether_its_time_grows(neox: Loaded, neox_ids: Tensor) -> None:
