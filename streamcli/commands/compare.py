@@ -209,15 +209,16 @@ def _two(store: Store, form: Format, runs: list[str]) -> list[Pair]:
 
 
 def _published(store: Store, form: Format, where: dict[str, Any]) -> None:
-    from streamcli.render import compared, documents
-    from streamcli.results import frames, published
+    from streamcli.render import documents, published
+    from streamcli.results import frames
+    from streamcli.results.published import beside, of
 
-    found = published.beside(frames.latest(store, **where))
-    shown = [each for each in found if each.ours or published.of(each.mode, each.dataset)]
+    found = beside(frames.latest(store, **where))
+    shown = [each for each in found if each.ours or of(each.mode, each.dataset)]
     if form is Format.JSON:
-        sys.stdout.write(documents.json_list(compared.published_records(shown)))
+        sys.stdout.write(documents.json_list(published.records(shown)))
     else:
-        _pages(form, [*map(compared.seed, shown), compared.artefacts(shown)])
+        _pages(form, [*map(published.seed, shown), published.artefacts(shown)])
 
 
 def _show(form: Format, sheets: list[Sheet], pairs: list[Pair]) -> None:

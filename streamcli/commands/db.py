@@ -124,8 +124,8 @@ def merge(
 ) -> None:
     """Take in the runs of another database that are not here yet: all of them, or none.
 
-    The other one is only read. Works between SQLite and PostgreSQL, both ways. What streamcli bench
-    measured stays there.
+    What streamcli bench measured comes too. The other one is only read. Works between SQLite and
+    PostgreSQL, both ways.
 
     [dim]streamcli db merge other.db
     streamcli db merge data/streamcli.db --db copy.db[/dim]
@@ -179,4 +179,5 @@ def _say_moved(moved: Moved, source: str, store: Store) -> None:
     words = f"{records.number_of(moved.added)} came from {source} to {store.place}"
     words += f", {moved.known:,} were here already" if moved.known else ""
     running = f"; {moved.running:,} still running stayed there" if moved.running else ""
-    output.say(f"{words}{running}.")
+    benches = f"; {moved.benchmarks:,} rows of benchmarks came too" if moved.benchmarks else ""
+    output.say(f"{words}{running}{benches}.")

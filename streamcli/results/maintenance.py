@@ -18,10 +18,10 @@ from streamcli.results import places, schema, transfer
 from streamcli.results.columns import VIEW
 from streamcli.results.failures import spoken
 from streamcli.results.store import Store
-from streamcli.results.transfer import DOCUMENTS, RUNS, TRACES, Record
+from streamcli.results.transfer import BENCHMARKS, DOCUMENTS, RUNS, TRACES, Record
 
 COUNTED = ("status", "method", "mode", "model", "dataset")
-TABLES = (RUNS.name, DOCUMENTS.name, TRACES.name)
+TABLES = (RUNS.name, DOCUMENTS.name, TRACES.name, BENCHMARKS.name)
 NLL_ERROR = 1e-6  # of a sum of float32 numbers, relative
 SUM_ERROR = 1e-9  # of a sum of float64 numbers, relative
 

@@ -6,7 +6,7 @@ Only runs that have ended travel. What comes in is one transaction: all of it or
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -22,9 +22,9 @@ from streamcli.results.store import Store
 BATCH = 200  # runs in memory at a time
 MINE = ("tags", "comment")  # the owner's words, which make no other run of it
 
-RUNS, DOCUMENTS, TRACES = (
+RUNS, DOCUMENTS, TRACES, BENCHMARKS = (
     SQLModel.metadata.tables[str(model.__tablename__)]
-    for model in (schema.Run, schema.DocumentRow, schema.Trace)
+    for model in (schema.Run, schema.DocumentRow, schema.Trace, schema.Benchmark)
 )
 
 T = TypeVar("T")
@@ -52,17 +52,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Moved:
-    """How many runs were new, how many were here already, how many still run and stayed there."""
+    """How many runs were new, known here, or still running; and new benchmark rows."""
 
     added: int
     known: int
     running: int = 0
+    benchmarks: int = 0
 
 
 def records(connection: Connection, run_ids: Iterable[str]) -> Iterator[Record]:
     """These runs, whole, in this order, from a database of this or an older schema."""
-    here = {each["name"] for each in inspect(connection).get_columns("runs")}
-    columns = [column for column in RUNS.columns if column.name in here]
+    columns = _columns(connection, RUNS)
     for names in _batches(run_ids):
         rows = {row["run_id"]: dict(row) for row in _rows(connection, RUNS, columns, names)}
         documents: dict[str, list[dict[str, Any]]] = {}
@@ -84,7 +84,9 @@ def ended(connection: Connection) -> tuple[list[str], int]:
 
 
 def merge(store: Store, other: str) -> Moved:
-    """Take in every ended run of another database that is not here yet. The other is only read.
+    """Take in every ended run of another database that is not here yet, and every benchmark.
+
+    The other is only read.
 
     Raises:
         UsageError: There is no such database, or it is this one.
@@ -105,7 +107,7 @@ def merge(store: Store, other: str) -> Moved:
                 return Moved(0, 0)
             names, running = ended(connection)
             moved = add(store, records(connection, names), place)
-    return Moved(moved.added, moved.known, running)
+            return replace(moved, running=running, benchmarks=_benchmarks(store, connection))
 
 
 def add(store: Store, incoming: Iterable[Record], source: str) -> Moved:
@@ -134,6 +136,19 @@ def add(store: Store, incoming: Iterable[Record], source: str) -> Moved:
     return Moved(added, known)
 
 
+def _benchmarks(store: Store, other: Connection) -> int:
+    """Take in what ``streamcli bench`` recorded there and is not here yet: how many rows."""
+    if not inspect(other).has_table(BENCHMARKS.name):
+        return 0
+    rows = other.execute(select(*_columns(other, BENCHMARKS))).mappings().all()
+    with store.transaction(writes=True) as connection:
+        here = set(connection.execute(select(BENCHMARKS.c.benchmark_id)).scalars())
+        fresh = [dict(row) for row in rows if row["benchmark_id"] not in here]
+        if fresh:
+            connection.execute(insert(BENCHMARKS), fresh)
+    return len(fresh)
+
+
 def without_id(row: Any) -> dict[str, Any]:
     """A row of a run's own, without the run's name."""
     return {name: value for name, value in row.items() if name != "run_id"}
@@ -160,6 +175,12 @@ def _differences(mine: Record, theirs: Record) -> list[str]:
     names = [n for n, a, b in pairs if a != b and (n in PUBLIC or None not in (a, b))]
     parts = ("documents", "trace")
     return names + [part for part in parts if getattr(mine, part) != getattr(theirs, part)]
+
+
+def _columns(connection: Connection, table: Table) -> list[Column[Any]]:
+    """Those that a database of this or an older schema has."""
+    here = {each["name"] for each in inspect(connection).get_columns(table.name)}
+    return [column for column in table.columns if column.name in here]
 
 
 def _rows(

@@ -21,8 +21,9 @@ from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.result import RunResult
-from streamcli.results import frames, migrations, portable, transfer
+from streamcli.results import benchmarks, frames, migrations, portable, transfer
 from streamcli.results.columns import COLUMNS
+from streamcli.results.schema import pack
 from streamcli.results.store import Store
 from streamcli.results.transfer import Moved, Record
 
@@ -254,3 +255,19 @@ def test_a_trace_in_a_file_can_be_read_without_streamcli(
     nll = np.frombuffer(raw, "<f4")
     mine = Store.open(file).trace(record["run"]["run_id"])[0]
     assert nll.tobytes() == mine.tobytes()
+
+
+def test_a_merge_brings_benchmarks_too_and_once(store: Store, file: Path, make: Any) -> None:
+    source = Store.open(file)
+    make(source, 1)
+    words = ("bench", "arm", "model", "method", "engine", "dtype", "device", "versions", "host")
+    whole = ("n_sink", "window", "attended_keys", "chunk_size", "batch_size", "threads", "seed")
+    figures = ("ms_per_token", "ms_per_token_low", "ms_per_token_high", "compile_s", "kv_mib")
+    row = {**dict.fromkeys(words, "x"), **dict.fromkeys(whole, 3), **dict.fromkeys(figures, 0.5)}
+    row |= {"rounds": 2, "cpu": "x", "latency_ms": pack(np.ones(6, np.float32))}
+    benchmarks.record(source, [row, row])
+    assert transfer.merge(store, str(file)) == Moved(2, 0, running=1, benchmarks=2)
+    assert transfer.merge(store, str(file)) == Moved(0, 2, running=1, benchmarks=0)
+    query = text("SELECT * FROM benchmarks ORDER BY benchmark_id")
+    with store.transaction() as mine, source.transaction() as theirs:
+        assert mine.execute(query).all() == theirs.execute(query).all()

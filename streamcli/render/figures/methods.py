@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamcli.render.figures import panels, style
+from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import DECODE, Chosen, Point
 from streamcli.results.columns import COLUMNS, format_value
@@ -221,15 +221,15 @@ def _rows(figure: go.Figure, panel: list[Point], row: int, column: int, *, dotte
 
 
 def _caption(chosen: Chosen, what: str, measure: Measure | None = None) -> str:
-    bars = panels.repeats(
+    bars = captions.repeats(
         chosen.points,
         "value" if measure is None else "perplexity" if measure is PPL else "time",
         median=measure is not PPL,
     )
-    return f"{what} {panels.circumstances(chosen)} {bars}"
+    return f"{what} {captions.circumstances(chosen)} {bars}"
 
 
 def _finished(name: str, figure: go.Figure, chosen: Chosen, caption: str) -> Drawn:
     height = int(figure.layout.height)
-    style.finish(figure, TITLES[name], panels.subtitle(chosen), height=height, legend=False)
+    style.finish(figure, TITLES[name], captions.subtitle(chosen), height=height, legend=False)
     return Drawn(name, TITLES[name], figure, caption)

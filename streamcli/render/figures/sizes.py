@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from streamcli.render.figures import panels, style
+from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import DECODE, Chosen, Point
 from streamcli.results.comparison import BUDGETLESS
@@ -40,8 +40,8 @@ def window(found: list[Point], traces: Traces) -> Drawn:
     figure.update_xaxes(title_text="cache size S + W (tokens)", row=2 * len(chosen.panels), col=1)
     caption = (
         f"Perplexity and time a token against the tokens that the cache keeps, S = "
-        f"{_sinks(chosen)} (window: 0). {panels.circumstances(chosen)} "
-        f"{panels.repeats(chosen.points, 'value')}"
+        f"{_sinks(chosen)} (window: 0). {captions.circumstances(chosen)} "
+        f"{captions.repeats(chosen.points, 'value')}"
     )
     return _finished(name, figure, chosen, f"S = {_sinks(chosen)}", caption)
 
@@ -62,8 +62,8 @@ def latency(found: list[Point], traces: Traces) -> Drawn:
     figure.update_xaxes(title_text="keys a query sees, S + W + 1", row=len(chosen.panels), col=1)
     caption = (
         "Median decode step with a full cache against the most keys that a query sees, S = "
-        f"{_sinks(chosen)} (window: 0). {panels.circumstances(chosen)} "
-        f"{panels.repeats(chosen.points, 'time')}"
+        f"{_sinks(chosen)} (window: 0). {captions.circumstances(chosen)} "
+        f"{captions.repeats(chosen.points, 'time')}"
     )
     return _finished(name, figure, chosen, f"S = {_sinks(chosen)}", caption)
 
@@ -107,8 +107,8 @@ def sinks(found: list[Point], traces: Traces) -> Drawn:
     figure.update_xaxes(title_text="sinks S", row=len(chosen.panels), col=1)
     caption = (
         f"Perplexity of {SINKING} against the number of sinks, W as in the legend, so that the "
-        f"budget S + W grows with S. {panels.circumstances(chosen)} "
-        f"{panels.repeats(chosen.points, 'perplexity', median=False)}"
+        f"budget S + W grows with S. {captions.circumstances(chosen)} "
+        f"{captions.repeats(chosen.points, 'perplexity', median=False)}"
     )
     return _finished(name, figure, chosen, SINKING, caption)
 
@@ -248,6 +248,6 @@ def _y_axis(figure: go.Figure, points: list[Point], measure: str, row: int) -> N
 
 def _finished(name: str, figure: go.Figure, chosen: Chosen, budget: str, caption: str) -> Drawn:
     rows = len(list(figure.select_yaxes()))
-    subtitle, height = panels.subtitle(chosen, budget), 60 + ROW * rows
+    subtitle, height = captions.subtitle(chosen, budget), 60 + ROW * rows
     style.finish(figure, TITLES[name], subtitle, height=height, legend=True)
     return Drawn(name, TITLES[name], figure, caption)

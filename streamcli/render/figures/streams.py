@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcli.render.figures import panels, style
+from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.results.comparison import BUDGETLESS
@@ -65,9 +65,9 @@ def stream(found: list[Point], traces: Traces) -> Drawn:
         f"Log-perplexity along the stream: mean of the last {_span(spans)} tokens' negative "
         "log-likelihood, drawn from where there are so many. "
         + ("Documents stand end to end, each with an empty cache at its start. " if several else "")
-        + panels.circumstances(chosen)
+        + captions.circumstances(chosen)
     )
-    subtitle = panels.subtitle(chosen)
+    subtitle = captions.subtitle(chosen)
     height = 290 * len(chosen.panels)
     style.finish(figure, TITLES[name], subtitle, height=height, legend=True)
     return Drawn(name, TITLES[name], figure, caption)
@@ -128,9 +128,10 @@ def memory(found: list[Point], traces: Traces) -> Drawn:
     figure.update_yaxes(title_text="keys and values held (MiB)", rangemode="tozero")
     caption = (
         "Keys and values held at the end of a stream: marks measured, lines by formula, 2 x layers "
-        f"x key heads x head dimension x bytes a number x keys held. {panels.circumstances(chosen)}"
+        "x key heads x head dimension x bytes a number x keys held. "
+        f"{captions.circumstances(chosen)}"
     )
-    subtitle = panels.subtitle(chosen, "marks measured, lines by formula")
+    subtitle = captions.subtitle(chosen, "marks measured, lines by formula")
     style.finish(figure, TITLES[name], subtitle, height=330, legend=True)
     return Drawn(name, TITLES[name], figure, caption)
 

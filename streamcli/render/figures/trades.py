@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamcli.render.figures import panels, style
+from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.results.columns import COLUMNS, format_value
@@ -49,7 +49,7 @@ def summary(found: list[Point], traces: Traces) -> Drawn:
     caption = (
         "Each method against re-computation that sees the same keys: perplexity over its "
         "perplexity, and its time a token over the method's; the lines at 1 are re-computation. "
-        f"Numbers are S + W. {panels.circumstances(chosen)} Times are medians of the repeats."
+        f"Numbers are S + W. {captions.circumstances(chosen)} Times are medians of the repeats."
     )
     return _finished(name, figure, chosen, caption)
 
@@ -89,7 +89,7 @@ def pareto(found: list[Point], traces: Traces) -> Drawn:
     caption = (
         "Perplexity against time a token, lower and further left is better; what lies on the grey "
         "frontier is beaten by no configuration in both. Numbers are S + W. "
-        f"{panels.circumstances(chosen)} {panels.repeats(chosen.points, 'time')}"
+        f"{captions.circumstances(chosen)} {captions.repeats(chosen.points, 'time')}"
     )
     return _finished(name, figure, chosen, caption)
 
@@ -216,6 +216,6 @@ def _thin() -> dict[str, object]:
 
 
 def _finished(name: str, figure: go.Figure, chosen: Chosen, caption: str) -> Drawn:
-    subtitle = panels.subtitle(chosen, "numbers: S + W")
+    subtitle = captions.subtitle(chosen, "numbers: S + W")
     style.finish(figure, TITLES[name], subtitle, height=60 + 270 * len(chosen.panels), legend=True)
     return Drawn(name, TITLES[name], figure, caption)

@@ -1,0 +1,88 @@
+"""What stands above and below a figure: what was run, where, when, by which code, how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from streamcli.render.figures.panels import Chosen, Point
+from streamcli.results.columns import COLUMNS, format_value
+
+
+def subtitle(chosen: Chosen, words: str = "") -> str:
+    """Model, texts, budget and mode, in words."""
+    model, modes = chosen.points[0].run["model"], _names(p.run["mode"] for p in chosen.points)
+    texts = _names(p.run["dataset"] for p in chosen.points)
+    if chosen.budget:
+        words = "S + W = {:,} + {:,}".format(*chosen.budget)
+    if " and " in modes:  # each panel names its own
+        modes = ""
+    said = [f"{model} on {texts}", words.replace(" ", "\N{NO-BREAK SPACE}"), modes]
+    return ", ".join(filter(None, said))
+
+
+def circumstances(chosen: Chosen) -> str:
+    """How many tokens, in what format, on which machine, when and by which code."""
+    every = chosen.points
+    first = every[0].run
+    texts = dict.fromkeys(
+        f"{p.run['dataset']}: {p.run['scored_tokens']:,} tokens scored"
+        f"{_documents(p.run['documents'])}{_mode(p, chosen)}"
+        for p in every
+    )
+    device = first["gpu"] or "GPU" if str(first["device"]).startswith("cuda") else first["cpu"]
+    threads = f", {_count(first['threads'], 'thread')}" if first["threads"] else ""
+    batch = f", {first['batch_size']} streams side by side" if first["batch_size"] > 1 else ""
+    where = f"{first['dtype']} on {first['device']}{threads}{batch} ({device}; {first['host']})"
+    days = sorted({_day(p.run["created_at"]) for p in every})
+    when = days[0].strftime("%d %B %Y").lstrip("0")
+    if days[-1] != days[0]:
+        when += f" to {days[-1].strftime('%d %B %Y').lstrip('0')}"
+    dirty = any(point.run["git_dirty"] for point in every)
+    code = _names(
+        format_value(COLUMNS["git_commit"], p.run["git_commit"])
+        for p in every
+        if p.run["git_commit"]
+    )
+    code = code and f" at commit {code}{' with local changes' if dirty else ''}"
+    said = f"{'; '.join(texts)}. {where}. Run {when}{code}."
+    if chosen.others:
+        said += (
+            " Other runs are not shown: choose with --model, --dataset, --mode, --since or --sweep."
+        )
+    return said
+
+
+def repeats(every: list[Point], what: str, *, median: bool = True) -> str:
+    """What the error bars are, or that there are none."""
+    counts = sorted({point.repeats for point in every if point.repeats > 1})
+    if not counts:
+        return "No configuration was repeated, so there are no error bars."
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    single = any(point.repeats == 1 for point in every)
+    middle = ", a mark their median" if median else ", a mark the latest"
+    return f"Error bars: lowest to highest {what} of {span} repeats{middle}" + (
+        "; a mark without a bar was run once." if single else "."
+    )
+
+
+def _names(names: Iterable[str]) -> str:
+    every = list(dict.fromkeys(names))
+    return " and ".join([", ".join(every[:-1]), every[-1]] if len(every) > 1 else every)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _documents(number: int | None) -> str:
+    return f" in {number:,} documents" if (number or 1) > 1 else ""
+
+
+def _mode(point: Point, chosen: Chosen) -> str:
+    one = len({each.run["mode"] for each in chosen.points}) == 1
+    return "" if one else f" in {point.run['mode']}"
+
+
+def _day(stamp: str) -> datetime:
+    return datetime.fromisoformat(str(stamp)[:10])
