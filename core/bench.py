@@ -140,9 +140,9 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     method: Method = registry.load("method", config.method)(config)
     stream, keys = method.start(loaded, config.batch_size), config.attended_keys
     tokens = _random_ids(loaded, config)
-    _fill(stream, tokens, length or keys + FILL)
-    keys = max(length, keys) if config.method == "dense" else keys
     every = config.steps_between_evictions()
+    _fill(stream, tokens, length or keys + every + FILL)
+    keys = max(length, keys) if config.method == "dense" else keys
     keys += (every - 1) // 2  # on average
     ids = next(tokens)[:, :1]
     with stream.decoding():

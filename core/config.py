@@ -76,7 +76,7 @@ class RunConfig:
     timed_tokens: int | None = None
     context_tokens: int | None = None  # 3/4 of each document, in the mode that has a context
     evict_every: int | None = None  # k, steps between evictions: LAZY's where not given
-    chunk_size: int = 256
+    chunk_size: int = 256  # ms a token of pythia-70m: 0.80 with 64, 0.59 with this, 0.57 with 1,024
     batch_size: int = 1
     dtype: str = "float32"
     device: str = "auto"

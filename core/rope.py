@@ -71,14 +71,16 @@ class Rotary:
             length = parameters.get("original_max_position_embeddings")
             self.limit = int(length or model.config.max_position_embeddings)
         buffer = getattr(module, "original_inv_freq", module.inv_freq)
-        self.inv_freq = buffer.detach().double()  # (R/2,)
+        self.device = buffer.device
+        home = "cpu" if self.device.type == "mps" else self.device  # which has no float64
+        self.inv_freq = buffer.detach().to(home).double()  # (R/2,)
         self._prove(model, module)
 
     def turn(self, positions: Tensor) -> Turn:
         """The rotation by ``positions`` (N,), which may be negative or fractional."""
         angles = positions.to(self.inv_freq.device).double()[:, None] * self.inv_freq  # (N, R/2)
         angles = torch.cat((angles, angles), dim=-1)  # (N, R)
-        return Turn(angles.cos().float(), angles.sin().float())
+        return Turn(angles.cos().float().to(self.device), angles.sin().float().to(self.device))
 
     def check_room(self, positions: int) -> None:
         """Refuse positions 0..``positions``-1 where frequencies would change within them.
@@ -96,7 +98,7 @@ class Rotary:
     def _prove(self, model: Any, module: Any) -> None:
         """The model's rotation to p + d must be its rotation to p, turned by d."""
         apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
-        device = self.inv_freq.device
+        device = self.device
         heads = model.config.num_attention_heads
         dim = getattr(model.config, "head_dim", None) or model.config.hidden_size // heads
         x = torch.linspace(-1, 1, dim, device=device).view(1, 1, 1, dim)

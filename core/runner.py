@@ -99,11 +99,12 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         torch.set_num_threads(config.threads)
     corpus, stream = text.corpus, text.tokens
     device = str(loaded.model.device)
-    resolved = config.fitted(loaded.trained_length).resolved(
+    fitted = config.fitted(loaded.trained_length)
+    resolved = fitted.resolved(
         model=loaded.name,
         dataset=corpus.name,
         device=device,
-        engine=_engine(config, loaded, stream),
+        engine=_engine(fitted, loaded, stream),
         threads=torch.get_num_threads(),
     )
     facts = RunFacts(
@@ -118,7 +119,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         tokens_sha256=stream.sha256,
         bos=stream.bos,
     )
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     found = environment.describe(gpu)
     notes = (*loaded.notes, *corpus.notes, *stream.notes)
     _method(resolved).start(loaded, 1)  # refuses a model that the method can't run on
@@ -146,11 +147,11 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
 
 
 def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
-    """What ``auto`` is for this text: the steps of each batch go through one step that is made."""
+    """What ``auto`` is for this text, by how many steps it has with a full cache."""
     if config.engine != "auto" or not has_engine(config.method, config.mode):
         return "eager" if config.engine == "auto" else config.engine
-    lengths = [len(document.ids) for document in stream.documents]
-    steps = config.timed_tokens or sum(lengths) // config.batch_size
+    full = [max(0, len(document.ids) - config.attended_keys) for document in stream.documents]
+    steps = config.timed_tokens or sum(full) // config.batch_size
     return engine.choose("auto", loaded.model, steps)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -182,9 +183,17 @@ def _moving(loaded: Loaded, ids: Tensor, config: RunConfig) -> Tensor:
     return torch.cat(parts).cpu()
 
 
+def in_half(model: Any, dtype: str) -> Any:
+    """A copy of a float32 model as it would be loaded in ``dtype``: buffers stay in float32."""
+    copy = deepcopy(model).to(getattr(torch, dtype))
+    for kept, buffer in zip(model.buffers(), copy.buffers(), strict=True):
+        buffer.data = kept.clone()  # rotary frequencies
+    return copy
+
+
 def _half(loaded: Loaded, ids: Tensor, config: RunConfig, dtype: str, want: Tensor) -> Finding:
     """Streaming may lose to a half-precision format no more than dense attention does."""
-    small = replace(loaded, model=deepcopy(loaded.model).to(getattr(torch, dtype)))
+    small = replace(loaded, model=in_half(loaded.model, dtype))
     asked = config.resolved(mode="decode-loop", dtype=dtype)
     method = registry.load("method", "streaming")(asked)
     error = (_scores(small, [ids], method, asked) - want).abs()

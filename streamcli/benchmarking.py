@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from core.config import LAZY, STATIC, RunConfig
-from core.errors import UsageError
+from core.errors import StreamError, UsageError
 
 if TYPE_CHECKING:
     from core.bench import Arm
@@ -69,28 +69,32 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
     loaded = shapes.build(
         asked["shape"], dtype=asked["dtype"], device=asked["device"], seed=asked["seed"]
     )
+    store = opened(db, new=True)
     make = {"length": _lengths, "perplexity": _perplexities}.get(what, _decodes)
     arms = list(make(asked, loaded))
     machine = Machine(str(loaded.model.device), loaded.model.dtype)
     for done in bench.run(arms, machine, asked["rounds"], asked["steps"], asked["seed"]):
         output.passing(f"round {done}/{asked['rounds']}")
     output.passing("")
-    store = opened(db)
     benchmarks.record(store, [_record(what, asked, loaded, arm, machine) for arm in arms])
     output.say(f"recorded in the table benchmarks of {store.place}")
-    device = str(loaded.model.device)
+    device, cores = str(loaded.model.device), torch.get_num_threads()
     return Timed(
         rows=[_row(arm, arms, machine) for arm in arms],
         model=f"{loaded.name}, {asked['dtype']}",
-        where=f"{torch.get_num_threads()} CPU threads" if device == "cpu" else device,
-        notes=loaded.notes,
+        where=f"{cores} CPU thread{'s' * (cores > 1)}" if device == "cpu" else device,
+        notes=(*loaded.notes, *_laid_out(arms, loaded)),
         read_gb_per_s=machine.bytes_per_s / 1e9,
         gflops_per_s=machine.flops_per_s / 1e9,
     )
 
 
 def startup(rounds: int) -> list[dict[str, Any]]:
-    """Time whole commands in turn: the help, and a first run."""
+    """Time whole commands in turn: the help, and a first run.
+
+    Raises:
+        StreamError: A command failed.
+    """
     import numpy as np
 
     from core.bench import figure
@@ -104,7 +108,10 @@ def startup(rounds: int) -> list[dict[str, Any]]:
             for name, words in commands.items():
                 began = time.perf_counter()
                 call = [sys.executable, "-m", "streamcli", *words]
-                subprocess.run(call, check=True, capture_output=True)
+                done = subprocess.run(call, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    why = [*done.stderr.strip().splitlines(), f"code {done.returncode}"][0]
+                    raise StreamError(f"`streamcli {' '.join(words)}` failed: {why}")
                 took[name].append(time.perf_counter() - began)
     found = {name: figure(np.array(seconds)) for name, seconds in took.items()}
     return [
@@ -125,6 +132,7 @@ def _decodes(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
     from core import bench
     from streamcli.render import output
 
+    named = asked["named"]  # what nobody asked for is left out where it can't run
     second = "compiled" if loaded.model.device.type == "cpu" else "cudagraph"
     for window, method in product(asked["windows"], asked["methods"]):
         kinds = (asked["engines"] or ["eager", second]) if method in STATIC else ["eager"]
@@ -135,9 +143,9 @@ def _decodes(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
             try:
                 arm = bench.decode_arm(loaded, config)
             except UsageError as error:
-                if asked["engines"] or method != "kvpress":
+                if ("engines" if method in STATIC and engine != "eager" else "methods") in named:
                     raise
-                output.say(f"{method} is left out: {error}")
+                output.say(f"{method} {engine} is left out: {error}")
                 continue
             arm.label = f"{method}, every {every}" if (every or 1) > 1 else method
             yield arm
@@ -166,6 +174,15 @@ def _perplexities(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
         arm = bench.decode_arm(loaded, _config(asked, "streaming", window))
         arm.label = ONE_BY_ONE
         yield arm
+
+
+def _laid_out(arms: list[Arm], loaded: Loaded) -> tuple[str, ...]:
+    """What must be said where some arms read weights that were laid out for them."""
+    from core.engine import reads_fast
+    from core.methods.streaming import FAST
+
+    fast = {arm.config.method in STATIC for arm in arms if arm.config.mode == "decode-loop"}
+    return (FAST,) if fast == {True, False} and reads_fast(loaded.model) else ()
 
 
 def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
@@ -211,7 +228,7 @@ def _record(
     from streamcli.results.schema import Benchmark, pack
 
     on_gpu = loaded.model.device.type == "cuda"
-    here = environment.describe(torch.cuda.get_device_name() if on_gpu else None)
+    here = environment.describe(torch.cuda.get_device_name(loaded.model.device) if on_gpu else None)
     config, found = arm.config, bench.figure(arm.typical())
     known = {**vars(config), **vars(here)}
     return {name: known[name] for name in Benchmark.model_fields if name in known} | {

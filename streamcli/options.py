@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core import registry
 from core.config import DTYPES, ENGINES, LAZY, SOURCES, RunConfig
 from core.registry import DATASETS, METHODS, MODES
 
@@ -125,7 +126,14 @@ FILTERS = ("model", "dataset", "method", "mode", "since", "commit", "sweep", "ta
 
 
 def filters(params: dict[str, Any]) -> dict[str, Any]:
-    """The conditions among a command's parameters, as ``results.frames`` takes them."""
+    """The conditions among a command's parameters, as ``results.frames`` takes them.
+
+    Raises:
+        UsageError: No such method or mode.
+    """
+    for kind in ("method", "mode"):
+        if (name := params.get(kind)) is not None:
+            registry.check(kind, name)
     return {name: params[name] for name in FILTERS if params.get(name) is not None}
 
 

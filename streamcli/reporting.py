@@ -14,7 +14,7 @@ from streamcli.render.documents import Section
 from streamcli.results import frames, summary
 from streamcli.results.columns import format_value
 from streamcli.results.comparison import Comparison
-from streamcli.results.selection import ANY, Query, Selection, select
+from streamcli.results.selection import ANY, DERIVED, Query, Selection, select
 from streamcli.results.store import Store
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def text(store: Store, query: Query, found: Selection, form: str) -> str:
 
 def left_out(query: Query) -> str:
     """What to say where the limit left something out."""
-    which = f"first by {query.sort}" if query.sort else "newest"
+    stored = query.sort and query.sort.removeprefix("-") not in DERIVED
+    which = f"first by {query.sort}" if stored else "newest"  # the derived sort what was read
     return (
         f"only the {which} {query.limit:,} are here: --limit {query.limit * 4} shows more, "
         "--limit 0 all."

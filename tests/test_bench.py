@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from core import bench, floors, shapes
+from core import bench, engine, floors, press, shapes
 from core.bench import Arm
 from core.config import RunConfig
 from core.errors import UsageError
@@ -81,6 +81,43 @@ def test_bench_prints_rows_and_records_them_apart_from_the_runs(
     database.close()
     assert len(kept) == 6 and kept[0][:3] == ("random:tiny", "eager", 2)
     assert len(unpack(kept[0][3])) == 6
+
+
+def test_a_database_that_cannot_be_opened_is_told_before_anything_is_timed(
+    typed: Type, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("timed"))
+    (home / "no.db").write_text("text, and no database at all")
+    done = typed("bench", "decode", "--shape", "tiny", "--windows", "28", "--db", "no.db")
+    assert done.code == 2 and done.err.count("\n") == 1 and "no.db" in done.err
+
+
+def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_refused(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking() -> None:
+        raise UsageError("kvpress is not installed.")
+
+    monkeypatch.setattr(press, "load", lacking)
+    monkeypatch.setattr(engine, "compiler", lambda: None)
+    words = "bench decode --shape tiny --windows 28 --rounds 2 --steps 1".split()  # noqa: SIM905
+    done = typed(*words)
+    assert done.code == 0
+    assert "kvpress eager is left out" in done.err and "compiled is left out" in done.err
+    assert "laid out for one token" in done.out
+    assert typed(*words, "--engines", "eager").code == 0
+    for more in (("--engines", "compiled"), ("--methods", "kvpress")):
+        done = typed(*words, *more)
+        assert done.code == 2 and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["decode --dtype fp16", "decode --windows 0", "length --lengths 0", "startup --db x.db"],
+)
+def test_bench_refuses_what_it_cannot_do_in_one_line(typed: Type, words: str) -> None:
+    done = typed("bench", *words.split())
+    assert done.code == 2 and done.err.count("\n") == 1 and words.split()[1].strip("-") in done.err
 
 
 def test_bench_refuses_what_does_not_exist(typed: Type) -> None:

@@ -108,9 +108,10 @@ def test_a_missing_baseline_is_told_with_the_command_that_records_it(
 
 
 def test_an_empty_database_is_told_in_one_line(home: Path, typed: Type) -> None:
+    Store.open(home / DB)
     done = compare(typed)
     assert (done.code, done.out) == (0, "")
-    assert "holds no finished run that matches: record some with streamcli sweep" in done.err
+    assert "holds no finished run that matches: record one with streamcli sweep" in done.err
     assert compare(typed, "--format", "json").out == "[]\n"
 
 

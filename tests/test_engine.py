@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from core.config import RunConfig
 from core.engine import Engine, reading_fast
 from core.errors import StreamError, UsageError
 from core.meters import token_nll
+from core.methods.streaming import _CacheStream
 from core.models import Loaded
 from tests.samples import ids_of, method_of, random_ids, tiny_llama
 from tests.test_modes import evaluate
@@ -97,6 +99,53 @@ def test_a_compiled_run_is_the_eager_one_but_for_its_times(neox: Loaded) -> None
     assert compiled.engine == "compiled" and compiled.compile_s > 0
     assert compiled.kv_mib == compiled.kv_formula_mib == eager.kv_mib
     assert compiled.latency_ms.max() < 1000 * compiled.compile_s
+
+
+@needs_compiler
+def test_a_step_is_made_where_it_is_timed_though_a_chunk_of_one_token_comes_before(
+    neox: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # so that layouts differ
+    asked: dict[str, Any] = {"timed_tokens": 20, "chunk_size": 31}  # 31 and 1 fill a cache of 4+27
+    eager, compiled = (
+        evaluate(neox, [ids_of(neox, 150)[0]], engine=kind, **asked)
+        for kind in ("eager", "compiled")
+    )
+    assert compiled.engine == "compiled" and compiled.compile_s > 0
+    assert abs(eager.nll - compiled.nll).max() < EXACT
+    assert compiled.prefill_s < compiled.compile_s
+
+
+def test_between_steps_only_the_first_is_prepared_so_that_moving_the_frame_is_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(caches, "REACH", 16)
+    model, ids = tiny_llama(), random_ids(1, 120)
+    cache = StreamingKVCache(4, 27, model)
+    stream = _CacheStream(cast(Loaded, SimpleNamespace(model=model)), cache)
+    stream.stepper = Engine(model, cache, "eager")
+    moved: list[str] = []
+    with torch.inference_mode():
+        stream.feed(ids[:, :50])
+        for t in range(50, 119):
+            for name in ("warm", "feed"):
+                before = cache.base
+                getattr(stream, name)(ids[:, t : t + 1])
+                moved += [name] * (cache.base != before)
+    assert moved.count("feed") >= 3 and moved.count("warm") <= 1
+
+
+def test_a_cache_that_evicts_lazily_is_full_k_less_1_tokens_later() -> None:
+    for every in (1, 9):
+        method, model = method_of("streaming", evict_every=every), tiny_llama()
+        stream = method.start(cast(Loaded, SimpleNamespace(model=model)), 1)
+        assert isinstance(stream, _CacheStream)
+        stepper, ready = Engine(model, stream.cache, "eager"), []
+        with torch.inference_mode():
+            for tokens in (method.full_after - 2, 1):
+                stream.feed(random_ids(1, tokens))
+                ready.append(stepper.ready)
+        assert ready == [False, True]
 
 
 def test_a_text_too_short_for_a_static_step_is_recorded_as_eager(neox: Loaded) -> None:

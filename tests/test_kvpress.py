@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -22,6 +21,7 @@ from core.models import Loaded
 from core.press import PressStream
 from core.reference import dense_nll
 from core.reference import streaming_nll as naive_nll
+from core.verify import in_half
 from tests.method_cases import need
 from tests.samples import fed_nll, method_of, random_ids, tiny_llama, watched_attention
 from tests.test_mit import EXACT, gap, windowed_nll
@@ -155,8 +155,7 @@ def test_a_prompt_is_cut_once_and_nothing_is_evicted_later(
 def test_in_half_precision_step_by_step_rotation_drifts_and_mit_and_ours_do_not(
     kvpress: Any, neox: Loaded, neox_ids: Tensor, dtype: str
 ) -> None:
-    ids, half = neox_ids[:1, :300], replace(neox, model=deepcopy(neox.model))
-    half.model.to(getattr(torch, dtype))
+    ids, half = neox_ids[:1, :300], replace(neox, model=in_half(neox.model, dtype))
     want = naive_nll(neox.model, ids, 4, 100)
     dense = [dense_nll(each.model, ids) for each in (neox, half)]
     rounding = float((dense[1] - dense[0]).abs().mean())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from core.errors import UsageError
 from streamcli.render import blocks, documents
@@ -393,3 +394,28 @@ def test_no_format_imports_torch(four: Store, home: Path) -> None:
 
 def test_every_derived_column_can_be_shown() -> None:
     assert set(DERIVED) <= set(documents.KNOWN)
+
+
+def test_a_database_that_is_named_must_be_there_and_none_is_made(home: Path, typed: Type) -> None:
+    for words in ("report", "compare", "plot", "runs list", "db check", "db stats", "db vacuum"):
+        done = typed(*words.split(), "--db", "nowhere.db")
+        assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1
+        assert "there is no database" in done.err and "nowhere.db" in done.err
+    assert not list(home.iterdir())
+
+
+def test_what_no_run_has_is_named_with_what_there_is(four: Store, typed: Type) -> None:
+    for option, value, said in (
+        ("--method", "streming", "Did you mean 'streaming'?"),
+        ("--mode", "decodeloop", "Did you mean 'decode-loop'?"),
+        ("--dataset", "nothing.txt", "unknown recorded dataset 'nothing.txt': choose one of"),
+    ):
+        done = report(typed, option, value)
+        assert (done.code, done.out) == (2, "") and said in done.err
+
+
+def test_a_stand_in_is_found_by_the_name_that_was_asked_for(four: Store, typed: Type) -> None:
+    with four.transaction(writes=True) as connection:
+        connection.execute(text("UPDATE runs SET requested_dataset = 'pg19'"))
+    for option in (("--dataset", "pg19"), ()):
+        assert report(typed, *option).out == report(typed).out != ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from core.meters import token_nll
 from core.models import Loaded
 from core.reference import streaming_nll as naive_nll
 from core.rope import Rotary
+from core.verify import in_half
 from tests.samples import ids_of, random_ids, tiny_llama
 
 EXACT = 1e-4  # nats on any token, float32
@@ -191,13 +191,13 @@ def test_an_evicted_token_is_gone_and_a_sink_is_not() -> None:
         assert gap(stream_nll(model, changed[2], 4, 20, chunk)[:, 50:], nll[:, 50:]) > 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_costs_streaming_no_more_than_dense(
-    neox: Loaded, neox_ids: Tensor, dtype: torch.dtype
+    neox: Loaded, neox_ids: Tensor, dtype: str
 ) -> None:
     ids = neox_ids[:, :500]
     dense, ours = dense_nll(neox.model, ids), stream_nll(neox.model, ids, 4, 60, 64)
-    half = deepcopy(neox.model).to(dtype)
+    half = in_half(neox.model, dtype)
     dense_error = float((dense_nll(half, ids) - dense).abs().mean())
     for chunk, moved in ((1, 0), (64, 0), (1, 60), (64, 1)):
         nll = stream_nll(half, ids, 4, 60, chunk, rebase_every=moved)

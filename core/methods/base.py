@@ -104,7 +104,7 @@ class Method(ABC):
     @property
     def full_after(self) -> int:
         """Tokens after which every step costs the same; 0 where no such point comes."""
-        return self.config.attended_keys
+        return self.config.attended_keys + self.config.steps_between_evictions() - 1
 
     def attended(self, feeds: Sequence[int]) -> Tensor:
         """How many keys each token sees, itself included, fed so many at a time: (T,) int64."""

@@ -22,6 +22,7 @@ from core.methods.base import (
     attended_lazily,
     eviction,
     key_bytes,
+    past_trained_length,
 )
 from core.models import Loaded
 
@@ -42,14 +43,14 @@ class _CacheStream(Stream):
         return reading_fast(self.model)
 
     def warm(self, ids: Tensor) -> None:
-        if self.stepper and self.stepper.ready:
+        if self.stepper and self.stepper.ready and not self.stepper.made:
             self.cache.make_room(1)
             self.stepper.warm(ids)
             self.engine, self.compile_s = self.stepper.kind, self.stepper.compile_s
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
         self.cache.make_room(ids.shape[1])
-        if self.stepper and self.stepper.ready and ids.shape[1] == 1:
+        if self.stepper and self.stepper.made and ids.shape[1] == 1:
             return self.stepper(ids)
         with attention.streaming_attention(self.model):
             logits: Tensor = self.model(
@@ -95,7 +96,9 @@ class Streaming(Method):
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """An interval is another budget, and a step that is laid out for speed is an advantage."""
+        most = min(length, self.config.attended_keys)  # the last of them at that position
         notes = another_budget(self.config.method, self.every)
+        notes += past_trained_length(self.config.method, loaded, most)
         if self.config.mode == "chunked" or not reads_fast(loaded.model):
             return notes
         return (*notes, FAST)

@@ -43,7 +43,7 @@ def _whole(task: Task) -> RunResult:
     notes: tuple[str, ...] = ()
     if not any(steady):
         steady = [step >= min(WARMUP_STEPS, len(latency) - 1) for step in range(len(latency))]
-        notes = (f"no document has {full} tokens and more: latency is that of a filling cache.",)
+        notes = ("too few tokens for steps with a full cache: latency is that of a filling cache.",)
     times, kept = np.array(latency, np.float32), np.array(steady, np.bool_)
     timing = Timing(
         total_s=float(times.sum()) / 1000,
@@ -60,8 +60,6 @@ def _whole(task: Task) -> RunResult:
 
 def _sample(task: Task) -> RunResult:
     """Score by chunks; then fill a cache from the longest document and time N steps of it."""
-    peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
-    scores, _ = chunked.score(task, task.exact_chunk)
     batch = max(batches(task), key=lambda each: each.ids.shape[1])
     asked = WARMUP_STEPS + (task.config.timed_tokens or 0)
     room = batch.ids.shape[1] - 1 - asked  # tokens that can go before the first step
@@ -70,6 +68,8 @@ def _sample(task: Task) -> RunResult:
             f"timed_tokens is {task.config.timed_tokens}, but the longest document has "
             f"{batch.ids.shape[1]} tokens: ask for fewer, or for more --max-tokens."
         )
+    peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
+    scores, _ = chunked.score(task, task.exact_chunk)
     fill = min(task.method.full_after or room, room)
     stream, clock = task.method.start(task.loaded, len(batch.documents)), Clock(task.config.device)
     for start in range(0, fill, task.exact_chunk):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.config import LAZY, RunConfig
+from core.config import DTYPES, LAZY, RunConfig
 from core.errors import UsageError, unknown
 from core.registry import METHODS
 from core.shapes import SHAPES
@@ -52,6 +52,9 @@ BENCHES = {
     ),
     "startup": Bench("whole commands, each in a process of its own", {"rounds": 5}),
 }
+LEAST = {"rounds": 2, "steps": 1, "n_sink": 0} | dict.fromkeys(
+    ("windows", "lengths", "intervals", "chunk_size", "threads"), 1
+)
 LISTS = ("methods", "engines", "windows", "lengths", "intervals")
 
 
@@ -120,7 +123,10 @@ def bench(
 ) -> None:
     """Time steps in turn, beside what this machine must take for them.
 
-    Weights are random, of a published shape: times mean something, predictions do not.
+    Weights are random, of a published shape: times mean something, predictions do not. The floor is
+    the larger of bytes over read bandwidth and FLOPs over matrix rate. A step of one token with n
+    keys reads b x (N + 2 x layers x K x D x n) bytes and takes 2 x N + 4 x layers x H x D x n FLOPs
+    (N weights of b bytes, H heads, K of them with keys, of D numbers).
 
     [dim]streamcli bench decode --shape pythia-70m --windows 1020
     streamcli bench decode --methods streaming mit --engines eager --intervals 1 16 64
@@ -134,6 +140,10 @@ def bench(
 
     asked = _asked(what, {k: v for k, v in ctx.params.items() if k not in ("what", "json", "db")})
     if what == "startup":
+        if db:
+            raise UsageError(
+                "--db is for what is recorded, and bench startup is not: leave it out."
+            )
         rows = benchmarking.startup(asked["rounds"])
         sheet = benchmarks.startup(rows)
     else:
@@ -158,18 +168,24 @@ def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:
     known = {**(COMMON if what != "startup" else {}), **BENCHES[what].defaults}
     for name in named:
         if name not in known and (name != "threads" or what == "startup"):
-            others = [each for each in BENCHES if name in BENCHES[each].defaults]
-            fit = " or ".join(others) or "another benchmark"
+            shared = name in COMMON or name == "threads"
+            others = [w for w, each in BENCHES.items() if name in each.defaults]
+            fit = "what takes a step" if shared else " or ".join(others)
             raise UsageError(
                 f"--{name.replace('_', '-')} is for bench {fit}, not for {what}: leave it out."
             )
-    asked = {"threads": None, **known, **named}
+    asked = {"threads": None, **known, **named, "named": frozenset(named)}
     if "shape" in asked and asked["shape"] not in SHAPES:
         raise unknown("shape", asked["shape"], SHAPES)
     for method in asked.get("methods") or ():
         if method not in METHODS:
             raise unknown("method", method, METHODS)
-    for name, least in {"rounds": 2, "steps": 1}.items():
-        if asked.get(name, least) < least:
-            raise UsageError(f"--{name} is {asked[name]}: it must be {least} or more.")
+    if "dtype" in asked and asked["dtype"] not in DTYPES:
+        raise unknown("dtype", asked["dtype"], DTYPES)
+    for name, least in LEAST.items():
+        values = named.get(name, least)
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if value < least:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} is {value}: it must be {least} or more.")
     return asked

@@ -13,8 +13,9 @@ import typer
 
 from core import registry
 from core.errors import StreamError, UsageError
+from core.registry import DATASETS
 from streamcli import options
-from streamcli.commands import opened
+from streamcli.commands import opened, unmatched
 
 if TYPE_CHECKING:
     from streamcli.render.tables import Sheet
@@ -161,9 +162,7 @@ def _methods(
     query = selection.Query(where=where, limit=selection.LIMIT if most else 0, tables=most)
     found = selection.select(store, query, baseline)
     if not found.whole:
-        output.say(
-            f"{store.place} holds no finished run that matches: record some with streamcli sweep."
-        )
+        output.say(unmatched(store, "finished run", where, "sweep"))
     repeats = {name: value for name, value in where.items() if name != "method"}
     tables = paired.against_baseline(store, found.whole, repeats, across=across)
     pairs = [pair for table in tables for pair in table.pairs]
@@ -214,7 +213,14 @@ def _published(store: Store, form: Format, where: dict[str, Any]) -> None:
     from streamcli.results.published import beside, of
 
     found = beside(frames.latest(store, **where))
-    shown = [each for each in found if each.ours or of(each.mode, each.dataset)]
+    asked = where.get("mode"), where.get("dataset")
+    shown = [
+        each
+        for each in found
+        if (each.ours or of(each.mode, each.dataset))
+        and asked[0] in (None, each.mode)
+        and (asked[1] not in DATASETS or asked[1] == each.dataset)
+    ]
     if form is Format.JSON:
         sys.stdout.write(documents.json_list(published.records(shown)))
     else:

@@ -113,7 +113,7 @@ def take_in(
     """
     from streamcli.results import portable
 
-    store = opened(db)
+    store = opened(db, new=True)
     _say_moved(portable.load(store, file), str(file), store)
 
 
@@ -132,7 +132,7 @@ def merge(
     """
     from streamcli.results import places, transfer
 
-    store = opened(db)
+    store = opened(db, new=True)
     _say_moved(transfer.merge(store, other), places.named(places.located(other)), store)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from streamcli import options
-from streamcli.commands import opened
+from streamcli.commands import opened, unmatched
 from streamcli.render.figures import NAMES, TITLES
 
 REPEATS = 10  # of a configuration that error bars span at most, the latest
@@ -65,11 +65,10 @@ def plot(
         if name not in NAMES:
             raise unknown("figure", name, NAMES)
     store = opened(db)
-    runs = frames.repeats(store, REPEATS, limit=LIMIT, **options.filters(ctx.params))
+    where = options.filters(ctx.params)
+    runs = frames.repeats(store, REPEATS, limit=LIMIT, **where)
     if runs.empty:
-        output.say(
-            f"{store.place} holds no finished run that matches: record one with streamcli run."
-        )
+        output.say(unmatched(store, "finished run", where, "run"))
         return
     drawn = draw_all(dict.fromkeys(names or NAMES), runs, store.trace)
     for each in drawn:

@@ -11,7 +11,7 @@ import typer
 
 from core.errors import StreamError, UsageError
 from streamcli import options
-from streamcli.commands import opened
+from streamcli.commands import opened, unmatched
 
 if TYPE_CHECKING:
     from streamcli.results.selection import Query
@@ -169,7 +169,7 @@ def _show(store: Store, query: Query, form: Format, out: Path | None) -> None:
         output.say(reporting.left_out(query))
     if found.rows.empty:
         what = "run" if query.lists else "finished run"
-        output.say(f"{store.place} holds no {what} that matches: record one with streamcli run.")
+        output.say(unmatched(store, what, query.where, "run"))
 
 
 def _update(store: Store, path: Path, check: bool) -> None:

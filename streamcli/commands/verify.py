@@ -22,7 +22,10 @@ def verify(
     ctx: typer.Context,
     model: options.Model = None,
     dataset: options.Dataset = None,
-    methods: options.Methods = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(help="Methods, by spaces [dim]\\[default: all][/dim]", show_default=False),
+    ] = None,
     n_sink: options.NSink = None,
     window: Annotated[int, typer.Option(help="W, small so that much is evicted.")] = WINDOW,
     chunk_size: Annotated[int, typer.Option(help="C of the chunked mode.")] = CHUNK,

@@ -56,7 +56,8 @@ def startup(rows: list[dict[str, Any]]) -> Sheet:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """A row as cells: its interval in words, its ratios by the name of a column."""
-    interval = f"{row['ms_per_token_low']:.3g} to {row['ms_per_token_high']:.3g}"
+    ends = (row["ms_per_token_low"], row["ms_per_token_high"])
+    interval = " to ".join(format_value(COLUMNS["ms_per_token"], each) for each in ends)
     ratios = {f"to {name}": each[0] for name, each in row["ratios"].items()}
     faster = {f"speed-up on {name}": each[0] for name, each in row["speed_ups"].items()}
     return {

@@ -240,6 +240,8 @@ def _budgets(comparison: Comparison) -> list[str]:
     for row in rows:
         mean = f", {row['attended_keys_mean']:,.0f} on average" if saw_tooths(row) else ""
         said.append(f"{row['method']} up to {int(row['attended_keys']):,}{mean}")
+    if not comparison.keys:
+        return [f"{MARK} no budget: {'; '.join(dict.fromkeys(said))}."]
     keys = " or ".join(f"{each:,}" for each in comparison.keys)
     base = "re-computation" if comparison.baseline == BASELINE else comparison.baseline
     whose = base if any(comparison.runs["method"] == comparison.baseline) else "most rows"

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     func,
     literal,
+    or_,
     select,
 )
 from sqlmodel import SQLModel
@@ -56,8 +57,9 @@ def runs(
         sort: A column to sort by, smallest first, or ``-column``, largest first; empty cells last.
         columns: What to give, in this order; None for every column, in the schema's order.
         **where: A column and the value, or values, that it must have, such as
-            ``method=("streaming", "window")`` or ``config_key="…"``; None for any. Also ``commit``,
-            the beginning of a git commit, and ``tag``, one of a run's tags.
+            ``method=("streaming", "window")`` or ``config_key="…"``; None for any. A model or
+            text is found by the name that it was asked for, too. Also ``commit``, the beginning of
+            a git commit, and ``tag``, one of a run's tags.
 
     Raises:
         UsageError: No such column, or no such time.
@@ -174,6 +176,9 @@ def _conditions(
         elif name == "tag":
             words = literal(" ") + table.c.tags + " "
             found.append(words.contains(f" {wanted} ", autoescape=True))
+        elif name in ("model", "dataset"):  # by the name that it was asked for as well
+            both = (table.c[name], table.c[f"requested_{name}"])
+            found.append(or_(*(_among(column, wanted) for column in both)))
         else:
             found.append(_among(_column(table, "column", name), wanted))
     if since is not None:

@@ -258,4 +258,4 @@ class Store:
     def _absent(self, which: str) -> UsageError:
         if which == LATEST:
             return UsageError(f"{self.place} has no run yet: record one with `streamcli run`.")
-        return UsageError(f"{self.place} has no run {which!r}: `streamcli report` lists them.")
+        return UsageError(f"{self.place} has no run {which!r}: `streamcli runs list` shows them.")

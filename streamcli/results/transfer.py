@@ -106,11 +106,13 @@ def merge(store: Store, other: str) -> Moved:
             if not inspect(connection).has_table("runs"):
                 return Moved(0, 0)
             names, running = ended(connection)
-            moved = add(store, records(connection, names), place)
-            return replace(moved, running=running, benchmarks=_benchmarks(store, connection))
+            moved = add(store, records(connection, names), place, _benchmarks(connection))
+    return replace(moved, running=running)
 
 
-def add(store: Store, incoming: Iterable[Record], source: str) -> Moved:
+def add(
+    store: Store, incoming: Iterable[Record], source: str, benchmarks: Sequence[Any] = ()
+) -> Moved:
     """Take in what is not here yet, in one transaction.
 
     Raises:
@@ -133,20 +135,19 @@ def add(store: Store, incoming: Iterable[Record], source: str) -> Moved:
                     )
             _insert(connection, fresh)
             added, known = added + len(fresh), known + len(batch) - len(fresh)
-    return Moved(added, known)
+        named = set(connection.execute(select(BENCHMARKS.c.benchmark_id)).scalars())
+        new = [dict(row) for row in benchmarks if row["benchmark_id"] not in named]
+        if new:
+            connection.execute(insert(BENCHMARKS), new)
+    return Moved(added, known, benchmarks=len(new))
 
 
-def _benchmarks(store: Store, other: Connection) -> int:
-    """Take in what ``streamcli bench`` recorded there and is not here yet: how many rows."""
-    if not inspect(other).has_table(BENCHMARKS.name):
-        return 0
-    rows = other.execute(select(*_columns(other, BENCHMARKS))).mappings().all()
-    with store.transaction(writes=True) as connection:
-        here = set(connection.execute(select(BENCHMARKS.c.benchmark_id)).scalars())
-        fresh = [dict(row) for row in rows if row["benchmark_id"] not in here]
-        if fresh:
-            connection.execute(insert(BENCHMARKS), fresh)
-    return len(fresh)
+def _benchmarks(connection: Connection) -> Sequence[Any]:
+    """What ``streamcli bench`` recorded, from a database of this or an older schema."""
+    if not inspect(connection).has_table(BENCHMARKS.name):
+        return []
+    columns = _columns(connection, BENCHMARKS)
+    return connection.execute(select(*columns)).mappings().all()
 
 
 def without_id(row: Any) -> dict[str, Any]:

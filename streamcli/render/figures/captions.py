@@ -8,6 +8,12 @@ from datetime import datetime
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.results.columns import COLUMNS, format_value
 
+MARKS = {
+    "time": "their median",
+    "perplexity": "the latest",
+    "value": "the median of times and the latest of perplexities",
+}
+
 
 def subtitle(chosen: Chosen, words: str = "") -> str:
     """Model, texts, budget and mode, in words."""
@@ -53,15 +59,14 @@ def circumstances(chosen: Chosen) -> str:
     return said
 
 
-def repeats(every: list[Point], what: str, *, median: bool = True) -> str:
+def repeats(every: list[Point], what: str) -> str:
     """What the error bars are, or that there are none."""
     counts = sorted({point.repeats for point in every if point.repeats > 1})
     if not counts:
         return "No configuration was repeated, so there are no error bars."
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     single = any(point.repeats == 1 for point in every)
-    middle = ", a mark their median" if median else ", a mark the latest"
-    return f"Error bars: lowest to highest {what} of {span} repeats{middle}" + (
+    return f"Error bars: lowest to highest {what} of {span} repeats, a mark {MARKS[what]}" + (
         "; a mark without a bar was run once." if single else "."
     )
 

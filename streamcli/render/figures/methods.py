@@ -224,7 +224,6 @@ def _caption(chosen: Chosen, what: str, measure: Measure | None = None) -> str:
     bars = captions.repeats(
         chosen.points,
         "value" if measure is None else "perplexity" if measure is PPL else "time",
-        median=measure is not PPL,
     )
     return f"{what} {captions.circumstances(chosen)} {bars}"
 

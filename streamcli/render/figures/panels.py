@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ TOLD = (  # of a run, by a caption or an axis
     "n_sink",
     "window",
     "evict_every",
+    "engine",
     "attended_keys",
     "scored_tokens",
     "documents",
@@ -91,8 +92,10 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The method, with k where eviction was put off."""
-        return f"{self.method}, k = {self.run['evict_every']}" if self.lazy else self.method
+        """The method, with k where eviction was put off, and how its step is executed."""
+        words = [self.method, *([f"k = {self.run['evict_every']}"] if self.lazy else [])]
+        engine = self.run["engine"]
+        return ", ".join([*words, *([engine] if engine not in (None, "eager") else [])])
 
     def of(self, names: Iterable[str]) -> tuple[Any, ...]:
         """The values of these columns."""
@@ -117,6 +120,13 @@ class Chosen:
     def points(self) -> list[Point]:
         """Every point of every panel."""
         return [point for panel in self.panels for point in panel]
+
+    def among(self, choices: Iterable[Chosen]) -> Chosen:
+        """The same, its ``others`` raised by the panels of ``choices`` that show more than it."""
+        drawn = {point.run["run_id"] for point in self.points}
+        panels = (panel for choice in choices for panel in choice.panels)
+        more = sum(any(point.run["run_id"] not in drawn for point in each) for each in panels)
+        return replace(self, others=self.others + more)
 
 
 Pick = Callable[[list[Point]], list[Point]]
@@ -180,7 +190,7 @@ def choose_budget(found: list[Point], keep: Pick, *, modes_apart: bool = True) -
 
     Window attention stands at S + W, which is its budget, and dense, which has none, at every one.
     """
-    best, rank, others = NOTHING, (0, ""), 0
+    best, rank, every = NOTHING, (0, ""), []
     for n_sink, window in dict.fromkeys(budget(p) for p in found if p.method not in BUDGETLESS):
 
         def pick(same: list[Point], s: int = n_sink, w: int = window) -> list[Point]:
@@ -188,10 +198,10 @@ def choose_budget(found: list[Point], keep: Pick, *, modes_apart: bool = True) -
 
         chosen = choose(found, pick, modes_apart=modes_apart)
         mine = (len(chosen.points), _newest(chosen.points))
-        others += len(chosen.panels) + chosen.others
+        every.append(chosen)
         if mine > rank:
-            best, rank = Chosen(chosen.panels, (n_sink, window), 0), mine
-    return Chosen(best.panels, best.budget, others - len(best.panels))
+            best, rank = Chosen(chosen.panels, (n_sink, window), chosen.others), mine
+    return best.among(every)
 
 
 def one_a_label(same: list[Point]) -> list[Point]:

@@ -108,7 +108,7 @@ def sinks(found: list[Point], traces: Traces) -> Drawn:
     caption = (
         f"Perplexity of {SINKING} against the number of sinks, W as in the legend, so that the "
         f"budget S + W grows with S. {captions.circumstances(chosen)} "
-        f"{captions.repeats(chosen.points, 'perplexity', median=False)}"
+        f"{captions.repeats(chosen.points, 'perplexity')}"
     )
     return _finished(name, figure, chosen, SINKING, caption)
 

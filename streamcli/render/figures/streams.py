@@ -128,7 +128,7 @@ def memory(found: list[Point], traces: Traces) -> Drawn:
     figure.update_yaxes(title_text="keys and values held (MiB)", rangemode="tozero")
     caption = (
         "Keys and values held at the end of a stream: marks measured, lines by formula, 2 x layers "
-        "x key heads x head dimension x bytes a number x keys held. "
+        "x key heads x head dimension x bytes a number x keys held, and the sinks' keys once more. "
         f"{captions.circumstances(chosen)}"
     )
     subtitle = captions.subtitle(chosen, "marks measured, lines by formula")
@@ -181,13 +181,13 @@ def _memory_runs(found: list[Point]) -> Chosen:
     for group in groups.values():
         for s, w in dict.fromkeys(map(panels.budget, group)):
             at_it = [point for point in group if panels.fits(point, s, w)]
-            choices.append(Chosen([at_it], (s, w), len(groups) - 1))
+            choices.append(Chosen([at_it], (s, w), 0))
 
     def worth(choice: Chosen) -> tuple[int, str]:
         shown = {(point.label, _length(point)) for point in choice.points}
         return len(shown), max(str(point.run["run_id"]) for point in choice.points)
 
-    return max(choices, key=worth, default=panels.NOTHING)
+    return max(choices, key=worth, default=panels.NOTHING).among(choices)
 
 
 def _families(points: list[Point]) -> dict[str, list[Point]]:
