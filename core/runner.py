@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from core import engine, environment, models, registry, tokens
 from core.config import OFFICIAL, RunConfig, has_engine
 from core.datasets.base import Corpus
 from core.environment import Environment
-from core.errors import StreamError
+from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.methods.base import Method
 from core.models import Loaded
@@ -96,6 +97,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     """
     torch.manual_seed(config.seed)
     if config.threads:
+        _check_threads(config.threads)
         torch.set_num_threads(config.threads)
     corpus, stream = text.corpus, text.tokens
     device = str(loaded.model.device)
@@ -144,6 +146,15 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
             "--window, or --dtype bfloat16."
         ) from error
     return result
+
+
+def _check_threads(threads: int) -> None:
+    """Refuse so many threads that they would only wait for each other."""
+    cores = os.cpu_count() or 1
+    if threads > 8 * cores:
+        raise UsageError(
+            f"threads is {threads}: this machine has {cores} cores; ask for {8 * cores} at most."
+        )
 
 
 def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:

@@ -137,10 +137,18 @@ def main() -> None:
             _stop(str(error), error.exit_code)
         if hasattr(error, "format_message"):  # Typer's own, whose classes it keeps to itself
             command = getattr(getattr(error, "ctx", None), "command_path", "streamcli")
-            text = error.format_message()
+            text = _with_value(error.format_message(), error.__cause__)
             _stop(f"{text}{'' if text.endswith(('.', '?')) else '.'} See {command} --help.", 2)
         text = [*str(error).strip().splitlines(), "no message"][0]
         _stop(f"{type(error).__name__}: {text} (streamcli --debug ... shows where)", 1)
+
+
+def _with_value(text: str, cause: object) -> str:
+    """Typer's message with the value that it is about, which pydantic knows."""
+    for found in getattr(cause, "errors", list)()[:1]:
+        if repr(found["input"]) not in text:
+            return f"{text.replace('Value error, ', '')}: it is {found['input']!r}."
+    return text.replace("Value error, ", "")
 
 
 def _stop(message: str, code: int) -> NoReturn:

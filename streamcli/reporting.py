@@ -138,7 +138,8 @@ def _words(query: Query, found: Selection, whole: Comparison) -> list[str]:
 
 def _title(query: Query, rows: pd.DataFrame) -> str:
     state = "" if query.status in (None, ANY) else f"{query.status} "
-    what = f"{len(rows):,} {state}{'runs' if query.lists else 'finished configurations'}"
+    one = "run" if query.lists else "finished configuration"
+    what = f"{len(rows):,} {state}{one}{'' if len(rows) == 1 else 's'}"
     if not query.sort:
         return f"{what}, newest first"
     name = query.sort.removeprefix("-")

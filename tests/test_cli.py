@@ -128,7 +128,7 @@ def test_a_report_compares_only_what_may_be_compared(typed: Type) -> None:
     by_method = rows().query("dtype == 'float32'").drop_duplicates("method").set_index("method")
     change = by_method.loc["streaming", "ppl"] / by_method.loc["recompute", "ppl"] - 1
     assert cells[5] == f"{change:+.2%}"
-    assert "1 older runs of the same configurations are not shown" in done.out
+    assert "not shown: 1 older run of the same configurations" in done.out
 
 
 def test_a_report_of_nothing_says_so(typed: Type) -> None:
@@ -292,3 +292,19 @@ def test_a_stopped_process_leaves_a_row_that_says_interrupted(
         _, err = child.communicate(timeout=60)
     assert child.returncode == 130 and "interrupted" in err and "Traceback" not in err
     assert list(rows()["status"]) == ["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run --window abc", "it is 'abc'"),
+        ("plot --width 10", "it is '10'"),
+        ("report --format pdf", "'pdf' is not one of"),
+        ("run --model bundled --threads 5000", "threads is 5000"),
+        ("run --model bundled --profile nowhere/p.json", "there is no folder nowhere"),
+        ("run --model bundled --profile .", "can't be written"),
+    ],
+)
+def test_a_bad_value_is_named(typed: Type, words: str, said: str) -> None:
+    done = typed(*words.split())
+    assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1 and said in done.err

@@ -366,3 +366,18 @@ def test_a_logarithmic_axis_has_a_few_ticks_within_it(low: float, high: float) -
         assert 2 <= len(axis["tickvals"]) <= most
         first, last = axis["range"]
         assert all(first <= math.log10(tick) <= last for tick in axis["tickvals"])
+
+
+def test_a_caption_says_that_others_are_not_shown_exactly_where_they_are_not() -> None:
+    whole = [run(0, n_sink=4, window=60), run(1, method="recompute"), run(2, method="dense")]
+    whole.append(run(3, method="window", n_sink=0, window=64))
+    lacking = [*whole, run(4, window=124), run(5, method="recompute", window=124)]
+    for name in ("decode-runtime", "memory"):
+        assert "Other runs" not in drawn(name, whole).caption
+        assert "Other runs are not shown" in drawn(name, lacking).caption
+
+
+def test_a_compiled_run_has_a_bar_of_its_own() -> None:
+    rows = [run(0), run(1, method="recompute"), run(2, engine="compiled", config_key="other")]
+    figure = drawn("decode-runtime", rows).figure
+    assert figure and named(figure, "streaming") and named(figure, "streaming, compiled")

@@ -87,7 +87,7 @@ def _profile(path: Path, repeats: int) -> Profile:
         raise UsageError(f"--repeats is {repeats}, but a profile is of one run: leave it out.")
     if not path.parent.is_dir():
         raise UsageError(f"--profile {path}: there is no folder {path.parent}.")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"--profile {path} can't be written: name another file.")
     return Profile(path)
 

@@ -38,7 +38,8 @@ def methods(paired: Paired, *, across: bool) -> Sheet:
         how = "compared all the same" if across else "not compared; --across-budgets does it"
         notes.append(f"{MARK} another budget than {comparison.baseline} has, or none: {how}.")
     if older > 0:
-        notes.append(f"{older} runs of other commits, or without a time, are not counted.")
+        what = "1 run" if older == 1 else f"{older:,} runs"
+        notes.append(f"not counted: {what} of another commit, or without a time.")
     return _sheet(title(comparison.same), paired.pairs, notes, comparison.baseline)
 
 

@@ -221,13 +221,17 @@ def _notes(comparison: Comparison, mode: str) -> list[str]:
     for method, text in zip(runs["method"], runs["notes"].fillna(""), strict=True):
         for line in text.splitlines():
             methods.setdefault(line, []).append(str(method))
-    notes = [f"keys: the most a query sees, itself included; {TIMED[mode]}.", *_budgets(comparison)]
+    notes = [
+        f"keys: the most a query may see, itself included; {TIMED[mode]}.",
+        *_budgets(comparison),
+    ]
     for line, of in methods.items():
         names = list(dict.fromkeys(of))
         shared = len(of) == len(runs) or line.startswith(names[0])
         notes.append(line if shared else f"{', '.join(names)}: {line}")
     if comparison.older:
-        notes.append(f"{comparison.older} older runs of the same configurations are not shown.")
+        what = "1 older run" if comparison.older == 1 else f"{comparison.older:,} older runs"
+        notes.append(f"not shown: {what} of the same configurations.")
     return notes
 
 
