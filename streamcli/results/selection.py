@@ -123,10 +123,11 @@ def _more(runs: pd.DataFrame, query: Query) -> bool:
 
 
 def _bases(store: Store, query: Query, asked: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """The baselines of the rows ``asked`` for that are not among them."""
+    """The baselines of the rows ``asked`` for that are not among them, the newest ``LIMIT``."""
     same = {name: asked[name].dropna().unique().tolist() for name in ("tokens_sha256", "model")}
     same["attended_keys"] = [int(keys) for keys in asked["attended_keys"].dropna().unique()]
-    found = frames.latest(store, **{**query.where, **same, "method": baseline})
+    most = LIMIT if query.limit else None
+    found = frames.latest(store, limit=most, **{**query.where, **same, "method": baseline})
     return found[~found["run_id"].isin(asked["run_id"])]
 
 
