@@ -120,7 +120,7 @@ def test_runs_that_did_not_finish_are_listed_with_their_error(home: Path, typed:
     failed = {"status": "failed", "error": "RuntimeError: no luck", "ppl": None}
     recorded(home / DB, failed, {"status": "running"}, {"status": "interrupted"}, {}, {})
     out = report(typed, "--status", "failed").out
-    assert "1 failed runs, newest first" in out and "RuntimeError: no luck" in out
+    assert "1 failed run, newest first" in out and "RuntimeError: no luck" in out
     for status in STATUSES:
         found = rows_of(typed, "--status", status)
         assert {row["status"] for row in found} == {status}
