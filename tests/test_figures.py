@@ -381,3 +381,14 @@ def test_a_compiled_run_has_a_bar_of_its_own() -> None:
     rows = [run(0), run(1, method="recompute"), run(2, engine="compiled", config_key="other")]
     figure = drawn("decode-runtime", rows).figure
     assert figure and named(figure, "streaming") and named(figure, "streaming, compiled")
+
+
+def test_a_method_that_sees_more_keys_is_marked_and_the_caption_says_how_many() -> None:
+    rows = [run(0), run(1, method="recompute"), run(2, method="kvpress", attended_keys=512)]
+    for name in ("decode-runtime", "main"):
+        done = drawn(name, rows)
+        assert (
+            done.figure and "* sees more keys than the others: kvpress up to 512." in done.caption
+        )
+        assert list(done.figure.layout.yaxis.ticktext) == ["streaming", "kvpress*", "recompute"]
+    assert "more keys" not in drawn("decode-runtime", rows[:2]).caption

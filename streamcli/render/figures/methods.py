@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 ROW = 30  # pixels a method
+MARK = "*"  # another budget, as in tables
 GAP = 84  # pixels between panels: ticks, axis title, heading
 COMPARE = "sweep --methods streaming window recompute dense --modes decode-loop"
 
@@ -207,10 +208,12 @@ def _values(figure: go.Figure, panel: list[Point], measure: Measure, row: int, c
 
 
 def _rows(figure: go.Figure, panel: list[Point], row: int, column: int, *, dotted: bool) -> None:
-    labels = [point.label for point in panel]
+    labels, over = [point.label for point in panel], _over(panel)
     figure.update_yaxes(
         categoryorder="array",
         categoryarray=labels,
+        tickvals=labels,
+        ticktext=[f"{label}{MARK}" if label in over else label for label in labels],
         range=[len(labels) - 0.5, -0.5],
         ticks="",
         showgrid=dotted,
@@ -225,7 +228,19 @@ def _caption(chosen: Chosen, what: str, measure: Measure | None = None) -> str:
         chosen.points,
         "value" if measure is None else "perplexity" if measure is PPL else "time",
     )
-    return f"{what} {captions.circumstances(chosen)} {bars}"
+    over = {
+        f"{label} up to {most:,}": 0
+        for each in chosen.panels
+        for label, most in _over(each).items()
+    }
+    budget = f" {MARK} sees more keys than the others: {', '.join(over)}." if over else ""
+    return f"{what}{budget} {captions.circumstances(chosen)} {bars}"
+
+
+def _over(panel: list[Point]) -> dict[str, int]:
+    """The most keys that a token sees, of those in a panel with more than the fewest."""
+    keys = {point.label: int(point.run["attended_keys"]) for point in panel}
+    return {label: most for label, most in keys.items() if most > min(keys.values())}
 
 
 def _finished(name: str, figure: go.Figure, chosen: Chosen, caption: str) -> Drawn:
