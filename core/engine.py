@@ -33,7 +33,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from transformers.cache_utils import Cache
 
 from core import attention
@@ -314,7 +314,7 @@ class _Shared(nn.Linear):
         return out if self.bias is None else out + self.bias
 
 
-@torch.library.custom_op("streamcli::product", mutates_args=())
+@library.custom_op("streamcli::product", mutates_args=())
 def _product(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
     """(M, K) times (N, K), by so many threads; a compiler that saw inside would copy the weight."""
     n, k = weight.shape

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from core import models
-from core.errors import StreamError
+from core import models, press
+from core.errors import StreamError, UsageError
 from core.models import Loaded
 from tests.samples import ids_of
 
@@ -36,6 +36,16 @@ def smollm2() -> Loaded:
 def neox_ids(neox: Loaded) -> torch.Tensor:
     """(2, 600): the beginnings of the two bundled texts."""
     return ids_of(neox, 600)
+
+
+@pytest.fixture
+def no_kvpress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra is not installed."""
+
+    def lacking() -> None:
+        raise UsageError("the package kvpress is not installed")
+
+    monkeypatch.setattr(press, "load", lacking)
 
 
 @pytest.fixture

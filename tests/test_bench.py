@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from core import bench, engine, floors, press, shapes
+from core import bench, engine, floors, shapes
 from core.bench import Arm
 from core.config import RunConfig
 from core.errors import UsageError
@@ -93,12 +93,8 @@ def test_a_database_that_cannot_be_opened_is_told_before_anything_is_timed(
 
 
 def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_refused(
-    typed: Type, monkeypatch: pytest.MonkeyPatch
+    typed: Type, no_kvpress: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lacking() -> None:
-        raise UsageError("kvpress is not installed.")
-
-    monkeypatch.setattr(press, "load", lacking)
     monkeypatch.setattr(engine, "compiler", lambda: None)
     words = "bench decode --shape tiny --windows 28 --rounds 2 --steps 1".split()  # noqa: SIM905
     done = typed(*words)

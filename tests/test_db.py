@@ -123,3 +123,11 @@ def test_the_view_of_the_reference_can_be_queried_by_hand(typed: Type, store: St
     connection.close()
     assert [row[1] for row in found] == ["recompute", "streaming"]
     assert all(row[4] > 1 and row[5] > 0 for row in found)
+
+
+def test_a_database_that_is_named_must_be_there_and_none_is_made(home: Path, typed: Type) -> None:
+    for words in ("report", "compare", "plot", "runs list", "db check", "db stats", "db vacuum"):
+        done = typed(*words.split(), "--db", "nowhere.db")
+        assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1
+        assert "there is no database" in done.err and "nowhere.db" in done.err
+    assert not list(home.iterdir())

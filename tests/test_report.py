@@ -1,4 +1,4 @@
-"""Reports: what they select, how each format writes it, and what they say in words."""
+"""Reports: what they select, and how each format writes it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,18 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from core.errors import UsageError
-from streamcli.render import blocks, documents
-from streamcli.results import summary
+from streamcli.render import documents
 from streamcli.results.columns import COLUMNS
 from streamcli.results.schema import STATUSES
-from streamcli.results.selection import DERIVED, Query, select
+from streamcli.results.selection import DERIVED
 from streamcli.results.store import Store
 from tests.records import FOUR, recorded
+from tests.reported import DB, report
 from tests.typed import Type
 
-pytest_plugins = ("tests.typed",)
+pytest_plugins = ("tests.typed", "tests.reported")
 
-DB = "runs.db"
 ODD = {"dataset": 'a|b "c", <i>&amp; 50%_#1 \\~^{x}.txt', "tokens_sha256": "c" * 64}
-
-
-def report(typed: Type, *words: str) -> Any:
-    return typed("report", "--db", DB, *words)
-
-
-@pytest.fixture
-def four(home: Path) -> Store:
-    """Streaming, window, re-computation and dense, one run each."""
-    return recorded(home / DB, *FOUR)
 
 
 def rows_of(typed: Type, *words: str) -> list[dict[str, Any]]:
@@ -266,119 +254,6 @@ def test_markdown_tables_stay_tables_whatever_the_names_are(home: Path, typed: T
         assert len(re.findall(r"(?<!\\)\|", line)) in (0, 3)
 
 
-def said(store: Store) -> list[str]:
-    return [sentence for each in select(store, Query()).whole for sentence in summary.words(each)]
-
-
-def test_words_say_what_the_rows_say(four: Store) -> None:
-    assert said(four) == [
-        "With 65 keys, streaming has a perplexity of 216.21 against 216.98 of re-computation, "
-        "0.35% lower; a decode step takes 4.31 ms against 20.1 ms, 4.66x the speed here.",
-        "Without sinks, 65 keys give a perplexity of 217.51, 0.60% higher.",
-        "A cache for 65 keys takes 0.523 MiB however long the stream; a dense one takes 4.68 MiB "
-        "by the end of this one, for a perplexity of 209.79.",
-    ]
-
-
-def test_words_claim_nothing_without_a_row_and_name_the_command_that_records_it(
-    home: Path,
-) -> None:
-    (sentence,) = said(recorded(home / "streaming.db", {"dtype": "bfloat16"}))
-    assert sentence == (
-        "What streaming costs with 65 keys can't be told without re-computation with as many "
-        "keys: `streamcli run --model bundled --dataset bundled-narrative --method recompute "
-        "--mode decode-loop --n-sink 4 --window 60 --max-tokens 600 --threads 2 --dtype bfloat16`."
-    )
-    (sentence,) = said(recorded(home / "window.db", FOUR[1]))
-    assert sentence.startswith("None of these runs is of streaming: record one with `streamcli run")
-    assert "--n-sink 4 --window 60 " in sentence
-
-
-def test_words_do_not_compare_unequal_budgets(home: Path) -> None:
-    other = {"method": "recompute", "window": 124, "attended_keys": 129, "ppl": 190.0}
-    (sentence,) = said(recorded(home / DB, {}, other))
-    assert "can't be told" in sentence and "190" not in sentence
-
-
-def test_words_call_a_slower_and_worse_streaming_what_it_is(home: Path) -> None:
-    worse = {"ppl": 240.0, "ms_per_token_p50": 40.2}
-    first, *_ = said(recorded(home / DB, worse, FOUR[2]))
-    assert "10.61% higher" in first and "0.500x the speed here" in first
-
-
-def test_words_on_many_budgets_give_the_extremes(home: Path) -> None:
-    rows = [
-        {**row, "window": keys - 5, "attended_keys": keys, "ppl": row.get("ppl", 200) * scale}
-        for keys, scale in ((65, 1.0), (129, 0.9), (257, 0.8))
-        for row in (FOUR[0] | {"ppl": 216.2 + keys / 100}, FOUR[2])
-    ]
-    (sentence,) = said(recorded(home / DB, *rows))
-    assert sentence.startswith("Over 3 settings with 65 to 257 keys, streaming's perplexity")
-    assert re.search(
-        r"goes from [+-]0\.\d\d% to \+0\.\d\d%, and its speed from 4.66x to 4", sentence
-    )
-
-
-MARKED = (
-    "# Title\r\n\r\nprose \u00e9\r\n"
-    "<!-- streamcli:begin results columns=method,ppl sort=ppl -->\r\n"
-    "old\r\n<!-- streamcli:end results -->\r\nmore\r\n\r\n```\r\n"
-    "<!-- streamcli:begin results -->\r\n```\r\n"
-    "<!-- streamcli:begin words mode=decode-loop -->\r\n<!-- streamcli:end words -->\r\nend"
-)
-
-
-def test_an_update_rewrites_the_blocks_and_not_one_byte_besides(
-    four: Store, home: Path, typed: Type
-) -> None:
-    readme = home / "README.md"
-    readme.write_bytes(MARKED.encode())
-    checked = report(typed, "--update", "README.md", "--check")
-    assert checked.code == 1 and "streamcli report --update README.md rewrites it" in checked.err
-    assert readme.read_bytes() == MARKED.encode()
-    assert report(typed, "--update", "README.md").err == "streamcli: wrote README.md\n"
-    first = readme.read_bytes()
-    between = re.compile(rb"(streamcli:begin [^>]*-->\r\n).*?(<!-- streamcli:end)", re.DOTALL)
-    assert between.sub(rb"\1\2", first) == between.sub(rb"\1\2", MARKED.encode())
-    assert b"| dense | 209.79 |\r\n| streaming | 216.21 |\r\n" in first
-    assert b"216.21 against 216.98" in first and b"\n" not in first.replace(b"\r\n", b"")
-    again = report(typed, "--update", "README.md", "--check")
-    assert (again.code, again.err) == (0, "streamcli: README.md is up to date\n")
-    assert readme.read_bytes() == first
-
-
-BROKEN = {
-    "no marker at all": "has no block to rewrite",
-    "`<!-- streamcli:begin results -->` in prose": "has no block to rewrite",
-    "<!-- streamcli:begin results -->\nold": "line 1: the block never ends",
-    "<!-- streamcli:end results -->": "ends a block 'results', but no block is open",
-    "<!-- streamcli:begin results -->\n<!-- streamcli:begin words -->": "is open: end it",
-    "<!-- streamcli:begin results -->\n<!-- streamcli:end words -->": "the open block is 'results'",
-    "<!-- streamcli:begin result -->\n<!-- streamcli:end result -->": "Did you mean 'results'?",
-    "<!-- streamcli:start results -->": "streamcli:start is no marker",
-    "<!-- streamcli:begin results mod=x -->\n<!-- streamcli:end results -->": "Did you mean 'mod",
-    "<!-- streamcli:begin results sort=pp -->\n<!-- streamcli:end results -->": "column 'pp'",
-    "<!-- streamcli:begin results limit=x -->\n<!-- streamcli:end results -->": "limit is 'x'",
-    "<!-- streamcli:begin results mode=x -->\n<!-- streamcli:end results -->": "no run in",
-}
-
-
-@pytest.mark.parametrize("text", BROKEN)
-def test_markers_that_do_not_pair_or_ask_for_nothing_change_nothing(
-    four: Store, home: Path, typed: Type, text: str
-) -> None:
-    (home / "README.md").write_text(text)
-    done = report(typed, "--update", "README.md")
-    assert done.code == 2 and done.err.count("\n") == 1 and BROKEN[text] in done.err
-    assert (home / "README.md").read_text() == text
-
-
-def test_a_marker_in_fenced_code_is_an_example() -> None:
-    text = "~~~~\n<!-- streamcli:begin results -->\n~~~\n~~~~\n"
-    with pytest.raises(UsageError, match="no block to rewrite"):
-        blocks.update(text, lambda *_: "x", "README.md")
-
-
 def test_no_format_imports_torch(four: Store, home: Path) -> None:
     code = (
         "import sys\n"
@@ -394,14 +269,6 @@ def test_no_format_imports_torch(four: Store, home: Path) -> None:
 
 def test_every_derived_column_can_be_shown() -> None:
     assert set(DERIVED) <= set(documents.KNOWN)
-
-
-def test_a_database_that_is_named_must_be_there_and_none_is_made(home: Path, typed: Type) -> None:
-    for words in ("report", "compare", "plot", "runs list", "db check", "db stats", "db vacuum"):
-        done = typed(*words.split(), "--db", "nowhere.db")
-        assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1
-        assert "there is no database" in done.err and "nowhere.db" in done.err
-    assert not list(home.iterdir())
 
 
 def test_what_no_run_has_is_named_with_what_there_is(four: Store, typed: Type) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from core import environment, runner
 from core.config import RunConfig
-from core.errors import StreamError, UsageError
+from core.errors import StreamError
 from core.facts import RunFacts
 from streamcli import processes
 from streamcli.render import progress
@@ -112,15 +112,7 @@ def test_a_failed_run_is_recorded_and_the_rest_goes_on(
     )
 
 
-def test_what_cannot_begin_is_said_once_and_the_rest_goes_on(
-    typed: Type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from core import press
-
-    def missing() -> Any:
-        raise UsageError("the package kvpress is not installed")
-
-    monkeypatch.setattr(press, "load", missing)
+def test_what_cannot_begin_is_said_once_and_the_rest_goes_on(typed: Type, no_kvpress: None) -> None:
     code, _, err = typed(
         *TINY, "--windows", "20", "--methods", "kvpress", "dense", "--repeats", "2"
     )

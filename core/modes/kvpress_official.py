@@ -90,11 +90,11 @@ def evaluate(task: Task) -> RunResult:
 
 def _notes(pipeline: _Pipeline, short: int) -> tuple[str, ...]:
     before, after, task = pipeline.before, pipeline.after, pipeline.task
-    done = f"left {after} of {before} keys" if after < before else f"is a no-op: {after} keys stay"
-    notes: tuple[str, ...] = (
-        "kvpress-official is not a streaming measure: a context is read at once, and only the "
-        f"tokens after it are scored. Compressing the context {done}.",
-    )
+    notes: tuple[str, ...] = (f"of the context's {before} keys {after} were left.",)
+    if after == before:
+        notes = (f"all {before} keys of the context stayed: nothing was compressed.",)
+    elif after == 0:
+        notes = ()  # it holds no keys at any time
     if not task.method.exact_chunks:
         name = f"{task.config.method}'s context"
         full = f"{name} attends to all of itself, up to {before} keys a token, before it is cut."

@@ -13,7 +13,6 @@ import typer
 
 from core import registry
 from core.errors import StreamError, UsageError
-from core.registry import DATASETS
 from streamcli import options
 from streamcli.commands import opened, unmatched
 
@@ -210,17 +209,9 @@ def _two(store: Store, form: Format, runs: list[str]) -> list[Pair]:
 def _published(store: Store, form: Format, where: dict[str, Any]) -> None:
     from streamcli.render import documents, published
     from streamcli.results import frames
-    from streamcli.results.published import beside, of
+    from streamcli.results.published import beside
 
-    found = beside(frames.latest(store, **where))
-    asked = where.get("mode"), where.get("dataset")
-    shown = [
-        each
-        for each in found
-        if (each.ours or of(each.mode, each.dataset))
-        and asked[0] in (None, each.mode)
-        and (asked[1] not in DATASETS or asked[1] == each.dataset)
-    ]
+    shown = beside(frames.latest(store, **where), where.get("mode"), where.get("dataset"))
     if form is Format.JSON:
         sys.stdout.write(documents.json_list(published.records(shown)))
     else:

@@ -210,7 +210,10 @@ def title(same: Row) -> str:
 TIMED = {
     "decode-loop": "ms/token is the median decode step with a full cache",
     "chunked": "ms/token is elapsed time over tokens: a throughput, not a latency",
-    "kvpress-official": "ms/token is the median decode step after the context",
+    "kvpress-official": (
+        "ms/token is the median decode step after the context; no streaming measure: a context is "
+        "read at once, and only the tokens after it are scored"
+    ),
 }
 
 
@@ -222,7 +225,8 @@ def _notes(comparison: Comparison, mode: str) -> list[str]:
         for line in text.splitlines():
             methods.setdefault(line, []).append(str(method))
     notes = [
-        f"keys: the most a query may see, itself included; {TIMED[mode]}.",
+        f"keys: the most a query may see, itself included; KV: all that is held between steps, "
+        f"working copies too; peak: of the process; {TIMED[mode]}.",
         *_budgets(comparison),
     ]
     for line, of in methods.items():

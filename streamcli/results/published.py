@@ -7,6 +7,7 @@ that agree.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from core.registry import MODES
@@ -181,9 +182,11 @@ class Beside:
     rows: dict[str, Row]
 
 
-def beside(runs: pd.DataFrame) -> list[Beside]:
-    """Each table of the seed report with the runs of ours that answer to it best.
+def beside(runs: pd.DataFrame, mode: str | None, dataset: str | None) -> list[Beside]:
+    """Tables of the seed report, each with the runs of ours that answer to it best.
 
+    Those of ``mode`` and ``dataset`` where these are named; one of which nothing was published only
+    where there are runs of ours.
     The same text is best, or else its bundled stand-in; then Pythia-70M; then the comparison with
     most of the methods, and of those the newest.
     """
@@ -191,12 +194,14 @@ def beside(runs: pd.DataFrame) -> list[Beside]:
     found = comparisons(runs[runs["dataset"].isin([name for name in texts if texts[name]])])
     held = [(each, _rows(each)) for each in found]
     made = []
-    for mode in MODES:
-        for dataset in TEXTS:
-            alike = [pair for pair in held if pair[0].same["mode"] == mode]
-            alike = [pair for pair in alike if texts[pair[0].same["dataset"]] == dataset]
-            ours, rows = max(alike, key=lambda pair: _likeness(*pair), default=(None, {}))
-            made.append(Beside(mode, dataset, ours, rows))
+    for table_mode, text in product([mode] if mode else MODES, TEXTS):
+        if dataset and text != _text(dataset):
+            continue
+        alike = [pair for pair in held if pair[0].same["mode"] == table_mode]
+        alike = [pair for pair in alike if texts[pair[0].same["dataset"]] == text]
+        ours, rows = max(alike, key=lambda pair: _likeness(*pair), default=(None, {}))
+        if ours or of(table_mode, text):
+            made.append(Beside(table_mode, text, ours, rows))
     return made
 
 

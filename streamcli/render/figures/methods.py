@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import DECODE, Chosen, Point
+from streamcli.render.tables import MARK
 from streamcli.results.columns import COLUMNS, format_value
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 ROW = 30  # pixels a method
-MARK = "*"  # another budget, as in tables
 GAP = 84  # pixels between panels: ticks, axis title, heading
 COMPARE = "sweep --methods streaming window recompute dense --modes decode-loop"
 
@@ -228,11 +228,8 @@ def _caption(chosen: Chosen, what: str, measure: Measure | None = None) -> str:
         chosen.points,
         "value" if measure is None else "perplexity" if measure is PPL else "time",
     )
-    over = {
-        f"{label} up to {most:,}": 0
-        for each in chosen.panels
-        for label, most in _over(each).items()
-    }
+    marked = [item for panel in chosen.panels for item in _over(panel).items()]
+    over = dict.fromkeys(f"{label} up to {most:,}" for label, most in marked)
     budget = f" {MARK} sees more keys than the others: {', '.join(over)}." if over else ""
     return f"{what}{budget} {captions.circumstances(chosen)} {bars}"
 
