@@ -231,6 +231,14 @@ def test_published_figures_stand_beside_ours_and_artefacts_are_explained(
     assert "Pythia-70M on a GPU" in out and "ours: bundled on bundled-narrative" in out
 
 
+def test_published_tables_are_those_of_the_mode_and_text_asked_for(
+    four: Store, typed: Type
+) -> None:
+    out = compare(typed, "--published", "--mode", "decode-loop", "--dataset", "pg19").out
+    assert "decode-loop on PG19" in out
+    assert "decode-loop on WikiText" not in out and "chunked on" not in out
+
+
 def test_published_figures_as_json_name_their_source(four: Store, typed: Type) -> None:
     found = json.loads(compare(typed, "--published", "--format", "json").out)
     row = next(r for r in found if (r["text"], r["method"], r["mode"]) == (*KEY, "decode-loop"))

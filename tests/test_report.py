@@ -37,6 +37,7 @@ def test_json_is_one_list_of_objects_keyed_by_every_column(four: Store, typed: T
     found = rows_of(typed)
     assert [list(row) for row in found] == [[*COLUMNS, *DERIVED]] * 4
     by_method = {row["method"]: row for row in found}
+    assert by_method["dense"]["ppl_change"] is by_method["dense"]["speed_up"] is None  # no budget
     assert by_method["streaming"]["ppl_change"] == pytest.approx(216.2058 / 216.9751 - 1)
     assert by_method["streaming"]["speed_up"] == pytest.approx(20.1 / 4.31)
     assert by_method["streaming"]["gpu"] is None and by_method["dense"]["window"] is None

@@ -35,7 +35,7 @@ SAME = (
 )
 BASELINE = "recompute"
 ORDER = {name: place for place, name in enumerate(METHODS)}
-BUDGETLESS = ("dense",)  # holds everything, so it meets every budget's baseline
+BUDGETLESS = ("dense",)  # holds everything, so it stands beside every budget and meets none
 SINKS = 4  # that are suggested where no run says how many
 CLOSE = 0.01  # mean attended keys may differ by so much under one budget: how a stream begins
 VARIANTS = {  # what else tells two configurations of one method apart, and how it is called
@@ -96,7 +96,7 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     rows: list[Row] = latest.to_dict("records")
     bases = [row for row in rows if row["method"] == baseline]
     standard = _Budgets(bases or _most_common(rows))
-    held = [_base(row, standard) if bases else None for row in rows]
+    held = [standard.of(row) if bases else None for row in rows]
     time = time_column(str(same["mode"]))
     latest["ppl_change"] = [
         _ratio(r["ppl"], b and b["ppl"]) - 1 for r, b in zip(rows, held, strict=True)
@@ -167,18 +167,9 @@ class _Budgets:
         alike = self._newest.get(int(row["attended_keys"]), {}).values()
         return _newest(base for base in alike if same_budget(row, base))
 
-    def only(self) -> Row | None:
-        """The newest row of all, where they have one number of keys."""
-        return _newest(next(iter(self._newest.values())).values()) if len(self.keys) == 1 else None
-
 
 def _newest(rows: Iterable[Row]) -> Row | None:
     return max(rows, key=lambda row: str(row["run_id"]), default=None)
-
-
-def _base(row: Row, bases: _Budgets) -> Row | None:
-    """The newest baseline of a row's budget; where there is one budget only, a row without any."""
-    return bases.of(row) or (bases.only() if row["method"] in BUDGETLESS else None)
 
 
 def _budget(row: Row, standard: _Budgets) -> str:
