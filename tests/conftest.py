@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core import models, press
+from core import models
 from core.errors import StreamError, UsageError
 from core.models import Loaded
 from tests.samples import ids_of
@@ -41,6 +41,7 @@ def neox_ids(neox: Loaded) -> torch.Tensor:
 @pytest.fixture
 def no_kvpress(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra is not installed."""
+    from core import press  # imported for all, it would hold another transformers than tests do
 
     def lacking() -> None:
         raise UsageError("the package kvpress is not installed")
