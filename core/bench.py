@@ -145,14 +145,15 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     keys = max(length, keys) if config.method == "dense" else keys
     keys += (every - 1) // 2  # on average
     ids = next(tokens)[:, :1]
+    work_of = floors.recompute_work if config.method == "recompute" else floors.decode_work
     with stream.decoding():
         stream.warm(ids)
-    work = floors.recompute_work if config.method == "recompute" else floors.decode_work
+        work = work_of(loaded.model, keys, config.batch_size)  # with weights as they lie now
     return Arm(
         config=replace(config, engine=stream.engine),
         step=lambda: stream.feed(ids),
         tokens=1,
-        work=work(loaded.model, keys, config.batch_size),
+        work=work,
         within=stream.decoding,
         compile_s=stream.compile_s,
         kv_mib=stream.kv_bytes() / MIB,

@@ -9,8 +9,7 @@ counters. Such a step can be
   runs (in ``TORCHINDUCTOR_CACHE_DIR``, or its own place in the temporary folder);
 - ``cudagraph``: captured once on a CUDA device and replayed, which needs no compiler.
 
-A step is bound by the weights that it reads, and a matrix-vector product reads them best along the
-longer side of the matrix: for as long as a stream decodes, ``reading_fast`` lays them out so.
+For as long as a stream decodes, ``core.weights`` lays the weights out for it.
 
 What was tried and is not here (Pythia-70M shape, float32, S/W 4/1020). On one thread of an AMD EPYC
 with AVX-512, beside a compiled step of 11.9 ms: products as fused loops 14.6, attention as fused
@@ -24,22 +23,21 @@ Knows nothing of texts, scores or modes.
 
 from __future__ import annotations
 
-import shutil
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, library, nn
+from torch import Tensor
 from transformers.cache_utils import Cache
 
 from core import attention
 from core.errors import StreamError, UsageError
 from core.meters import Clock
 from core.rope import Turn
+from core.weights import COMPILERS, compiler
 
 if TYPE_CHECKING:
     from core.cache import StreamingKVCache
@@ -47,9 +45,7 @@ if TYPE_CHECKING:
 # What ``auto`` reckons with, measured on two cores with the shapes of pythia-70m and smollm2-135m:
 # seconds that compilation takes the first time, and milliseconds that it saves at every step.
 COMPILE_S, COMPILE_S_A_LAYER, SAVED_MS_A_LAYER = 8.0, 1.5, 0.25
-COMPILERS = ("g++", "c++", "clang++")
 WARM_UPS = 3  # before a CUDA graph is captured, as torch's documentation asks
-FEW = 8  # rows up to which a product is one of a matrix and a few vectors
 MOST_SHAPES = 64  # of one model: each is compiled for itself
 
 _steps: weakref.WeakKeyDictionary[Any, dict[Any, Callable[..., Tensor]]] = (
@@ -239,11 +235,6 @@ def check(kind: str, model: Any, cache: StreamingKVCache) -> None:
         )
 
 
-def compiler() -> str | None:
-    """The C++ compiler that ``compiled`` would use on a CPU."""
-    return next(filter(None, map(shutil.which, COMPILERS)), None)
-
-
 def choose(kind: str, model: Any, steps: int) -> str:
     """What ``auto`` means for a stream of so many ``steps`` with a full cache.
 
@@ -260,74 +251,6 @@ def choose(kind: str, model: Any, steps: int) -> str:
     return "compiled" if pays and static and model.device.type == "cpu" and compiler() else "eager"
 
 
-@contextmanager
-def reading_fast(model: Any) -> Iterator[None]:
-    """Lay out the weights of tall linear layers (the LM head first) for matrix-vector products.
-
-    Such a weight (N, K), N > K, is stored by columns: same values, same shape, and no second copy
-    stays. The product then runs along the longer side, and each thread takes its share of the
-    columns: for a head of 50,304 x 512 on two threads of an AMD EPYC in 3.0 ms, where transformers'
-    takes 9.3 (on an Intel Xeon 2.0 and 2.6). Only in float32 on a CPU, where it was measured; as
-    before on leaving.
-    """
-    tall = [
-        module
-        for module in model.modules()
-        if reads_fast(model)
-        and type(module) is nn.Linear
-        and module.weight.shape[0] > module.weight.shape[1]
-        and module.weight.is_contiguous()
-    ]
-    parts = torch.get_num_threads()
-    try:
-        for module in tall:
-            if module.weight.is_contiguous():  # a tied one may have been seen to
-                with torch.inference_mode(False):  # a parameter that can still be trained later
-                    module.weight.data = module.weight.data.t().contiguous().t()
-            if parts > 1 and module.weight.shape[0] % parts == 0:
-                module.__class__, module.parts = _Shared, parts  # type: ignore[assignment]
-        yield
-    finally:
-        for module in tall:
-            module.__class__ = nn.Linear
-            vars(module).pop("parts", None)
-            with torch.inference_mode(False):
-                module.weight.data = module.weight.data.contiguous()
-
-
-def reads_fast(model: Any) -> bool:
-    """Whether ``reading_fast`` does anything for a model: where it was measured."""
-    return bool(model.device.type == "cpu" and model.dtype == torch.float32)
-
-
-class _Shared(nn.Linear):
-    """A tall linear layer, its columns shared out: one product would take one thread."""
-
-    parts: int
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output (..., N) for x (..., K)."""
-        rows = x.reshape(-1, x.shape[-1])  # (M, K)
-        if len(rows) > FEW:
-            return super().forward(x)
-        out: Tensor = _product(rows, self.weight, self.parts).view(*x.shape[:-1], -1)
-        return out if self.bias is None else out + self.bias
-
-
-@library.custom_op("streamcli::product", mutates_args=())
-def _product(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
-    """(M, K) times (N, K), by so many threads; a compiler that saw inside would copy the weight."""
-    n, k = weight.shape
-    columns = weight.t().view(k, parts, n // parts).transpose(0, 1)  # (P, K, N/P)
-    out = torch.bmm(rows.expand(parts, -1, -1), columns)  # (P, M, N/P)
-    return out.transpose(0, 1).reshape(len(rows), n)
-
-
-@_product.register_fake
-def _(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
-    return rows.new_empty(len(rows), len(weight))
-
-
 def _compiled(model: Any) -> Callable[..., Tensor]:
     """The compiled step of a model: the same for all its streams, once for each shape.
 
@@ -335,7 +258,8 @@ def _compiled(model: Any) -> Callable[..., Tensor]:
     layers. Here it looks at shapes only, not at the model: another model, or other layouts of the
     weights, have a function of their own.
     """
-    layout = torch.get_num_threads(), *(weight.stride() for weight in model.parameters())
+    lie = ((weight.dtype, weight.stride()) for weight in model.parameters())
+    layout = torch.get_num_threads(), *lie
     steps = _steps.setdefault(model, {})
     if layout not in steps:
         own = FunctionType(advance.__code__.replace(), advance.__globals__, "advance")

@@ -1,16 +1,17 @@
 """The least time that a step can take on this machine, by what it must read and compute.
 
 With N weights that a step reads (all but the input embedding, of which it takes a row; a head that
-is tied to it counts), b bytes a number, n keys held and B rows, a step of one token has::
+is tied to it counts) of w bytes each as they lie (see ``core.weights``), b bytes a number, n keys
+held and B rows, a step of one token has::
 
-    bytes = b x (N + B x 2 x layers x K x D x n)          weights once, keys and values once
+    bytes = w x N + b x B x 2 x layers x K x D x n        weights once, keys and values once
     FLOPs = B x (2 x N + 4 x layers x H x D x n)          a multiplication and an addition each
     floor = max(bytes / read bandwidth, FLOPs / matrix rate)
 
 Re-computation encodes L tokens to predict after the last one: all layers see L tokens, the head
 one, and causal attention half of L x L::
 
-    bytes = b x N
+    bytes = w x N
     FLOPs = B x (2 x (N - head) x L + 2 x head + 2 x layers x H x D x L x L)
 
 Both rates are measured here, in the same minutes as the steps: the fastest of several ways to read
@@ -89,34 +90,35 @@ class Machine:
 def decode_work(model: Any, keys: int, batch: int = 1) -> Work:
     """A step of one token a row that attends to ``keys`` keys."""
     size, kv, attention = model.dtype.itemsize, _key_values(model), _attention(model)
-    weights = _weights(model)
+    weights, weight_bytes = _weights(model)
     return Work(
-        read_bytes=size * (weights + batch * kv * keys),
+        read_bytes=weight_bytes + size * batch * kv * keys,
         flops=batch * (2 * weights + attention * keys),
     )
 
 
 def recompute_work(model: Any, keys: int, batch: int = 1) -> Work:
     """A step that encodes the last ``keys`` tokens anew and predicts after the last."""
-    weights, head = _weights(model), model.get_output_embeddings().weight.numel()
+    (weights, weight_bytes), head = _weights(model), model.get_output_embeddings().weight.numel()
     flops = 2 * (weights - head) * keys + 2 * head + _attention(model) * keys * keys / 2
-    return Work(read_bytes=model.dtype.itemsize * weights, flops=batch * flops)
+    return Work(read_bytes=weight_bytes, flops=batch * flops)
 
 
 def chunk_work(model: Any, tokens: int, keys: int) -> Work:
     """A forward over ``tokens`` tokens of one row, each attending to ``keys`` keys."""
-    weights, kv = _weights(model), _key_values(model)
+    (weights, weight_bytes), kv = _weights(model), _key_values(model)
     return Work(
-        read_bytes=model.dtype.itemsize * (weights + kv * keys),
+        read_bytes=weight_bytes + model.dtype.itemsize * kv * keys,
         flops=tokens * (2 * weights + _attention(model) * keys),
     )
 
 
-def _weights(model: Any) -> int:
-    """N: parameters that a step reads whole."""
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    embedding = 0 if tied else model.get_input_embeddings().weight.numel()
-    return int(sum(weight.numel() for weight in model.parameters()) - embedding)
+def _weights(model: Any) -> tuple[int, int]:
+    """N, the parameters that a step reads whole, and the bytes that they take as they lie."""
+    embedding = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is embedding
+    read = [weight for weight in model.parameters() if tied or weight is not embedding]
+    return sum(weight.numel() for weight in read), sum(weight.nbytes for weight in read)
 
 
 def _head_dim(config: Any) -> int:

@@ -1,7 +1,8 @@
 """Models of a known shape with random weights: speed can be measured where no weights can be had.
 
 Their predictions mean nothing, and nothing that is measured with them is ever shown as quality.
-Sizes are those of the published configurations. Torch-free until one is built.
+Sizes are those of the published configurations, and weights are exact in the format of the
+published ones: float16 for Pythia, bfloat16 for the others. Torch-free until one is built.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def _neox(layers: int, hidden: int, heads: int, vocabulary: int = 50304) -> dict[str, Any]:
     return {
         "model_type": "gpt_neox",
+        "dtype": "float16",
         "num_hidden_layers": layers,
         "hidden_size": hidden,
         "num_attention_heads": heads,
@@ -36,6 +38,7 @@ def _llama(
 ) -> dict[str, Any]:
     return {
         "model_type": "llama",
+        "dtype": "bfloat16",
         "num_hidden_layers": layers,
         "hidden_size": hidden,
         "num_attention_heads": heads[0],
@@ -73,7 +76,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def build(name: str, *, dtype: str, device: str, seed: int = 0) -> Loaded:
-    """A model of this shape, its weights drawn as transformers draws them before training.
+    """A model of this shape, its weights drawn as transformers draws them and rounded as published.
 
     Raises:
         UsageError: No such shape, or no such device.
@@ -89,6 +92,8 @@ def build(name: str, *, dtype: str, device: str, seed: int = 0) -> Loaded:
     config = AutoConfig.for_model(**SHAPES[name])
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     model = model.to(resolve_device(device)).eval().requires_grad_(False)
+    for weight in model.parameters():
+        weight.copy_(weight.to(config.dtype))
     return Loaded(
         model=model,
         tokenizer=None,

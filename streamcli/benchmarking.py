@@ -178,11 +178,13 @@ def _perplexities(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
 
 def _laid_out(arms: list[Arm], loaded: Loaded) -> tuple[str, ...]:
     """What must be said where some arms read weights that were laid out for them."""
-    from core.engine import reads_fast
-    from core.methods.streaming import FAST
+    from core import weights
 
-    fast = {arm.config.method in STATIC for arm in arms if arm.config.mode == "decode-loop"}
-    return (FAST,) if fast == {True, False} and reads_fast(loaded.model) else ()
+    steps = [arm.config for arm in arms if arm.config.mode == "decode-loop"]
+    narrow = any(config.engine == "compiled" for config in steps)
+    others = any(config.method not in STATIC for config in steps)
+    said = weights.notes(loaded.model, narrow)
+    return said if others else said[1:]
 
 
 def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:

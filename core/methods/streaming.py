@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from core import attention
+from core import attention, weights
 from core.cache import StreamingKVCache
 from core.config import RunConfig
-from core.engine import Engine, reading_fast, reads_fast
+from core.engine import Engine
 from core.methods.base import (
     Method,
     Stream,
@@ -26,21 +26,16 @@ from core.methods.base import (
 )
 from core.models import Loaded
 
-FAST = (
-    "streaming and window read weights laid out for one token at a time, the other methods as "
-    "transformers lays them out: a part of their lead is not the cache's."
-)
-
 
 class _CacheStream(Stream):
     def __init__(self, loaded: Loaded, cache: StreamingKVCache, kind: str = "eager") -> None:
-        self.model, self.cache = loaded.model, cache
+        self.model, self.cache, self.kind = loaded.model, cache, kind
         # On a CPU the eager step is as fast as the model with its cache (13.3 ms beside 13.7).
         static = kind != "eager" or self.model.device.type != "cpu"
         self.stepper = Engine(self.model, cache, kind) if static else None
 
     def decoding(self) -> AbstractContextManager[None]:
-        return reading_fast(self.model)
+        return weights.reading_fast(self.model, narrow=self.kind == "compiled")
 
     def warm(self, ids: Tensor) -> None:
         if self.stepper and self.stepper.ready and not self.stepper.made:
@@ -99,9 +94,9 @@ class Streaming(Method):
         most = min(length, self.config.attended_keys)  # the last of them at that position
         notes = another_budget(self.config.method, self.every)
         notes += past_trained_length(self.config.method, loaded, most)
-        if self.config.mode == "chunked" or not reads_fast(loaded.model):
+        if self.config.mode == "chunked":
             return notes
-        return (*notes, FAST)
+        return notes + weights.notes(loaded.model, narrow=self.config.engine == "compiled")
 
 
 class Window(Streaming):
