@@ -41,7 +41,7 @@ FAST = (
     "transformers lays them out: a part of their lead is not the cache's."
 )
 NARROW = (
-    "compiled steps read weights that are exact in {0} as {0}, half the bytes, and compute in "
+    "compiled steps read weights that are exact in 16 bits as such, half the bytes, and compute in "
     "float32."
 )
 
@@ -63,7 +63,7 @@ def reading_fast(model: Any, narrow: bool = False) -> Iterator[None]:
         with torch.inference_mode(False):  # parameters that can still be trained later
             for module, weight in plain:
                 if narrow and kernel() and (kept := _narrowed(weight)) is not None:
-                    module.__class__, module.parts = _Fast, 1
+                    module.__class__, module.parts = _Fast, 1  # type: ignore[assignment]
                     if weight is embedding:  # which needs its own
                         module.weight = nn.Parameter(kept, requires_grad=False)
                     else:
@@ -72,7 +72,8 @@ def reading_fast(model: Any, narrow: bool = False) -> Iterator[None]:
                     if weight.is_contiguous():  # a tied one may have been seen to
                         weight.data = weight.data.t().contiguous().t()
                     if threads > 1 and weight.shape[0] % threads == 0:
-                        module.__class__, module.parts = _Fast, threads
+                        module.__class__ = _Fast
+                        module.parts = threads  # type: ignore[assignment]
         yield
     finally:
         with torch.inference_mode(False):
@@ -91,10 +92,9 @@ def notes(model: Any, narrow: bool) -> tuple[str, ...]:
     """What a reader must know of times taken within ``reading_fast``, called outside of it."""
     if not reads_fast(model):
         return ()
-    linear = (module.weight for module in model.modules() if type(module) is nn.Linear)
-    kept = (_narrowed(weight) for weight in linear if narrow and kernel())
-    names = sorted({str(each.dtype).removeprefix("torch.") for each in kept if each is not None})
-    return (FAST, *(NARROW.format(name) for name in names))
+    plain = (module.weight for module in model.modules() if type(module) is nn.Linear)
+    kept = narrow and kernel() and any(_narrowed(weight) is not None for weight in plain)
+    return (FAST, NARROW) if kept else (FAST,)
 
 
 def compiler() -> str | None:
@@ -121,7 +121,9 @@ def _narrowed(weight: Tensor) -> Tensor | None:
     if weight.shape[1] % LANES:
         return None
     kept = (weight.data.to(each) for each in FORMATS)
-    return next((each.contiguous() for each in kept if torch.equal(each.float(), weight.float())), None)
+    return next(
+        (each.contiguous() for each in kept if torch.equal(each.float(), weight.float())), None
+    )
 
 
 class _Fast(nn.Linear):

@@ -13,22 +13,23 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core import cache as caches
-from core import engine, shapes
+from core import engine, shapes, weights
 from core.attention import streaming_attention
 from core.cache import StreamingKVCache
 from core.config import RunConfig
-from core.engine import Engine, reading_fast
+from core.engine import Engine
 from core.errors import StreamError, UsageError
 from core.meters import token_nll
 from core.methods.streaming import _CacheStream
 from core.models import Loaded
+from core.weights import reading_fast
 from tests.samples import ids_of, method_of, random_ids, tiny_llama
 from tests.test_modes import evaluate
 
 EXACT = 1e-4  # nats on any token, float32
 
 needs_compiler = pytest.mark.skipif(
-    engine.compiler() is None, reason="there is no C++ compiler on this machine"
+    weights.compiler() is None, reason="there is no C++ compiler on this machine"
 )
 
 
@@ -71,9 +72,12 @@ def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
 
 
 @needs_compiler
-@pytest.mark.parametrize(("name", "threads"), [("neox", 1), ("llama", 2)])
+@pytest.mark.parametrize(
+    ("name", "threads", "narrow"),
+    [("neox", 1, False), ("neox", 2, True), ("llama", 1, True), ("llama", 2, False)],
+)
 def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_token(
-    name: str, threads: int, monkeypatch: pytest.MonkeyPatch
+    name: str, threads: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._dynamo.utils import counters
 
@@ -81,7 +85,7 @@ def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_to
     monkeypatch.setattr(caches, "REACH", 16)
     model, ids = MODELS[name](), random_ids(1, 200)
     counters.clear()
-    with reading_fast(model):
+    with reading_fast(model, narrow):
         got = [streamed(model, ids[:, :length], "compiled") for length in (200, 90)]
         want = streamed(model, ids, None)
     for each in got:
@@ -186,44 +190,6 @@ def test_a_step_asks_nothing_of_the_host_and_makes_the_same_tensors_for_ever(eve
     assert places == [layer.keys.data_ptr() for layer in cache.layers]
 
 
-def test_weights_that_read_fast_have_the_same_values_and_no_copy_and_are_put_back() -> None:
-    model = shapes.build("tiny", dtype="float32", device="cpu").model
-    head = model.get_output_embeddings().weight
-    before = {name: weight.clone() for name, weight in model.named_parameters()}
-    with pytest.raises(RuntimeError, match="stop"), reading_fast(model):
-        assert head is model.get_output_embeddings().weight and head.stride() == (1, head.shape[0])
-        for name, weight in model.named_parameters():
-            assert torch.equal(weight, before[name])
-        raise RuntimeError("stop")
-    assert all(weight.is_contiguous() for weight in model.parameters())
-    (name,) = [n for n, weight in model.named_parameters() if weight is head]  # it has been renamed
-    assert torch.equal(head, before[name])
-
-
-def test_a_tied_head_still_embeds() -> None:
-    model = tiny_llama()
-    model.lm_head.weight = model.model.embed_tokens.weight
-    ids = random_ids(1, 20)
-    want = model(ids).logits
-    with reading_fast(model):
-        assert float((model(ids).logits - want).abs().max()) < 1e-4
-    assert model.lm_head.weight is model.model.embed_tokens.weight
-
-
-@pytest.mark.parametrize("rows", [1, 3, 20])
-def test_a_product_that_threads_share_is_the_same(
-    rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    model, ids = tiny_neox(), random_ids(rows, 1)
-    want = model(ids).logits
-    with reading_fast(model):
-        shared = [m for m in model.modules() if isinstance(m, engine._Shared)]
-        assert len(shared) == 5  # the head, and two of each of the two layers
-        assert float((model(ids).logits - want).abs().max()) < 1e-4
-    assert not any(isinstance(m, engine._Shared) or "parts" in vars(m) for m in model.modules())
-
-
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
@@ -244,7 +210,7 @@ def test_a_model_or_machine_that_an_engine_can_not_run_on_is_refused(
     loaded = Loaded(model, None, "", None, "", 256, 0)
     with pytest.raises(UsageError, match="needs a CUDA device"):
         method_of("streaming", engine="cudagraph").start(loaded, 1)
-    monkeypatch.setattr(engine, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(weights, "COMPILERS", ("no-such-compiler",))
     with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
         method_of("streaming", engine="compiled").start(loaded, 1)
     moving = tiny_llama({"rope_type": "dynamic", "factor": 2.0})
