@@ -101,6 +101,7 @@ def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_
     assert done.code == 0
     assert "kvpress eager is left out" in done.err and "compiled is left out" in done.err
     assert "laid out for one token" in done.out
+    assert "2 rounds are too few for an interval" in done.out
     assert typed(*words, "--engines", "eager").code == 0
     for more in (("--engines", "compiled"), ("--methods", "kvpress")):
         done = typed(*words, *more)

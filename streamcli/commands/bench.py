@@ -50,7 +50,7 @@ BENCHES = {
         "the scoring of a token: exact chunks, plain forwards over chunks, the decode loop",
         {"windows": [1020], "chunk_size": RunConfig.chunk_size, "rounds": 15, "steps": 4},
     ),
-    "startup": Bench("whole commands, each in a process of its own", {"rounds": 5}),
+    "startup": Bench("whole commands, each in a process of its own", {"rounds": 7}),
 }
 LEAST = {"rounds": 2, "steps": 1, "n_sink": 0} | dict.fromkeys(
     ("windows", "lengths", "intervals", "chunk_size", "threads"), 1
@@ -145,7 +145,7 @@ def bench(
                 "--db is for what is recorded, and bench startup is not: leave it out."
             )
         rows = benchmarking.startup(asked["rounds"])
-        sheet = benchmarks.startup(rows)
+        sheet = benchmarks.startup(rows, asked["rounds"])
     else:
         timed = benchmarking.run(what, asked, db)
         rows, sheet = timed.rows, benchmarks.sheet(what, asked, timed)

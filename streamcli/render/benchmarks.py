@@ -33,6 +33,7 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
     title = f"bench {what}: {timed.model}, {timed.where}, {asked['rounds']} rounds"
     notes = [
         *timed.notes,
+        *_few(asked["rounds"]),
         "Arms are timed in turn; figures are medians over rounds, ratios are taken round by round.",
         f"This machine reads {timed.read_gb_per_s:.1f} GB/s and multiplies matrices at "
         f"{timed.gflops_per_s:,.0f} GFLOP/s; the floor is what a step must read or compute at "
@@ -41,7 +42,14 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
     return Sheet(title, columns, cells, notes)
 
 
-def startup(rows: list[dict[str, Any]]) -> Sheet:
+def _few(rounds: int) -> list[str]:
+    from core.bench import ENOUGH
+
+    said = f"{rounds} rounds are too few for an interval of 95 %: take {ENOUGH} or more."
+    return [said] if rounds < ENOUGH else []
+
+
+def startup(rows: list[dict[str, Any]], rounds: int) -> Sheet:
     """How long whole commands take."""
     columns = [
         Column("command", "command", "text", ""),
@@ -51,7 +59,7 @@ def startup(rows: list[dict[str, Any]]) -> Sheet:
     ]
     cells = [[format_value(column, row[column.name]) for column in columns] for row in rows]
     note = "The first run imports torch and loads the bundled model."
-    return Sheet("bench startup", columns, cells, [note])
+    return Sheet("bench startup", columns, cells, [note, *_few(rounds)])
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
