@@ -123,7 +123,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     )
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     found = environment.describe(gpu)
-    notes = (*loaded.notes, *corpus.notes, *stream.notes)
+    notes = (*loaded.notes, *corpus.notes, *stream.notes, *_unfilled(resolved, stream))
     _method(resolved).start(loaded, 1)  # refuses a model that the method can't run on
     return Prepared(resolved, facts, found, loaded, stream, notes)
 
@@ -164,6 +164,18 @@ def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
     full = [max(0, len(document.ids) - config.attended_keys) for document in stream.documents]
     steps = config.timed_tokens or sum(full) // config.batch_size
     return engine.choose("auto", loaded.model, steps)
+
+
+def _unfilled(config: RunConfig, stream: TokenStream) -> tuple[str, ...]:
+    """What must be said where fewer documents are there than could be read in step."""
+    count = len(stream.documents)
+    if config.batch_size <= count:
+        return ()
+    documents = f"{count} document{'s' * (count > 1)}"
+    return (
+        f"batch_size is {config.batch_size}, but {config.dataset} has {documents} to read: no more "
+        "go in step.",
+    )
 
 
 def _method(config: RunConfig) -> Method:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from uuid import uuid4
 
 from core.config import RunConfig
 from core.errors import UsageError
-from streamcli import again
+from streamcli import again, files
 from streamcli.render import tables
 from streamcli.render.records import number_of
 from streamcli.results import frames, portable
@@ -67,6 +68,7 @@ def write(store: Store, runs: Sequence[Run], folder: Path) -> None:
 
     Raises:
         UsageError: The folder exists or can't be made, or a run has an option that is not known.
+        StreamError: The disk is full.
     """
     configs = {run.run_id: again.pinned(run) for run in runs}
     with _made(folder) as made:
@@ -88,7 +90,7 @@ def write(store: Store, runs: Sequence[Run], folder: Path) -> None:
 @contextmanager
 def _made(folder: Path) -> Iterator[Path]:
     """A folder that becomes ``folder`` when all went well."""
-    if folder.exists() or folder.is_symlink():
+    if os.path.lexists(folder):
         raise UsageError(f"{folder} exists: name a folder that does not.")
     beside = folder.absolute().with_name(f".{folder.name}.{uuid4().hex[:8]}")
     try:
@@ -99,7 +101,7 @@ def _made(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as problem:
-        raise UsageError(f"{folder} can't be written: {problem.strerror}.") from problem
+        raise files.unwritable(folder, problem) from problem
 
 
 def _documents(store: Store, run_ids: list[str], file: Path) -> None:
@@ -163,9 +165,9 @@ def _readme(runs: Sequence[Run], title: str, requirements: list[str]) -> str:
 
 
 def _sums(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sums = (hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
-    names = (path.relative_to(folder).as_posix() for path in files)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = (hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    names = (path.relative_to(folder).as_posix() for path in paths)
     return "".join(f"{digest}  {name}\n" for digest, name in zip(sums, names, strict=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
+
+from core.errors import StreamError, UsageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -18,9 +23,24 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     A link stays a link, permissions stay, and what is no file, such as /dev/stdout, is written to.
 
     Raises:
-        OSError: It can't be written.
+        UsageError: It can't be written.
+        StreamError: The disk is full.
     """
-    target = path.resolve()
+    try:
+        with _beside(Path(os.path.realpath(path))) as stream:  # resolve() raises at a loop
+            yield stream
+    except OSError as problem:
+        raise unwritable(path, problem) from problem
+
+
+def unwritable(path: Path, problem: OSError) -> StreamError:
+    """The error for a place that was named and can't be written; a full disk is no wrong name."""
+    kind = StreamError if problem.errno in FULL else UsageError
+    return kind(f"{path} can't be written: {problem.strerror}.")
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[IO[bytes]]:
     if target.exists() and not target.is_file():
         with target.open("wb") as stream:
             yield stream

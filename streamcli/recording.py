@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from core import runner
 from core.config import RunConfig
-from core.errors import Interrupted, StreamError
+from core.errors import Interrupted, StreamError, UsageError
 from core.models import Loaded
 from core.modes.base import Progress
 from core.runner import Prepared, Text
@@ -20,6 +20,10 @@ from streamcli.results.store import Store
 Say = Callable[[str], None]
 Watch = Callable[[Prepared], AbstractContextManager[Progress]]
 Made = TypeVar("Made")
+
+
+class Unrecordable(UsageError):
+    """The results database can't be opened as it was named, so no run can be recorded."""
 
 
 @dataclass
@@ -50,9 +54,16 @@ class Recorder:
 
     @property
     def store(self) -> Store:
-        """The results database, opened when it is first needed."""
+        """The results database, opened when it is first needed.
+
+        Raises:
+            Unrecordable: It can't be.
+        """
         if self._store is None:
-            self._store = Store.open(self.place)
+            try:
+                self._store = Store.open(self.place)
+            except UsageError as error:
+                raise Unrecordable(str(error)) from error
             if dead := self._store.reap(processes.host(), processes.gone):
                 self.say(f"runs whose process was killed are now interrupted: {', '.join(dead)}.")
         return self._store

@@ -29,7 +29,7 @@ LISTED = (  # the columns of a list of runs where none are named
 )
 GROUPED = (  # and of tables by --group-by
     *("model", "dataset", "mode", "method", "n_sink", "window", "attended_keys", "ppl"),
-    *("ppl_change", "ms_per_token", "speed_up", "kv_mib", "peak_mem_mib"),
+    *("ppl_change", "compared_ms", "speed_up", "kv_mib", "peak_mem_mib"),
 )
 REPEATS = 5  # of a configuration that the figures of a page span at most, the latest
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -20,12 +20,16 @@ from core.errors import UsageError, unknown
 PREFIX = "STREAMCLI_"
 DOTENV = Path(".env")
 FIELDS = {"db": "database_url"}  # flags whose settings have a longer name
+SOURCES = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
+DATABASE: Any = Field(
+    "data/streamcli.db", description="Results database: a path or SQLAlchemy URL."
+)
 
 
 class Settings(BaseSettings):
     """What a run is made of when no flag says otherwise. One field a flag."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
+    model_config = SOURCES
 
     model: str = Field(
         RunConfig.model, description="A Hub id (ID@REVISION), a folder, a .gguf file or bundled."
@@ -60,9 +64,7 @@ class Settings(BaseSettings):
     repeats: int = Field(1, ge=1, description="Times to run, each recorded.")
     source: str = Field(RunConfig.source, description="auto, hub or bundled.")
     trust: bool = Field(RunConfig.trust, description="Allow pickled weights and a model's code.")
-    database_url: str = Field(
-        "data/streamcli.db", description="Results database: a path or SQLAlchemy URL."
-    )
+    database_url: str = DATABASE
 
     def config(self, **changed: Any) -> RunConfig:
         """The run that these settings describe, but for what is ``changed``."""
@@ -75,19 +77,47 @@ class Settings(BaseSettings):
         return "model" in self.model_fields_set
 
 
+class Place(BaseSettings):
+    """The one setting of what makes no run, which no other may stop."""
+
+    model_config = SOURCES
+
+    database_url: str = DATABASE
+
+
+Kind = TypeVar("Kind", Settings, Place)
+
+
 def read(flags: dict[str, Any]) -> Settings:
     """Settings under the given flags; a flag that is None was not given.
 
     Raises:
         UsageError: ``.env`` is malformed, a variable is unknown, or a value is of the wrong kind.
     """
+    return _read(Settings, flags)
+
+
+def place(db: str | None) -> str:
+    """The results database, whatever the values of other settings; ``db`` is the flag's.
+
+    Raises:
+        UsageError: ``.env`` is malformed, or a variable is unknown.
+    """
+    return _read(Place, {"db": db}).database_url
+
+
+def _read(kind: type[Kind], flags: dict[str, Any]) -> Kind:
     given = {FIELDS.get(name, name): value for name, value in flags.items() if value is not None}
     for name in os.environ:
         if name.startswith(PREFIX):
             _check_name(name, "the environment")
-    unset = {n: v for n, v in _dotenv().items() if PREFIX + n.upper() not in os.environ}
+    unset = {
+        name: value
+        for name, value in _dotenv().items()
+        if name in kind.model_fields and PREFIX + name.upper() not in os.environ
+    }
     try:
-        return Settings(**{**unset, **given})
+        return kind(**{**unset, **given})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

@@ -10,7 +10,7 @@ from core.config import RunConfig
 from core.errors import Interrupted, StreamError
 from core.runner import Prepared
 from streamcli.plan import Plan
-from streamcli.recording import Recorder
+from streamcli.recording import Recorder, Unrecordable
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Sweep:
 
         Raises:
             Interrupted: The person or a scheduler stopped it.
+            Unrecordable: The results database can't be opened as it was named.
         """
         for arm, turn in self.plan:
             name, began = self.plan.name(arm, turn), time.monotonic()
@@ -51,7 +52,7 @@ class Sweep:
                 how = self._one(arm, turn)
                 spent_s = time.monotonic() - began if how == "done" else None
                 self.ended(name, how, spent_s)
-            except Interrupted:
+            except (Interrupted, Unrecordable):
                 raise
             except StreamError as error:
                 known = self.failed.setdefault(str(error), [])

@@ -79,6 +79,15 @@ FOUR: tuple[dict[str, Any], ...] = (
     },
 )
 
+ARM: dict[str, Any] = {  # a row of benchmarks, but for its name and time
+    **{"bench": "decode", "arm": "mit", "model": "random:tiny", "method": "mit", "engine": "eager"},
+    **{"dtype": "float32", "device": "cpu", "versions": "x==1", "host": "h", "cpu": "c"},
+    **{"n_sink": 4, "window": 60, "attended_keys": 65, "chunk_size": 256, "batch_size": 1},
+    **{"threads": 2, "seed": 0, "rounds": 2, "compile_s": 0.0, "kv_mib": 0.1},
+    **{"ms_per_token": 0.1, "ms_per_token_low": 0.1, "ms_per_token_high": 0.1},
+    "latency_ms": pack(np.ones(6, np.float32)),
+}
+
 
 def recorded(path: Path | str, *changes: dict[str, Any]) -> Store:
     """A database with one run a set of changes to ``BASE``, the first one the oldest."""

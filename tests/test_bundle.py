@@ -130,7 +130,7 @@ def test_a_bundle_is_there_whole_or_not_at_all(
 
     monkeypatch.setattr(np, "savez", full)
     done = typed("bundle", "latest", "--out", "b")
-    assert done.code == 2 and "b can't be written: No space left" in done.err
+    assert done.code == 1 and "b can't be written: No space left" in done.err
     assert [path.name for path in Path().iterdir()] == ["data"]
 
 

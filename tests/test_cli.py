@@ -189,6 +189,49 @@ def test_more_tokens_than_the_text_has_runs_on_what_is_there_and_says_so(
     assert rows()["scored_tokens"].iloc[0] < 200
 
 
+def test_a_batch_that_the_text_does_not_fill_is_told(typed: Type) -> None:
+    done = typed("run", *SMALL, "--batch-size", "4")
+    said = "batch_size is 4, but bundled-narrative has 1 document to read: no more go in step."
+    assert done.code == 0 and f"streamcli: {said}\n" in done.err
+    assert "no more go in step" not in typed("run", *SMALL).err
+
+
+UNWRITABLE = {
+    "report --out {}": "r.md",
+    "report --format csv --out {}": "r.csv",
+    "db export {}": "r.jsonl",
+    "db export {} --mode chunked": "r.csv",
+    "plot --out {}": "figures",
+    "bundle latest --out {}": "folder",
+    f"run {' '.join(SMALL)} --profile {{}}": "trace.json",
+    f"run {' '.join(SMALL)} --db {{}}": "x.db",
+    "sweep --models bundled --datasets bundled-narrative --modes chunked --methods window mit "
+    "--windows 20 --max-tokens 60 --db {}": "x.db",
+    "bench decode --shape tiny --rounds 2 --steps 1 --windows 8 --db {}": "x.db",
+    "db import runs.jsonl --db {}": "x.db",
+    "db merge data/streamcli.db --db {}": "x.db",
+    "report --db {}": "x.db",
+    "db stats --db {}": "x.db",
+}
+
+
+@pytest.mark.parametrize("words", UNWRITABLE)
+@pytest.mark.parametrize("where", ["file.txt/", "loop/", "x" * 300], ids=["file", "loop", "long"])
+def test_a_named_place_that_can_not_be_written_is_one_line_with_code_2(
+    typed: Type, store: Store, home: Path, words: str, where: str
+) -> None:
+    typed("db", "export", "runs.jsonl")
+    (home / "file.txt").write_text("text")
+    (home / "loop").symlink_to("loop")
+    place = f"{where}{UNWRITABLE[words]}"
+    there = sorted(home.rglob("*"))
+    done = typed(*words.format(place).split())
+    last = done.err.splitlines()[-1]
+    assert (done.code, done.out) == (2, "")
+    assert last.startswith("streamcli: ") and place in last and "Error" not in last
+    assert sorted(home.rglob("*")) == there
+
+
 def test_an_interrupted_run_is_a_row_that_says_so(
     typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,9 +212,11 @@ def test_published_figures_stand_beside_ours_and_artefacts_are_explained(
 ) -> None:
     kvpress = {"method": "kvpress", "ppl": 216.2, "total_s": 3.1}
     prefill = {"method": "kvpress-prefill", "ppl": 230.0, "attended_keys": 340, "total_s": 2.5}
-    recorded(home / DB, *FOUR, kvpress, prefill)
+    recorded(home / DB, *FOUR[:2], FOUR[2] | {"total_s": 12.0}, FOUR[3], kvpress, prefill)
     out = compare(typed, "--published", "--format", "markdown").out
-    assert "| streaming | 57.99 | 13.75 | 1.73x | 216.21 | 2.00 | 4.66x |" in out
+    assert "| streaming | 57.99 | 13.75 | 1.73x | 216.21 | 2.00 | 6.00x |" in out
+    assert "Seconds (s) are for the whole text; a speed-up is recompute's over the method's." in out
+    assert out.count("the speed-ups that it printed are not those of its seconds") == 2  # chunked
     assert "| kvpress* | 69.51 | 12.77 |" in out
     artefact = next(cells(line) for line in out.splitlines() if "69.51 in 12.77 s" in line)
     assert (
@@ -244,6 +246,18 @@ def test_published_figures_as_json_name_their_source(four: Store, typed: Type) -
     row = next(r for r in found if (r["text"], r["method"], r["mode"]) == (*KEY, "decode-loop"))
     assert (row["published_ppl"], row["published_total_s"]) == (57.99, 13.75)
     assert row["source"] == published.SEED and row["ppl"] == 216.2058
+    assert row["total_s"] == 2.0 and row["speed_up"] == 1.0  # all whole times are the same here
+
+
+def test_ours_beside_the_published_has_no_speed_up_on_another_budget(
+    home: Path, typed: Type
+) -> None:
+    more = {"method": "mit", "mode": "chunked", "attended_keys": 320, "attended_keys_mean": 300.0}
+    recorded(home / DB, *({**row, "mode": "chunked"} for row in FOUR), more)
+    found = json.loads(compare(typed, "--published", "--format", "json").out)
+    ours = {r["method"]: r for r in found if (r["text"], r["mode"]) == ("PG19", "chunked")}
+    assert ours["mit"]["total_s"] == 2.0 and ours["mit"]["speed_up"] is None
+    assert ours["streaming"]["speed_up"] == 1.0
 
 
 KEY = ("PG19", "streaming")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from streamcli.results import frames
+from streamcli.results import benchmarks, frames
 from streamcli.results.store import Store
+from tests.records import ARM
 from tests.typed import DB, Type
 
 pytest_plugins = ("tests.typed",)
@@ -48,6 +49,15 @@ def test_an_export_goes_into_another_database_and_is_known_there_then(
     assert "0 runs came from" in again and "4 were here already" in again
     typed("db", "export", "again.jsonl", "--db", "b.db")
     assert Path("again.jsonl").read_bytes() == Path("runs.jsonl").read_bytes()
+
+
+def test_an_export_of_all_brings_benchmarks_and_says_so(typed: Type, store: Store) -> None:
+    benchmarks.record(store, [ARM])
+    assert "holds 4 runs and 1 row of benchmarks of" in typed("db", "export", "all.jsonl").err
+    done = typed("db", "import", "all.jsonl", "--db", "b.db")
+    assert "4 runs came from" in done.err and "; 1 row of benchmarks came too." in done.err
+    assert "holds 2 runs of" in typed("db", "export", "all.jsonl", "--mode", "chunked").err
+    assert "holds 4 runs of" in typed("db", "export", "all.csv").err
 
 
 def test_an_export_takes_the_filters_of_every_command(typed: Type, store: Store) -> None:

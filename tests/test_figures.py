@@ -176,6 +176,17 @@ def test_pareto_has_every_configuration_and_the_frontier(rows: list[dict[str, An
     assert len(marks) == len(METHODS_DRAWN) * 2 - 1
 
 
+def test_a_frontier_of_one_configuration_is_no_line_and_has_no_entry_in_the_legend() -> None:
+    best = [run(1, ppl=30.0), run(2, method="recompute")]  # the faster is the better, too
+    done = drawn("pareto", best)
+    assert done.figure and not named(done.figure, "frontier") and "frontier" not in done.caption
+    other = [row | {"dataset": "two", "tokens_sha256": "two"} for row in study()[:4]]
+    several = drawn("pareto", [*best, *(row | {"run_id": row["run_id"][::-1]} for row in other)])
+    assert several.figure and "grey frontier" in several.caption
+    (line,) = named(several.figure, "frontier")
+    assert line.showlegend and len(line.x) > 1
+
+
 def test_equal_perplexities_do_not_lengthen_the_frontier() -> None:
     point = panels.points(frame([run(1)]))[0]
     places = ((1.0, 20.0), (2.0, 20.0 - 1e-6), (3.0, 19.0))

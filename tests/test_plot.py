@@ -80,18 +80,33 @@ def test_a_page_needs_nothing_else_and_has_its_caption(typed: Type, filled: Stor
     assert [path.name for path in Path("here").iterdir()] == ["pareto.html"], "nothing half-written"
 
 
-def test_figures_without_data_are_a_line_each_and_no_failure(typed: Type, home: Path) -> None:
+def test_named_figures_without_data_are_a_line_each_and_fail_after_the_others(
+    typed: Type, home: Path
+) -> None:
     fill(Store.open(DB), [run(1), run(2, method="recompute")])
     done = typed("plot", "sinks", "decode-runtime", "window")
-    assert (done.code, done.out) == (0, "figures/decode-runtime.html\n")
+    assert (done.code, done.out) == (1, "figures/decode-runtime.html\n")
     assert [line.split(":")[1] for line in done.err.splitlines()] == [" sinks", " window"]
     assert "record them with `streamcli sweep --methods streaming --n-sinks" in done.err
+    assert typed("plot", "decode-runtime").code == 0
+    every = typed("plot")
+    assert every.code == 0 and "figures/decode-runtime.html" in every.out.split()
+    assert "sinks: no window was run" in every.err
+
+
+def test_of_all_figures_not_one_is_a_failure(typed: Type, home: Path) -> None:
+    fill(Store.open(DB), [run(1, method="mit", mode="kvpress-official", documents=2)])
+    done = typed("plot")
+    assert (done.code, done.out) == (1, "")
+    assert len(done.err.splitlines()) == len(NAMES) and "Traceback" not in done.err
 
 
 def test_an_empty_database_says_so(typed: Type, home: Path) -> None:
-    done = typed("plot")
-    assert (done.code, done.out) == (0, "") and not Path("figures").exists()
-    assert "holds no finished run that matches: record one with streamcli run" in done.err
+    for names, code in (((), 0), (("window",), 1)):
+        done = typed("plot", *names)
+        assert (done.code, done.out) == (code, "") and not Path("figures").exists()
+        assert done.err.count("\n") == 1
+        assert "holds no finished run that matches: record one with streamcli run" in done.err
 
 
 def test_filters_decide_what_is_drawn(typed: Type, filled: Store) -> None:

@@ -105,6 +105,28 @@ def test_groups_have_a_table_each_without_the_column_that_they_share(
     ]
 
 
+def test_a_grouped_table_shows_the_times_that_its_speed_ups_are_of(home: Path, typed: Type) -> None:
+    chunked = {"mode": "chunked", "ms_per_token_p50": None}
+    times = {"streaming": 0.2, "recompute": 0.6}
+    rows = [{**chunked, "method": name, "ms_per_token": ms} for name, ms in times.items()]
+    recorded(home / DB, FOUR[0], FOUR[2], *rows)  # in the decode loop every mean is 4.4
+    out = report(typed, "--group-by", "dataset", "--format", "markdown").out
+    head, _, *lines = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in out.splitlines()
+        if line.startswith("|")
+    )
+    table = [dict(zip(head, line, strict=True)) for line in lines]
+    shown = {(row["mode"], row["method"]): (row["ms/token"], row["speed-up"]) for row in table}
+    assert shown == {
+        ("decode-loop", "streaming"): ("4.31", "4.66x"),
+        ("decode-loop", "recompute"): ("20.1", "1.00x"),
+        ("chunked", "streaming"): ("0.200", "3.00x"),
+        ("chunked", "recompute"): ("0.600", "1.00x"),
+    }
+    assert "is the median decode step; in chunked mode the mean" in out
+
+
 def test_runs_that_did_not_finish_are_listed_with_their_error(home: Path, typed: Type) -> None:
     failed = {"status": "failed", "error": "RuntimeError: no luck", "ppl": None}
     recorded(home / DB, failed, {"status": "running"}, {"status": "interrupted"}, {}, {})
@@ -129,6 +151,8 @@ REFUSED = {
     "report --out folder": "tells no format: let it end in .txt, .md, .html, .tex, .csv, .json",
     "report --out folder --format csv": "folder is a folder: name a file in it",
     "report --out none/report.md": "there is no folder",
+    "report --format json --out x.csv": "--format json and --out x.csv ask for two formats",
+    "report --format table --out x.HTML": "leave --format out for html, or let the file end in .t",
     "report --group-by mode --format json": "--group-by makes tables, and json is none",
     "report --check": "--check is for --update",
     "report --update README.md --sort ppl": "stands in its marker",
@@ -173,6 +197,14 @@ def test_a_file_is_written_in_the_format_of_its_ending(
     assert (home / name).read_text().startswith(FORMATS[name])
     assert (home / name).stat().st_mode & 0o777 == 0o640
     assert not [path for path in home.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["r.txt", "r.dat", "r", "r.JSON"])
+def test_a_format_that_is_named_goes_into_any_file_that_claims_no_other(
+    four: Store, home: Path, typed: Type, name: str
+) -> None:
+    assert report(typed, "--format", "json", "--out", name).code == 0
+    assert len(json.loads((home / name).read_text())) == 4
 
 
 def test_a_file_that_can_not_be_written_stays_whole(

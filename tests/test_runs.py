@@ -95,7 +95,7 @@ def test_tags_are_sorted_words_and_a_report_finds_them(typed: Type, store: Store
     new, old = names(store)[:2]
     assert typed("runs", "tag", new, old, "--add", "paper", "base,x", "--add", "paper").code == 0
     assert store.get(new).tags == store.get(old).tags == "base paper x"
-    typed("runs", "tag", old, "--remove", "paper", "x", "absent")
+    typed("runs", "tag", old, "--remove", "paper", "x")
     assert store.get(old).tags == "base"
     typed("runs", "tag", old, "--remove", "base")
     assert store.get(old).tags is None
@@ -113,6 +113,24 @@ def test_tagging_is_all_or_nothing(typed: Type, store: Store) -> None:
     assert typed("runs", "tag", "latest", "NOPE", "--add", "x").code == 2
     assert typed("runs", "tag", "latest").err.startswith("streamcli: no tag was given")
     assert set(frames.runs(store)["tags"]) == {None}
+
+
+def test_a_tag_that_is_not_there_is_not_removed_in_silence(typed: Type, store: Store) -> None:
+    new, old = names(store)[:2]
+    bare = typed("runs", "tag", new, "--remove", "x")
+    assert bare.code == 2 and bare.err == (
+        f"streamcli: there is no tag 'x' to remove: {new} has none.\n"
+    )
+    typed("runs", "tag", new, "--add", "base", "paper")
+    done = typed("runs", "tag", new, "--remove", "base", "papre", "--add", "y")
+    assert done.code == 2 and done.err == (
+        f"streamcli: unknown tag of {new} 'papre': choose one of base, paper. "
+        "Did you mean 'paper'?\n"
+    )
+    assert store.get(new).tags == "base paper"
+    assert "of these 2 runs 'z'" in typed("runs", "tag", new, old, "--remove", "z").err
+    assert typed("runs", "tag", new, old, "--remove", "base").code == 0  # one of them has it
+    assert store.get(new).tags == "paper"
 
 
 def test_a_note_is_kept_replaced_and_taken_away(typed: Type, store: Store) -> None:

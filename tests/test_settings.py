@@ -9,7 +9,9 @@ import pytest
 from core.config import RunConfig
 from core.errors import UsageError
 from streamcli import settings
+from streamcli.results.store import Store
 from streamcli.settings import PREFIX, Settings
+from tests.typed import Type
 
 pytest_plugins = ("tests.typed",)
 pytestmark = pytest.mark.usefixtures("home")
@@ -80,6 +82,39 @@ def test_a_binary_dotenv_is_refused_in_one_line(home: Path) -> None:
     (home / ".env").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="UTF-8"):
         settings.read({})
+
+
+@pytest.mark.parametrize("where", ["the environment", ".env"])
+def test_a_malformed_value_stops_only_what_uses_it(
+    typed: Type, store: Store, home: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    if where == ".env":
+        (home / ".env").write_text("STREAMCLI_WINDOW=abc\n")
+    else:
+        monkeypatch.setenv("STREAMCLI_WINDOW", "abc")
+    for words in (
+        *("report", "compare", "plot", "runs list", "runs show latest", "runs tag latest --add x"),
+        *("db path", "db stats", "db check", "db export runs.jsonl", "db import runs.jsonl"),
+        *("bundle latest --out folder", "db merge data/streamcli.db --db copy.db"),
+    ):
+        assert typed(*words.split()).code == 0, words
+    for words in ("run --model bundled", "sweep --models bundled", "sweep --dry-run"):
+        done = typed(*words.split())
+        assert done.code == 2 and done.err.count("\n") == 1
+        assert done.err.startswith("streamcli: STREAMCLI_WINDOW is 'abc': ")
+
+
+def test_the_place_is_read_as_with_every_other_setting(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.place(None) == settings.read({}).database_url == "data/streamcli.db"
+    (home / ".env").write_text("STREAMCLI_DATABASE_URL=a.db\nSTREAMCLI_WINDOW=abc\n")
+    assert settings.place(None) == "a.db"
+    monkeypatch.setenv("STREAMCLI_DATABASE_URL", "b.db")
+    assert settings.place(None) == "b.db" and settings.place("c.db") == "c.db"
+    monkeypatch.setenv("STREAMCLI_WINDWO", "1")
+    with pytest.raises(UsageError, match="unknown setting"):
+        settings.place("c.db")
 
 
 def test_an_unknown_variable_is_refused_with_the_nearest_name(

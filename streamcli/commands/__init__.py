@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
@@ -25,9 +26,9 @@ def opened(db: str | None, *, new: bool = False) -> Store:
     from streamcli.results import places
     from streamcli.results.store import Store
 
-    url = settings.read({"db": db}).database_url
+    url = settings.place(db)
     file = places.file_of(places.located(url))
-    if db and not new and file and not file.exists():
+    if db and not new and file and not os.path.exists(file):
         raise UsageError(f"there is no database {file}: name another with --db, or leave that out.")
     return Store.open(url)
 

@@ -37,7 +37,7 @@ def path(db: options.Database = None) -> None:
     from streamcli import settings
     from streamcli.results import places
 
-    typer.echo(places.named(places.located(settings.read({"db": db}).database_url)))
+    typer.echo(places.named(places.located(settings.place(db))))
 
 
 @app.command()
@@ -82,8 +82,8 @@ def export(
 ) -> None:
     """Write every run that has ended to a file; a file of that name is replaced when all went well.
 
-    A .jsonl file holds whole runs, with documents and traces, for streamcli db import anywhere.
-    What streamcli bench measured stays here.
+    A .jsonl file holds whole runs, with documents and traces, for streamcli db import anywhere;
+    what streamcli bench measured too, unless a filter chooses among the runs.
 
     [dim]streamcli db export runs.jsonl
     streamcli db export runs.csv --method streaming --since 2026-01-31[/dim]
@@ -97,8 +97,9 @@ def export(
     where = options.filters(ctx.params)
     runs = frames.runs(store, status=ended, columns=("run_id",), sort="run_id", **where)
     run_ids = list(runs["run_id"])
-    portable.export(store, file, run_ids)
-    output.say(f"{file} holds {records.number_of(len(run_ids))} of {store.place}.")
+    timed = portable.export(store, file, run_ids, benchmarks=not where)
+    benches = f" and {_rows(timed)} of benchmarks" if timed else ""
+    output.say(f"{file} holds {records.number_of(len(run_ids))}{benches} of {store.place}.")
 
 
 @app.command("import")
@@ -107,6 +108,8 @@ def take_in(
     db: options.Database = None,
 ) -> None:
     """Take in the runs of a .jsonl file that are not here yet: all of them, or none.
+
+    What streamcli bench measured comes too, where the file has it.
 
     [dim]streamcli db import runs.jsonl
     streamcli db import runs.jsonl --db another.db[/dim]
@@ -179,5 +182,9 @@ def _say_moved(moved: Moved, source: str, store: Store) -> None:
     words = f"{records.number_of(moved.added)} came from {source} to {store.place}"
     words += f", {moved.known:,} were here already" if moved.known else ""
     running = f"; {moved.running:,} still running stayed there" if moved.running else ""
-    benches = f"; {moved.benchmarks:,} rows of benchmarks came too" if moved.benchmarks else ""
+    benches = f"; {_rows(moved.benchmarks)} of benchmarks came too" if moved.benchmarks else ""
     output.say(f"{words}{running}{benches}.")
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row{'s' * (number > 1)}"

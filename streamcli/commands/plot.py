@@ -51,11 +51,13 @@ def plot(
 ) -> None:
     """Draw the recorded runs, a file a figure; runs that may not be compared share no panel.
 
+    Ends with code 1 where a figure that is named can't be drawn, or of all not one.
+
     [dim]streamcli plot
     streamcli plot stream pareto --format pdf --width 500
     streamcli plot window --model bundled --out paper --format svg[/dim]
     """
-    from core.errors import unknown
+    from core.errors import StreamError, unknown
     from streamcli.render import images, output
     from streamcli.render.figures import draw_all
     from streamcli.results import frames
@@ -68,7 +70,10 @@ def plot(
     where = options.filters(ctx.params)
     runs = frames.repeats(store, REPEATS, limit=LIMIT, **where)
     if runs.empty:
-        output.say(unmatched(store, "finished run", where, "run"))
+        why = unmatched(store, "finished run", where, "run")
+        if names:
+            raise StreamError(why)
+        output.say(why)
         return
     drawn = draw_all(dict.fromkeys(names or NAMES), runs, store.trace)
     for each in drawn:
@@ -77,3 +82,5 @@ def plot(
     there = [each for each in drawn if each.figure is not None]
     for path in images.write(there, out, form.value, width=width):
         print(path, flush=True)
+    if len(there) < len(drawn) if names else not there:
+        raise typer.Exit(1)

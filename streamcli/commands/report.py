@@ -145,6 +145,13 @@ def _form(form: Format | None, out: Path | None) -> Format:
         raise UsageError(
             f"--out {out} tells no format: let it end in {', '.join(ENDINGS)}, or add --format."
         )
+    ending = ENDINGS.get(out.suffix.lower()) if out else None
+    if form and ending not in (None, Format.TABLE, form):  # .txt may hold any text
+        own = next(suffix for suffix, each in ENDINGS.items() if each is form)
+        raise UsageError(
+            f"--format {form} and --out {out} ask for two formats: leave --format out for "
+            f"{ending}, or let the file end in {own}."
+        )
     form = form or (ENDINGS[out.suffix.lower()] if out else Format.TABLE)
     if form is Format.HTML and out is None and sys.stdout.isatty():
         raise UsageError("a page is for a browser, not for a terminal: add --out report.html.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import UsageError
-from streamcli import options
+from streamcli import files, options
 
 if TYPE_CHECKING:
     from core.profiling import Profile
@@ -85,10 +85,15 @@ def _profile(path: Path, repeats: int) -> Profile:
 
     if repeats > 1:
         raise UsageError(f"--repeats is {repeats}, but a profile is of one run: leave it out.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"--profile {path}: there is no folder {path.parent}.")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"--profile {path} can't be written: name another file.")
+    there = os.path.lexists(path)
+    try:
+        path.open("ab").close()  # now, and not after the run
+    except OSError as problem:
+        raise files.unwritable(path, problem) from problem
+    if not there:
+        path.unlink()
     return Profile(path)
 
 

@@ -127,7 +127,15 @@ def tag(
                 "of those or of . _ : / + -"
             )
     store = opened(db)
-    names = [each.run_id for each in store.several(run)]
+    found = store.several(run)
+    names = [each.run_id for each in found]
+    there = sorted({each for one in found for each in (one.tags or "").split()})
+    for each in sorted(removing - set(there)):
+        which = names[0] if len(names) == 1 else f"these {len(names)} runs"
+        if not there:
+            has = "has" if len(names) == 1 else "have"
+            raise UsageError(f"there is no tag {each!r} to remove: {which} {has} none.")
+        raise unknown(f"tag of {which}", each, there)
     store.mark(
         names, tags=lambda had: " ".join(sorted({*(had or "").split(), *adding} - removing)) or None
     )

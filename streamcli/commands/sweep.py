@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -104,7 +105,7 @@ def _show(todo: Plan, asked: Settings, force: bool) -> None:
 
     file = places.file_of(places.located(asked.database_url))
     history = History()
-    if file is None or file.exists():
+    if file is None or os.path.exists(file):
         store = Store.open(asked.database_url)
         history = History.of(store, [arm.model for arm in todo.arms], processes.host())
     outlooks = [history.outlook(arm, todo.repeats, force=force) for arm in todo.arms]

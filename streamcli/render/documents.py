@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPEATS = Column("runs", "runs", "count", "Finished runs of this configuration")
-KNOWN = {**COLUMNS, **{c.name: c for c in (REPEATS, tables.CHANGE, tables.SPEED_UP)}}
+KNOWN = {
+    **COLUMNS,
+    **{c.name: c for c in (REPEATS, tables.CHANGE, tables.SPEED_UP, tables.COMPARED)},
+}
+TIMED = "ms/token, which speed-up is of, is the median decode step; in chunked mode the mean."
 NOTHING = "No finished run matches; record one with `streamcli run`."
 
 
@@ -43,7 +47,7 @@ def flat(rows: pd.DataFrame, columns: Sequence[str], title: str) -> Sheet:
     chosen = [replace(KNOWN[name], title=KNOWN[name].heading) for name in columns]
     cells = zip(*(rows[name] for name in columns), strict=True)
     texts = [[format_value(c, v) for c, v in zip(chosen, row, strict=True)] for row in cells]
-    return Sheet(title, chosen, texts, [])
+    return Sheet(title, chosen, texts, [TIMED] if tables.COMPARED.name in columns else [])
 
 
 def json_list(rows: Iterable[dict[Any, Any]]) -> str:

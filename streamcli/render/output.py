@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from core.errors import StreamError, UsageError
+from core.errors import UsageError
 from streamcli import files
 from streamcli.render import tables
 from streamcli.results.comparison import Comparison
@@ -92,16 +93,13 @@ def write(path: Path, text: str) -> None:
     """Put ``text`` in a file as it is, whole or not at all; its permissions stay.
 
     Raises:
-        UsageError: It is a folder, or its folder is not there.
-        StreamError: It can't be written.
+        UsageError: It can't be written.
+        StreamError: The disk is full.
     """
-    target = path.resolve()
-    if target.is_dir():
+    target = Path(os.path.realpath(path))
+    if os.path.isdir(target):
         raise UsageError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}.")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise UsageError(f"{path} can't be written: there is no folder {target.parent}.")
-    try:
-        with files.replaced(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise StreamError(f"{path} can't be written: {error.strerror}.") from error
+    with files.replaced(path) as file:
+        file.write(text.encode())

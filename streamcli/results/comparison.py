@@ -59,8 +59,9 @@ class Comparison:
         same: What they share, by column name; also ``scored_tokens``.
         runs: One row a configuration, its latest run, with ``ppl_change`` (fraction) and
             ``speed_up`` (ratio) against the baseline with the same keys, whose ``baseline_run_id``
-            it names; ``budget`` is ``equal``, ``other`` (keys of no baseline) or ``none`` (no
-            bound), ``variant`` tells alike rows apart, in words.
+            it names, and ``compared_ms``, the time a token that ``speed_up`` is of; ``budget`` is
+            ``equal``, ``other`` (keys of no baseline) or ``none`` (no bound), ``variant`` tells
+            alike rows apart, in words.
         older: Runs left out because a later one has the same configuration.
         baseline: The method that the others are held against.
         keys: The budgets that may be compared: those of the baseline; without one, of most rows.
@@ -102,6 +103,7 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
         _ratio(r["ppl"], b and b["ppl"]) - 1 for r, b in zip(rows, held, strict=True)
     ]
     latest["speed_up"] = [_ratio(b and b[time], r[time]) for r, b in zip(rows, held, strict=True)]
+    latest["compared_ms"] = latest[time]
     latest["baseline_run_id"] = [b["run_id"] if b else None for b in held]
     latest["budget"] = [_budget(row, standard) for row in rows]
     latest["variant"] = _variants(rows)

@@ -1,7 +1,8 @@
 """Runs in files. A ``.jsonl`` file is whole and portable; a ``.csv`` file holds the rows alone.
 
-The first line of a ``.jsonl`` file is about the file; then comes a run a line: its row, its
-documents, and its packed trace in base64. JSON has no infinity, which goes as ``"inf"``.
+The first line of a ``.jsonl`` file is about the file; then comes a row of ``benchmarks`` a line, if
+any, and a run a line: its row, its documents, and its packed trace. Packed numbers are in base64.
+JSON has no infinity, which goes as ``"inf"``.
 """
 
 from __future__ import annotations
@@ -10,46 +11,62 @@ import base64
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-from sqlalchemy import Boolean, Column, Float, Integer, Table
+from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, Table
 
 from core.errors import StreamError, UsageError
 from streamcli import __version__, files
-from streamcli.results import migrations, schema, transfer, values
+from streamcli.results import migrations, schema, transfer, ulid, values
 from streamcli.results.store import Store
-from streamcli.results.transfer import DOCUMENTS, RUNS, Moved, Record
+from streamcli.results.transfer import BENCHMARKS, DOCUMENTS, RUNS, Moved, Record
 
 WHOLE, ROWS = ".jsonl", ".csv"
 PARTS = ("run", "documents", "trace")
 TRACE = ("nll", "latency_ms")
+STEPS = "latency_ms"  # of a benchmark, packed as a trace is
 
 
-def export(store: Store, file: Path, run_ids: Sequence[str]) -> None:
+def export(store: Store, file: Path, run_ids: Sequence[str], *, benchmarks: bool = False) -> int:
     """Write these runs to a file, whole or only their rows; the file is there when all are.
+
+    Args:
+        store: Where they are.
+        file: A ``.jsonl`` or ``.csv`` file.
+        run_ids: Names in full.
+        benchmarks: Whether every benchmark goes with them, which only a ``.jsonl`` file can hold.
+
+    Returns:
+        How many rows of benchmarks were written.
 
     Raises:
         UsageError: The file is of another kind, or can't be written.
-        StreamError: Runs were deleted meanwhile.
+        StreamError: Runs were deleted meanwhile, or the disk is full.
     """
-    write = {WHOLE: _write_jsonl, ROWS: _write_csv}.get(file.suffix)
-    if write is None:
+    if file.suffix not in (WHOLE, ROWS):
         raise UsageError(
             f"{file} is neither {WHOLE} (whole runs) nor {ROWS} (rows only): name one of them. "
             "`streamcli db merge ONE --db OTHER` copies a database into another."
         )
     with store.transaction() as connection, _replaced(file) as stream:
-        written = write(stream, transfer.records(connection, run_ids), len(run_ids))
+        runs = transfer.records(connection, run_ids)
+        timed: Sequence[Any] = ()
+        if file.suffix == ROWS:
+            written = _write_csv(stream, runs)
+        else:
+            timed = transfer.benchmarks(connection) if benchmarks else ()
+            written = _write_jsonl(stream, runs, len(run_ids), timed)
         if written != len(run_ids):
             raise StreamError(f"runs were deleted meanwhile: {file} was not written; try again.")
+    return len(timed)
 
 
 def load(store: Store, file: Path) -> Moved:
-    """Take in every run of a ``.jsonl`` file that is not here yet.
+    """Take in every run and benchmark of a ``.jsonl`` file that is not here yet.
 
     Raises:
         UsageError: The file can't be read, or is no export.
@@ -62,7 +79,10 @@ def load(store: Store, file: Path) -> Moved:
         )
     try:
         with file.open(encoding="utf-8") as stream:
-            return transfer.add(store, _read_jsonl(stream, str(file)), str(file))
+            about = _about(stream, str(file))
+            timed = _benchmarks(stream, about["benchmarks"], str(file))
+            runs = _runs(stream, about["runs"], 2 + len(timed), str(file))
+            return transfer.add(store, runs, str(file), timed)
     except OSError as problem:
         raise UsageError(f"{file} can't be read: {problem.strerror}.") from problem
     except UnicodeDecodeError as problem:
@@ -71,25 +91,20 @@ def load(store: Store, file: Path) -> Moved:
 
 @contextmanager
 def _replaced(file: Path) -> Iterator[TextIO]:
-    """A text stream that takes the place of ``file`` when all went well.
-
-    Raises:
-        UsageError: It can't be written.
-    """
-    try:
-        with files.replaced(file) as raw, TextIOWrapper(raw, encoding="utf-8", newline="") as text:
-            yield text
-    except OSError as problem:
-        raise UsageError(f"{file} can't be written: {problem.strerror}.") from problem
+    """A text stream that takes the place of ``file`` when all went well."""
+    with files.replaced(file) as raw, TextIOWrapper(raw, encoding="utf-8", newline="") as text:
+        yield text
 
 
-def _write_jsonl(stream: TextIO, runs: Iterable[Record], number: int) -> int:
+def _write_jsonl(stream: TextIO, runs: Iterable[Record], number: int, timed: Sequence[Any]) -> int:
     about = {"streamcli": __version__, "schema": migrations.known()[-1], "runs": number}
-    stream.write(json.dumps(about) + "\n")
+    stream.write(json.dumps({**about, "benchmarks": len(timed)}) + "\n")
+    for row in timed:
+        plain = {**_finite(row), STEPS: _text(row[STEPS])}
+        stream.write(json.dumps({"benchmark": plain}, allow_nan=False) + "\n")
     written = 0
     for each in runs:
-        packed = (each.trace or {}).items()
-        trace = {name: base64.b64encode(blob).decode() for name, blob in packed} or None
+        trace = {name: _text(blob) for name, blob in (each.trace or {}).items()} or None
         documents = [_finite(row) for row in each.documents]
         whole = {"run": _finite(each.run), "documents": documents, "trace": trace}
         stream.write(json.dumps(whole, allow_nan=False) + "\n")
@@ -97,19 +112,29 @@ def _write_jsonl(stream: TextIO, runs: Iterable[Record], number: int) -> int:
     return written
 
 
-def _write_csv(stream: TextIO, runs: Iterable[Record], number: int) -> int:
+def _write_csv(stream: TextIO, runs: Iterable[Record]) -> int:
     rows = csv.DictWriter(stream, RUNS.columns.keys(), lineterminator="\n")
     rows.writeheader()
     return sum(bool(rows.writerow(each.run)) for each in runs)
 
 
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
+def _text(blob: bytes) -> str:
+    return base64.b64encode(blob).decode()
+
+
+def _bytes(text: Any) -> bytes:
+    """What ``_text`` was given; raises TypeError or ValueError where that is not what it gave."""
+    return base64.b64decode(text, validate=True)
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     infinite = {n: str(v) for n, v in row.items() if isinstance(v, float) and math.isinf(v)}
     return {**row, **infinite}
 
 
-def _read_jsonl(stream: TextIO, name: str) -> Iterator[Record]:
-    about = _object(stream.readline(), f"{name} line 1")
+def _about(stream: TextIO, name: str) -> dict[str, Any]:
+    """The first line; an older file has no word of benchmarks, and none."""
+    about = {"benchmarks": 0, **_object(stream.readline(), f"{name} line 1")}
     if not isinstance(about.get("runs"), int) or "streamcli" not in about:
         raise UsageError(f"{name} is no export of streamcli: its first line does not say so.")
     if about.get("schema") not in migrations.known():
@@ -117,15 +142,42 @@ def _read_jsonl(stream: TextIO, name: str) -> Iterator[Record]:
             f"{name} was written by a newer streamcli (schema {about.get('schema')}, this one "
             f"knows {migrations.known()[-1]}): upgrade."
         )
+    if not isinstance(about["benchmarks"], int):
+        raise UsageError(f"{name} line 1: benchmarks is {about['benchmarks']!r}, no number.")
+    return about
+
+
+def _benchmarks(stream: TextIO, number: int, name: str) -> list[dict[str, Any]]:
+    """So many rows of benchmarks, every column of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in range(2, 2 + number):
+        where = f"{name} line {line}"
+        row = _object(stream.readline() or "{}", where).get("benchmark")
+        if not isinstance(row, dict):
+            raise UsageError(f"{where} is not one of the {number} benchmarks: it was cut short.")
+        try:
+            steps = _bytes(row.get(STEPS))
+        except (TypeError, ValueError) as problem:
+            raise UsageError(f"{where}: the times are damaged.") from problem
+        row = _row({**row, STEPS: steps}, BENCHMARKS, where)
+        named = str(row["benchmark_id"])
+        if not ulid.is_one(named) or named in found:
+            raise UsageError(f"{where}: {named!r} is no name of a benchmark, or a second time.")
+        found[named] = {column.name: row.get(column.name) for column in BENCHMARKS.columns}
+    return list(found.values())
+
+
+def _runs(stream: TextIO, count: int, first: int, name: str) -> Iterator[Record]:
+    """The runs, whose first line has the number ``first``."""
     seen: set[str] = set()
-    for number, line in enumerate(stream, start=2):
+    for number, line in enumerate(stream, start=first):
         record = _record(_object(line, f"{name} line {number}"), f"{name} line {number}")
         if record.run_id in seen:
             raise UsageError(f"{name} line {number} holds run {record.run_id} a second time.")
         seen.add(record.run_id)
         yield record
-    if len(seen) != about["runs"]:
-        raise UsageError(f"{name} holds {len(seen)} of its {about['runs']} runs: it was cut short.")
+    if len(seen) != count:
+        raise UsageError(f"{name} holds {len(seen)} of its {count} runs: it was cut short.")
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
@@ -150,7 +202,7 @@ def _record(found: dict[str, Any], where: str) -> Record:
     if found["trace"] is None:
         return Record(run, documents, None)
     try:
-        packed = {name: base64.b64decode(found["trace"][name], validate=True) for name in TRACE}
+        packed = {name: _bytes(found["trace"][name]) for name in TRACE}
     except (KeyError, TypeError, ValueError) as problem:
         raise UsageError(f"{where}: the trace is damaged.") from problem
     return Record(run, documents, packed)
@@ -160,7 +212,7 @@ def _row(found: Any, table: Table, where: str) -> dict[str, Any]:
     """Every column that the file's schema has, each of the kind that the table takes."""
     if not isinstance(found, dict):
         raise UsageError(f"{where}: a row is no JSON object.")
-    columns = [c for c in table.columns if table is RUNS or c.name != "run_id"]
+    columns = [c for c in table.columns if table is not DOCUMENTS or c.name != "run_id"]
     if strange := sorted(set(found) - {column.name for column in columns}):
         raise UsageError(f"{where}: there is no column {strange[0]!r}.")
     row = {}
@@ -180,6 +232,8 @@ def _fits(column: Column[Any], value: Any) -> bool:
         return bool(column.nullable)
     if isinstance(column.type, Boolean) or isinstance(value, bool):
         return isinstance(column.type, Boolean) and isinstance(value, bool)
+    if isinstance(column.type, LargeBinary):
+        return isinstance(value, bytes)
     if isinstance(column.type, Float):
         return isinstance(value, float | int)
     return isinstance(value, int if isinstance(column.type, Integer) else str)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LIMIT = 500  # configurations, about what a person would still scroll through
-DERIVED = ("runs", "ppl_change", "speed_up")  # what comparing adds to the columns of a run
+DERIVED = ("runs", "ppl_change", "speed_up", "compared_ms")  # what comparing adds to a run
 ANY = "any"
 
 

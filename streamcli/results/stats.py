@@ -90,14 +90,18 @@ def difference(d: NDArray[Any], lengths: list[int]) -> Difference:
         inside = np.ones(len(values), np.bool_)
     else:
         starts, inside, words = _blocks(values, ends, lengths)
+    kept = int(inside.sum())
+    out = f" ({len(values) - kept:,} before any difference left out)" if kept < len(values) else ""
     if len(starts) < FEWEST:
-        few = f"{int(inside.sum()):,} tokens are too few, it takes {FEWEST * BLOCK}"
+        few = f"{kept:,} tokens{out} are too few, it takes {FEWEST * BLOCK}"
         return Difference(Interval(mean), largest, few)
     sums = np.add.reduceat(np.where(inside, values, 0.0), starts)
     sizes = np.add.reduceat(inside.astype(np.float64), starts)
     part = sizes.sum() / len(values)
     _, low, high = mean_interval(sums[None], sizes[None])
-    return Difference(Interval(mean, part * float(low[0]), part * float(high[0])), largest, words)
+    return Difference(
+        Interval(mean, part * float(low[0]), part * float(high[0])), largest, words + out
+    )
 
 
 def mean_interval(sums: Floats, sizes: Floats) -> tuple[Floats, Floats, Floats]:

@@ -5,6 +5,7 @@ Only runs that have ended travel. What comes in is one transaction: all of it or
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -94,7 +95,7 @@ def merge(store: Store, other: str) -> Moved:
     """
     url = places.located(other)
     place, file = places.named(url), places.file_of(url)
-    if file and not file.is_file():
+    if file and not os.path.isfile(file):
         raise UsageError(f"there is no database {file}: name a file, or a URL of PostgreSQL.")
     ours = places.file_of(store.engine.url)
     if place == store.place or (file and ours and file.samefile(ours)):
@@ -106,13 +107,11 @@ def merge(store: Store, other: str) -> Moved:
             if not inspect(connection).has_table("runs"):
                 return Moved(0, 0)
             names, running = ended(connection)
-            moved = add(store, records(connection, names), place, _benchmarks(connection))
+            moved = add(store, records(connection, names), place, benchmarks(connection))
     return replace(moved, running=running)
 
 
-def add(
-    store: Store, incoming: Iterable[Record], source: str, benchmarks: Sequence[Any] = ()
-) -> Moved:
+def add(store: Store, incoming: Iterable[Record], source: str, timed: Sequence[Any] = ()) -> Moved:
     """Take in what is not here yet, in one transaction.
 
     Raises:
@@ -136,18 +135,18 @@ def add(
             _insert(connection, fresh)
             added, known = added + len(fresh), known + len(batch) - len(fresh)
         named = set(connection.execute(select(BENCHMARKS.c.benchmark_id)).scalars())
-        new = [dict(row) for row in benchmarks if row["benchmark_id"] not in named]
+        new = [dict(row) for row in timed if row["benchmark_id"] not in named]
         if new:
             connection.execute(insert(BENCHMARKS), new)
     return Moved(added, known, benchmarks=len(new))
 
 
-def _benchmarks(connection: Connection) -> Sequence[Any]:
+def benchmarks(connection: Connection) -> Sequence[Any]:
     """What ``streamcli bench`` recorded, from a database of this or an older schema."""
     if not inspect(connection).has_table(BENCHMARKS.name):
         return []
-    columns = _columns(connection, BENCHMARKS)
-    return connection.execute(select(*columns)).mappings().all()
+    query = select(*_columns(connection, BENCHMARKS)).order_by(BENCHMARKS.c.benchmark_id)
+    return connection.execute(query).mappings().all()
 
 
 def without_id(row: Any) -> dict[str, Any]:

@@ -129,7 +129,10 @@ def test_tokens_before_a_cache_is_full_count_in_the_mean_and_not_in_the_spread()
     d = np.random.default_rng(9).normal(0.1, 1, 1000)
     alone = stats.difference(d, [1000])
     padded = stats.difference(np.concatenate([np.zeros(1000), d]), [2000])
-    assert padded.clusters == alone.clusters
+    assert alone.clusters == "16 blocks of about 62 tokens"
+    assert padded.clusters == f"{alone.clusters} (1,000 before any difference left out)"
+    short = stats.difference(np.concatenate([np.zeros(1000), d[:150]]), [1150])
+    assert short.clusters.startswith("150 tokens (1,000 before any difference left out) are too")
     for name in ("estimate", "low", "high"):
         half = getattr(alone.nats, name) / 2
         assert getattr(padded.nats, name) == pytest.approx(half)

@@ -26,6 +26,7 @@ from streamcli.results.columns import COLUMNS
 from streamcli.results.schema import pack
 from streamcli.results.store import Store
 from streamcli.results.transfer import Moved, Record
+from tests.records import ARM
 
 Make = Callable[..., str]
 
@@ -236,6 +237,7 @@ def test_a_file_that_is_not_right_is_refused_in_one_line_and_nothing_is_taken_in
 def test_a_file_of_an_older_schema_is_taken_in(tmp_path: Path, make: Any, file: Path) -> None:
     found = lines(tmp_path, make, file)
     found[0]["schema"] = "0001"
+    del found[0]["benchmarks"]
     for each in found[1:]:
         for name in ("pid", "sweep", "tags", "comment"):
             del each["run"][name]
@@ -257,17 +259,71 @@ def test_a_trace_in_a_file_can_be_read_without_streamcli(
     assert nll.tobytes() == mine.tobytes()
 
 
+def timed(store: Store) -> None:
+    """Records two arms of a benchmark, one of them with unusual numbers."""
+    odd = np.array([0x7FC12345, 0x80000000, 1], dtype=np.uint32).view(np.float32)
+    told = {"floor_ms": 1 / 3, "git_dirty": True, "latency_ms": pack(odd)}
+    plain = {**ARM, "floor_ms": None, "git_dirty": None}
+    more = {**told, "ms_per_token_high": math.inf, "arm": '"ä",\n'}
+    benchmarks.record(store, [plain, {**plain, **more}])
+
+
+def arms(store: Store) -> Any:
+    with store.transaction() as connection:
+        query = text("SELECT * FROM benchmarks ORDER BY benchmark_id")
+        return connection.execute(query).all()
+
+
 def test_a_merge_brings_benchmarks_too_and_once(store: Store, file: Path, make: Any) -> None:
     source = Store.open(file)
     make(source, 1)
-    words = ("bench", "arm", "model", "method", "engine", "dtype", "device", "versions", "host")
-    whole = ("n_sink", "window", "attended_keys", "chunk_size", "batch_size", "threads", "seed")
-    figures = ("ms_per_token", "ms_per_token_low", "ms_per_token_high", "compile_s", "kv_mib")
-    row = {**dict.fromkeys(words, "x"), **dict.fromkeys(whole, 3), **dict.fromkeys(figures, 0.5)}
-    row |= {"rounds": 2, "cpu": "x", "latency_ms": pack(np.ones(6, np.float32))}
-    benchmarks.record(source, [row, row])
+    timed(source)
     assert transfer.merge(store, str(file)) == Moved(2, 0, running=1, benchmarks=2)
     assert transfer.merge(store, str(file)) == Moved(0, 2, running=1, benchmarks=0)
-    query = text("SELECT * FROM benchmarks ORDER BY benchmark_id")
-    with store.transaction() as mine, source.transaction() as theirs:
-        assert mine.execute(query).all() == theirs.execute(query).all()
+    assert arms(store) == arms(source)
+
+
+def test_a_file_brings_benchmarks_back_bit_for_bit(
+    store: Store, tmp_path: Path, make: Any, file: Path
+) -> None:
+    names, target = make(store, 1), tmp_path / "all.jsonl"
+    timed(store)
+    assert portable.export(store, target, names, benchmarks=True) == 2
+    again = Store.open(file)
+    assert portable.load(again, target) == Moved(2, 0, benchmarks=2)
+    assert arms(again) == arms(store) and len(arms(again)) == 2 and whole(again) == whole(store)
+    assert portable.load(again, target) == Moved(0, 2, benchmarks=0)
+    portable.export(again, tmp_path / "again.jsonl", names, benchmarks=True)
+    assert (tmp_path / "again.jsonl").read_bytes() == target.read_bytes()
+    assert portable.export(store, target, names) == 0  # as a bundle has it
+    assert portable.export(store, tmp_path / "rows.csv", names, benchmarks=True) == 0
+    assert portable.load(Store.open(tmp_path / "other.db"), target) == Moved(2, 0)
+
+
+def test_benchmarks_that_are_not_right_are_refused_in_one_line(
+    tmp_path: Path, make: Any, file: Path
+) -> None:
+    store = Store.open(file)
+    timed(store)
+    portable.export(store, tmp_path / "good.jsonl", make(store, 1), benchmarks=True)
+    good = (tmp_path / "good.jsonl").read_text().splitlines()
+    bad: dict[str, Callable[[list[Any]], Any]] = {
+        "line 3 is not one of the 2 benchmarks": lambda f: f.pop(2),
+        "line 2 is not one of the 2 benchmarks": lambda f: f.__delitem__(slice(1, None)),
+        "line 1: benchmarks is 'two'": lambda f: f[0].update(benchmarks="two"),
+        "line 2 is no run": lambda f: f[0].pop("benchmarks"),
+        "the times are damaged": lambda f: f[1]["benchmark"].update(latency_ms="*"),
+        "there is no column 'mine'": lambda f: f[1]["benchmark"].update(mine=1),
+        "rounds is None": lambda f: f[1]["benchmark"].pop("rounds"),
+        "'x' is no name of a benchmark": lambda f: f[1]["benchmark"].update(benchmark_id="x"),
+        "a second time": lambda f: f.__setitem__(2, f[1]),
+    }
+    target = Store.open(tmp_path / "target.db")
+    for words, change in bad.items():
+        found = [json.loads(line) for line in good]
+        change(found)
+        (tmp_path / "bad.jsonl").write_text("".join(json.dumps(each) + "\n" for each in found))
+        with pytest.raises(UsageError) as caught:
+            portable.load(target, tmp_path / "bad.jsonl")
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+        assert not arms(target) and frames.runs(target, status=None).empty

@@ -64,31 +64,32 @@ def pareto(found: list[Point], traces: Traces) -> Drawn:
         return nothing(name, "no two configurations may be compared", SWEEP)
     marks = [[Mark(p, p.ms, p.ppl, p.ms_range) for p in panel] for panel in chosen.panels]
     figure = _figure(chosen, marks)
+    lined = False
     for row, panel in enumerate(marks, start=1):
         best = frontier(panel)
-        figure.add_trace(
-            go.Scatter(
+        if len(best) > 1:  # of a single mark there is no line
+            line = go.Scatter(
                 name="frontier",
                 legendgroup="frontier",
-                showlegend=row == 1,
+                showlegend=not lined,
                 x=[mark.x for mark in best],
                 y=[mark.y for mark in best],
                 mode="lines",
                 line={"color": style.SOFT, "width": 1.4, "shape": "hv"},
                 hoverinfo="skip",
-            ),
-            row,
-            1,
-        )
+            )
+            figure.add_trace(line, row, 1)
+            lined = True
         xs = [end for mark in panel for end in mark.x_range]
         ys = [mark.y for mark in panel]
         axis = style.axis(xs, "ms a token", log=style.wide(xs, 2), room=0.14)
         figure.update_xaxes(**axis, row=row, col=1)
         axis = style.axis(ys, "perplexity", log=style.wide(ys), room=0.14)
         figure.update_yaxes(**axis, row=row, col=1)
+    beaten = "; what lies on the grey frontier is beaten by no configuration in both"
     caption = (
-        "Perplexity against time a token, lower and further left is better; what lies on the grey "
-        "frontier is beaten by no configuration in both. Numbers are S + W. "
+        "Perplexity against time a token, lower and further left is better"
+        f"{beaten if lined else ''}. Numbers are S + W. "
         f"{captions.circumstances(chosen)} {captions.repeats(chosen.points, 'time')}"
     )
     return _finished(name, figure, chosen, caption)
