@@ -1,4 +1,4 @@
-/* y = x W' with weights in 16 bits and everything else in float32, see narrow.py.
+/* y = x W' with weights in 16 bits and everything else in float32, see weights.py.
 
    A product of a few vectors is bound by the weights that it reads: each thread takes its share of
    the rows, ROWS at a time, and asks for the next ROWS while it computes. */

@@ -127,8 +127,26 @@ def test_without_a_kernel_columns_are_shared_out_instead(monkeypatch: pytest.Mon
         assert not model.get_output_embeddings().weight.is_contiguous()
 
 
+@needs_kernel
+def test_a_stream_is_read_in_16_bits_where_it_is_compiled_and_of_few_rows() -> None:
+    loaded: Any = SimpleNamespace(model=tiny_neox(), trained_length=256)
+    for kind, batch, want in (("eager", 1, False), ("compiled", 1, True), ("compiled", 9, False)):
+        method = method_of("streaming", engine=kind, batch_size=batch)
+        with method.start(loaded, batch).decoding():
+            found = loaded.model.get_output_embeddings().weight.dtype == HALF
+        assert found is want is (weights.NARROW in method.notes(loaded, 99))
+
+
+@needs_kernel
+def test_a_layer_that_is_given_another_format_does_not_reach_the_kernel() -> None:
+    model = tiny_neox()
+    with reading_fast(model, narrow=True):
+        got = model.embed_out(torch.ones(1, 64, dtype=HALF))
+    assert got.dtype == HALF and bool(got.isfinite().all())
+
+
 def test_a_compiler_that_fails_makes_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    for found in ("false", None):
+    for found in ("false", "/no/such/compiler", None):
         weights.kernel.cache_clear()
         monkeypatch.setattr(weights, "compiler", lambda found=found: found)
         assert weights.kernel() is None
