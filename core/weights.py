@@ -7,8 +7,8 @@ every value as it was:
   best along the longer side, and each thread takes its share of the columns;
 - in 16 bits, where a C compiler is at hand and the weights are exact in them. Most checkpoints are
   published in float16 (Pythia) or bfloat16 (Llama): loaded as float32, they take twice the bytes
-  and say no more. ``weights.c`` widens each number where it is multiplied: the same products, summed in
-  float32, for which torch has no operation.
+  and say no more. ``weights.c`` widens each number where it is multiplied: the same products,
+  summed in float32, for which torch has no operation. For compiled streams of up to 8 rows.
 
 A head of 50,304 x 512 takes transformers' layout 9.3 ms on two threads of an AMD EPYC, by columns
 3.0 (on an Intel Xeon 2.6 and 2.0). All linear layers of Pythia-70M take 6.7 ms on the Xeon, 5.6 by

@@ -113,7 +113,7 @@ def test_a_run_says_how_its_weights_were_read() -> None:
         for kind in ("eager", "compiled")
     }
     assert said["eager"] == (weights.FAST,)
-    narrow = (weights.NARROW.format("bfloat16"),) if weights.kernel() else ()
+    narrow = (weights.NARROW,) if weights.kernel() else ()
     assert said["compiled"] == (weights.FAST, *narrow)
     loaded.model = tiny_llama()  # as wide as float32
     assert method_of("streaming", engine="compiled").notes(loaded, 99) == (weights.FAST,)
