@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from core import shapes, weights
+from core import floors, shapes, weights
 from core.weights import reading_fast
 from tests.samples import method_of, random_ids, tiny_llama
 
@@ -151,3 +152,18 @@ def test_a_compiler_that_fails_makes_no_kernel(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(weights, "compiler", lambda found=found: found)
         assert weights.kernel() is None
     weights.kernel.cache_clear()
+
+
+@pytest.mark.skipif(weights.compiler() is None, reason="there is no C++ compiler")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="tried on this processor only")
+def test_where_there_is_a_compiler_the_kernel_is_made() -> None:
+    assert weights.kernel() is not None
+
+
+@needs_kernel
+def test_the_floor_counts_the_bytes_as_they_lie() -> None:
+    model = tiny_neox()
+    wide = floors.decode_work(model, keys=0)
+    with reading_fast(model, narrow=True):
+        narrow = floors.decode_work(model, keys=0)
+    assert narrow.flops == wide.flops and 0.5 < narrow.read_bytes / wide.read_bytes < 0.55
