@@ -47,6 +47,7 @@ class Arm:
         label: A name where ``config`` does not say it.
         within: Opened around a slot.
         compile_s: Seconds that its preparation took.
+        notes: What a reader must know of how its steps are made.
         kv_mib: What it holds between steps.
         cycle: Steps after which its work repeats: k, where it evicts every k steps.
         rounds_ms: Milliseconds a token of each timed step, round by round.
@@ -59,6 +60,7 @@ class Arm:
     label: str = ""
     within: Callable[[], AbstractContextManager[object]] = nullcontext
     compile_s: float = 0.0
+    notes: tuple[str, ...] = ()
     kv_mib: float = 0.0
     cycle: int = 1
     rounds_ms: list[list[float]] = field(default_factory=list)
@@ -157,6 +159,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
         work=work,
         within=stream.decoding,
         compile_s=stream.compile_s,
+        notes=stream.notes,
         kv_mib=stream.kv_bytes() / MIB,
         cycle=every,
     )

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from core.meters import Clock
+from core.weights import lying
 
 BUFFER_BYTES = 512 * 1024 * 1024
 SQUARE = 2048
@@ -117,8 +118,8 @@ def _weights(model: Any) -> tuple[int, int]:
     """N, the parameters that a step reads whole, and the bytes that they take as they lie."""
     embedding = model.get_input_embeddings().weight
     tied = model.get_output_embeddings().weight is embedding
-    read = [weight for weight in model.parameters() if tied or weight is not embedding]
-    return sum(weight.numel() for weight in read), sum(weight.nbytes for weight in read)
+    read = [lies for weight, lies in lying(model).items() if tied or weight is not embedding]
+    return sum(each.numel() for each in read), sum(each.nbytes for each in read)
 
 
 def _head_dim(config: Any) -> int:

@@ -59,8 +59,9 @@ static inline floats of_float16(const uint16_t *at) { return (floats)WIDENED(at)
 /* x (m, k), w (n, k), y (m, n), all contiguous; k is a multiple of LANES. */
 #define PRODUCT(TYPE)                                                                          \
   DOT(TYPE)                                                                                    \
-  void product_##TYPE(const float *x, const uint16_t *w, float *y, long m, long n, long k) {   \
-    _Pragma("omp parallel for schedule(static)")                                               \
+  void product_##TYPE(const float *x, const uint16_t *w, float *y, long m, long n, long k,     \
+                      int threads) {                                                           \
+    _Pragma("omp parallel for schedule(static) num_threads(threads)")                          \
     for (long first = 0; first < n; first += ROWS)                                             \
       for (long i = 0; i < m; i++)                                                             \
         if (first + ROWS <= n)                                                                 \

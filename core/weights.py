@@ -1,18 +1,18 @@
 """Linear layers for one token at a time: a step is bound by the weights that it reads.
 
-For as long as a stream decodes, ``reading_fast`` lays the weights out in one of two ways, each with
-every value as it was:
+For as long as a stream decodes its weights may lie in two other ways, each with every value as it
+was, and only in float32 on a CPU, where this was measured:
 
-- by columns, where a matrix is taller than wide (the LM head first): a matrix-vector product reads
-  best along the longer side, and each thread takes its share of the columns;
-- in 16 bits, where a C compiler is at hand and the weights are exact in them. Most checkpoints are
-  published in float16 (Pythia) or bfloat16 (Llama): loaded as float32, they take twice the bytes
-  and say no more. ``weights.c`` widens each number where it is multiplied: the same products,
-  summed in float32, for which torch has no operation. For compiled streams of up to 8 rows.
+- ``by_columns``, where a matrix is taller than wide (the LM head first): a matrix-vector product
+  reads best along the longer side, and each thread takes its share of the columns;
+- ``in_16_bits`` for compiled steps, where weights are exact in them. Most checkpoints are published
+  in float16 (Pythia) or bfloat16 (Llama): loaded as float32, they take twice the bytes and say no
+  more. ``weights.c`` widens each number where it is multiplied: the same products, summed in
+  float32, for which torch has no operation.
 
 A head of 50,304 x 512 takes transformers' layout 9.3 ms on two threads of an AMD EPYC, by columns
 3.0 (on an Intel Xeon 2.6 and 2.0). All linear layers of Pythia-70M take 6.7 ms on the Xeon, 5.6 by
-columns and 2.9 in 16 bits. Only in float32 on a CPU, where it was measured.
+columns and 2.9 in 16 bits.
 
 Tried, and not here: ``weights.c`` for float32 weights (6.0 ms), without asking for the next rows
 ahead (3.9), and as plain loops, of which GCC 12 vectorises bfloat16 (4.3) and not float16 (24).
@@ -24,7 +24,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import CDLL, c_long, c_void_p
+from ctypes import CDLL, c_int, c_long, c_void_p
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,11 +32,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, library, nn
-from torch.nn.functional import linear
 
-COMPILERS = ("g++", "c++", "clang++")
 SOURCE = Path(__file__).with_suffix(".c")
-FORMATS = (torch.float16, torch.bfloat16)
+FORMATS = {torch.float16: "product_float16", torch.bfloat16: "product_bfloat16"}
 LANES = 16  # numbers that ``weights.c`` may widen at once: rows are whole multiples of it
 FEW = 8  # vectors up to which a product is bound by its matrix
 FAST = (
@@ -49,67 +47,76 @@ NARROW = (
 )
 
 
-@contextmanager
-def reading_fast(model: Any, narrow: bool = False) -> Iterator[None]:
-    """Lay out a model's linear layers for matrix-vector products; as before on leaving.
-
-    Args:
-        model: The model; nothing is done unless ``reads_fast`` says so.
-        narrow: Whether weights that are exact in 16 bits may be kept in them.
-    """
-    if not reads_fast(model):
-        yield
-        return
-    plain = [(m, m.weight) for m in model.modules() if type(m) is nn.Linear]
-    embedding, threads = model.get_input_embeddings().weight, torch.get_num_threads()
-    try:
-        with torch.inference_mode(False):  # parameters that can still be trained later
-            for module, weight in plain:
-                if narrow and kernel() and (kept := _narrowed(weight)) is not None:
-                    module.__class__, module.parts = _Fast, 1  # type: ignore[assignment]
-                    if weight is embedding:  # which needs its own
-                        module.weight = nn.Parameter(kept, requires_grad=False)
-                    else:
-                        weight.data = kept
-                elif weight.shape[0] > weight.shape[1]:
-                    if weight.is_contiguous():  # a tied one may have been seen to
-                        weight.data = weight.data.t().contiguous().t()
-                    if threads > 1 and weight.shape[0] % threads == 0:
-                        module.__class__ = _Fast
-                        module.parts = threads  # type: ignore[assignment]
-        yield
-    finally:
-        with torch.inference_mode(False):
-            for module, weight in plain:
-                module.__class__, module.weight = nn.Linear, weight
-                vars(module).pop("parts", None)
-                weight.data = weight.data.float().contiguous()
-
-
 def reads_fast(model: Any) -> bool:
-    """Whether ``reading_fast`` does anything for a model: where it was measured."""
+    """Whether weights of a model are laid out anew: where it was measured."""
     return bool(model.device.type == "cpu" and model.dtype == torch.float32)
 
 
-def notes(model: Any, narrow: bool) -> tuple[str, ...]:
-    """What a reader must know of times taken within ``reading_fast``, called outside of it."""
-    if not reads_fast(model):
-        return ()
-    plain = (module.weight for module in model.modules() if type(module) is nn.Linear)
-    kept = narrow and kernel() and any(_narrowed(weight) is not None for weight in plain)
-    return (FAST, NARROW) if kept else (FAST,)
+@contextmanager
+def by_columns(model: Any) -> Iterator[None]:
+    """Lay out tall weights for matrix-vector products, without a second copy; back on leaving.
+
+    Such a weight (N, K), N > K, is stored by columns: same values, same shape.
+    """
+    tall = [
+        module
+        for module in _layers(model, nn.Linear)
+        if module.weight.shape[0] > module.weight.shape[1] and module.weight.is_contiguous()
+    ]
+    threads = torch.get_num_threads()
+    try:
+        for module in tall:
+            if module.weight.is_contiguous():  # a tied one may have been seen to
+                with torch.inference_mode(False):  # a parameter that can still be trained later
+                    module.weight.data = module.weight.data.t().contiguous().t()
+            if threads > 1 and module.weight.shape[0] % threads == 0:
+                module.__class__, module.parts = _Shared, threads
+        yield
+    finally:
+        for module in tall:
+            module.__class__ = nn.Linear
+            vars(module).pop("parts", None)
+            with torch.inference_mode(False):
+                module.weight.data = module.weight.data.contiguous()
+
+
+@contextmanager
+def in_16_bits(model: Any) -> Iterator[bool]:
+    """Read weights that are exact in 16 bits from copies in them, half their size; no more after.
+
+    Yields whether there are any.
+    """
+    before: list[tuple[Any, type]] = []
+    try:
+        for module in _layers(model, nn.Linear, _Shared) if kernel() else ():
+            if (kept := _narrowed(module.weight)) is not None:
+                before.append((module, type(module)))
+                module.__class__, module.kept = _Narrow, kept
+        yield bool(before)
+    finally:
+        for module, kind in before:
+            module.__class__ = kind
+            del module.kept
+
+
+def lying(model: Any) -> dict[Tensor, Tensor]:
+    """What a step reads for each parameter: itself, or its copy in 16 bits."""
+    kept = {module.weight: module.kept for module in model.modules() if type(module) is _Narrow}
+    return {weight: kept.get(weight, weight) for weight in model.parameters()}
 
 
 def compiler() -> str | None:
-    """The C++ compiler on this machine that ``torch.compile`` would use, too."""
-    return next(filter(None, map(shutil.which, COMPILERS)), None)
+    """The C++ compiler that ``torch.compile`` takes, if it is on this machine."""
+    from torch._inductor import config
+
+    return next(filter(None, (shutil.which(each) for each in config.cpp.cxx if each)), None)
 
 
 @cache
-def kernel() -> CDLL | None:
-    """``weights.c``, compiled for this processor in 0.2 s; None where that can't be done."""
+def kernel() -> dict[torch.dtype, Any]:
+    """``weights.c``, compiled for this processor in 0.2 s; empty where that can't be done."""
     if (found := compiler()) is None:
-        return None
+        return {}
     threads = Path(torch.__file__).parent.glob("lib/libgomp*")  # torch's own, so as to share them
     try:
         with TemporaryDirectory() as folder:
@@ -117,50 +124,92 @@ def kernel() -> CDLL | None:
             words = [found, "-x", "c", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"]
             words += [str(SOURCE), "-o", str(built), "-x", "none", *map(str, threads)]
             subprocess.run(words, capture_output=True, check=True, timeout=60)
-            return CDLL(str(built))
+            made = CDLL(str(built))
     except (OSError, subprocess.SubprocessError):
-        return None
+        return {}
+    products = {each: made[name] for each, name in FORMATS.items()}
+    for product in products.values():
+        product.argtypes = [c_void_p, c_void_p, c_void_p, c_long, c_long, c_long, c_int]
+        product.restype = None
+    return products
+
+
+def _layers(model: Any, *kinds: type) -> list[Any]:
+    """The layers of these very kinds: what derives from them may use its weight otherwise."""
+    return [module for module in model.modules() if type(module) in kinds and reads_fast(model)]
 
 
 def _narrowed(weight: Tensor) -> Tensor | None:
     """``weight`` (N, K) in 16 bits a number; None where a number would change."""
     if weight.shape[1] % LANES:
         return None
-    kept = (weight.data.to(each) for each in FORMATS)
-    return next(
-        (each.contiguous() for each in kept if torch.equal(each.float(), weight.float())), None
-    )
+    for each in FORMATS:
+        kept = weight.detach().to(each).contiguous()
+        if torch.equal(kept.float(), weight):
+            return kept
+    return None
 
 
 class _Fast(nn.Linear):
-    """A linear layer in float32 whose weight lies in one of the two ways."""
-
-    parts: int  # that the columns are shared out in; 1 in 16 bits
+    """A linear layer for few vectors at a time; more take the usual way."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output (..., N) for x (..., K)."""
         rows = x.reshape(-1, x.shape[-1])  # (M, K)
         if len(rows) > FEW or x.dtype != torch.float32:
-            return linear(x, self.weight.to(x.dtype), self.bias)
-        out: Tensor = _product(rows, self.weight, self.parts).view(*x.shape[:-1], self.out_features)
+            return super().forward(x)
+        out = self.product(rows).view(*x.shape[:-1], self.out_features)
         return out if self.bias is None else out + self.bias
 
+    def product(self, rows: Tensor) -> Tensor:
+        """(M, N), without the bias."""
+        raise NotImplementedError
 
-@library.custom_op("streamcli::product", mutates_args=())
-def _product(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
-    """(M, K) times (N, K); a compiler that saw inside would copy a weight that is shared out."""
-    n, k = weight.shape
-    if weight.dtype in FORMATS:
-        rows, out = rows.contiguous(), rows.new_empty(len(rows), n)
-        product = getattr(kernel(), f"product_{str(weight.dtype).removeprefix('torch.')}")
-        places = (c_void_p(each.data_ptr()) for each in (rows, weight, out))
-        product(*places, *map(c_long, (len(rows), n, k)))
+
+class _Shared(_Fast):
+    """Weights by columns, shared out: one product would take one thread."""
+
+    parts: int
+
+    def product(self, rows: Tensor) -> Tensor:
+        out: Tensor = _share(rows, self.weight, self.parts)
         return out
+
+
+class _Narrow(_Fast):
+    """Weights in 16 bits."""
+
+    kept: Tensor
+
+    def product(self, rows: Tensor) -> Tensor:
+        out: Tensor = _widen(rows, self.kept)
+        return out
+
+
+@library.custom_op("streamcli::share", mutates_args=())
+def _share(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
+    """(M, K) times (N, K), by so many threads; a compiler that saw inside would copy the weight."""
+    n, k = weight.shape
     columns = weight.t().view(k, parts, n // parts).transpose(0, 1)  # (P, K, N/P)
-    shares = torch.bmm(rows.expand(parts, -1, -1), columns)  # (P, M, N/P)
-    return shares.transpose(0, 1).reshape(len(rows), n)
+    out = torch.bmm(rows.expand(parts, -1, -1), columns)  # (P, M, N/P)
+    return out.transpose(0, 1).reshape(len(rows), n)
 
 
-@_product.register_fake
+@_share.register_fake
 def _(rows: Tensor, weight: Tensor, parts: int) -> Tensor:
     return rows.new_empty(len(rows), len(weight))
+
+
+@library.custom_op("streamcli::widen", mutates_args=())
+def _widen(rows: Tensor, kept: Tensor) -> Tensor:
+    """(M, K) in float32 times (N, K) in 16 bits and contiguous, by torch's number of threads."""
+    (n, k), rows = kept.shape, rows.contiguous()
+    out = rows.new_empty(len(rows), n)
+    places = (rows.data_ptr(), kept.data_ptr(), out.data_ptr())
+    kernel()[kept.dtype](*places, len(rows), n, k, torch.get_num_threads())
+    return out
+
+
+@_widen.register_fake
+def _(rows: Tensor, kept: Tensor) -> Tensor:
+    return rows.new_empty(len(rows), len(kept))

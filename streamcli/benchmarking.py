@@ -178,13 +178,11 @@ def _perplexities(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
 
 def _laid_out(arms: list[Arm], loaded: Loaded) -> tuple[str, ...]:
     """What must be said where some arms read weights that were laid out for them."""
-    from core import weights
+    from core.weights import FAST, reads_fast
 
-    steps = [arm.config for arm in arms if arm.config.mode == "decode-loop"]
-    narrow = any(config.engine == "compiled" for config in steps)
-    others = any(config.method not in STATIC for config in steps)
-    said = weights.notes(loaded.model, narrow)
-    return said if others else said[1:]
+    fast = {arm.config.method in STATIC for arm in arms if arm.config.mode == "decode-loop"}
+    notes = [FAST] if fast == {True, False} and reads_fast(loaded.model) else []
+    return tuple(dict.fromkeys([*notes, *(note for arm in arms for note in arm.notes)]))
 
 
 def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:

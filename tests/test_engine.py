@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from core.errors import StreamError, UsageError
 from core.meters import token_nll
 from core.methods.streaming import _CacheStream
 from core.models import Loaded
-from core.weights import reading_fast
+from core.weights import by_columns, in_16_bits
 from tests.samples import ids_of, method_of, random_ids, tiny_llama
 from tests.test_modes import evaluate
 
@@ -85,7 +86,7 @@ def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_to
     monkeypatch.setattr(caches, "REACH", 16)
     model, ids = MODELS[name](), random_ids(1, 200)
     counters.clear()
-    with reading_fast(model, narrow):
+    with by_columns(model), in_16_bits(model) if narrow else nullcontext():
         got = [streamed(model, ids[:, :length], "compiled") for length in (200, 90)]
         want = streamed(model, ids, None)
     for each in got:
@@ -210,7 +211,7 @@ def test_a_model_or_machine_that_an_engine_can_not_run_on_is_refused(
     loaded = Loaded(model, None, "", None, "", 256, 0)
     with pytest.raises(UsageError, match="needs a CUDA device"):
         method_of("streaming", engine="cudagraph").start(loaded, 1)
-    monkeypatch.setattr(weights, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
     with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
         method_of("streaming", engine="compiled").start(loaded, 1)
     moving = tiny_llama({"rope_type": "dynamic", "factor": 2.0})

@@ -23,10 +23,12 @@ class Stream(ABC):
     Attributes:
         engine: How the last step was executed, see ``core.engine``.
         compile_s: Seconds that went into making a step fast, which no step's time may contain.
+        notes: What a reader must know of how its steps were made.
     """
 
     engine = "eager"
     compile_s = 0.0
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:

@@ -17,6 +17,7 @@ from core.modes.base import Batch, Scores, Task, Timing, batches, result
 from core.result import RunResult
 
 WARMUP_STEPS = 8
+FILLING = "too few tokens for steps with a full cache: latency is that of a filling cache."
 
 
 def evaluate(task: Task) -> RunResult:
@@ -27,6 +28,7 @@ def evaluate(task: Task) -> RunResult:
 def _whole(task: Task) -> RunResult:
     peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
     scores, latency, steady, compile_s, engine = Scores(task), [], [], 0.0, "eager"
+    notes: dict[str, None] = {}
     for batch in batches(task):
         stream = task.method.start(task.loaded, len(batch.documents))
         sheet, width = scores.of(batch), batch.ids.shape[1] - 1
@@ -39,11 +41,11 @@ def _whole(task: Task) -> RunResult:
                 steady.append(len(latency) > WARMUP_STEPS and t >= full)
         sheet.close(stream)
         compile_s += stream.compile_s
+        notes |= dict.fromkeys(stream.notes)
         engine = max(engine, stream.engine, key=lambda name: name != "eager")
-    notes: tuple[str, ...] = ()
     if not any(steady):
         steady = [step >= min(WARMUP_STEPS, len(latency) - 1) for step in range(len(latency))]
-        notes = ("too few tokens for steps with a full cache: latency is that of a filling cache.",)
+        notes[FILLING] = None
     times, kept = np.array(latency, np.float32), np.array(steady, np.bool_)
     timing = Timing(
         total_s=float(times.sum()) / 1000,
@@ -53,7 +55,7 @@ def _whole(task: Task) -> RunResult:
         steady=kept,
         engine=engine,
         compile_s=compile_s,
-        notes=notes,
+        notes=tuple(notes),
     )
     return result(task, scores, timing, peak)
 
@@ -80,9 +82,9 @@ def _sample(task: Task) -> RunResult:
     times = np.array(timed, np.float32)
     steady = np.arange(asked) >= WARMUP_STEPS
     mean = float(times[steady].mean())
-    notes: tuple[str, ...] = ()
+    notes = stream.notes
     if fill < task.method.full_after:
-        notes = (f"the text is too short to fill the cache: timing began at token {fill}.",)
+        notes += (f"the text is too short to fill the cache: timing began at token {fill}.",)
     timing = Timing(
         total_s=mean * sum(each.ids.shape[1] - 1 for each in batches(task)) / 1000,
         total_is_estimate=True,
