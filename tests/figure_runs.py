@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from streamcli.render.figures import Drawn, draw
 from streamcli.results.columns import COLUMNS
 
 TOKENS = 400
@@ -111,3 +112,13 @@ def traces(run_id: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scores that tell the runs apart, and times."""
     draw = np.random.default_rng(int(run_id))
     return draw.normal(4, 1, TOKENS - 1).astype(np.float32), np.full(9, 2, np.float32)
+
+
+def drawn(name: str, rows: list[dict[str, Any]]) -> Drawn:
+    """A figure of these runs."""
+    return draw(name, frame(rows), traces)
+
+
+def named(figure: Any, name: str) -> list[Any]:
+    """What a figure draws under a name."""
+    return [trace for trace in figure.data if trace.name == name]

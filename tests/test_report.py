@@ -124,7 +124,7 @@ def test_a_grouped_table_shows_the_times_that_its_speed_ups_are_of(home: Path, t
         ("chunked", "streaming"): ("0.200", "3.00x"),
         ("chunked", "recompute"): ("0.600", "1.00x"),
     }
-    assert "is the median decode step; in chunked mode the mean" in out
+    assert "of the median decode step; in chunked mode, of the mean" in out
 
 
 def test_runs_that_did_not_finish_are_listed_with_their_error(home: Path, typed: Type) -> None:

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPEATS = Column("runs", "runs", "count", "Finished runs of this configuration")
-KNOWN = {
-    **COLUMNS,
-    **{c.name: c for c in (REPEATS, tables.CHANGE, tables.SPEED_UP, tables.COMPARED)},
-}
-TIMED = "ms/token, which speed-up is of, is the median decode step; in chunked mode the mean."
+ADDED = (REPEATS, tables.CHANGE, tables.SPEED_UP, tables.COMPARED)
+KNOWN = COLUMNS | {column.name: column for column in ADDED}
+TIMED = "ms/token and speed-up are of the median decode step; in chunked mode, of the mean."
 NOTHING = "No finished run matches; record one with `streamcli run`."
 
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 CHANGE = Column("ppl_change", "vs recompute", "percent", "Perplexity against re-computation")
 SPEED_UP = Column("speed_up", "speed-up", "ratio", "Time a token of re-computation over this one's")
-COMPARED = Column(
-    "compared_ms", "ms/token", "significant", "Time a token that speed-ups are of, see time_column"
-)
+COMPARED = Column("compared_ms", "ms/token", "significant", "Time a token that speed-ups compare")
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
