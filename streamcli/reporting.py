@@ -76,11 +76,11 @@ def text(store: Store, query: Query, found: Selection, form: str) -> str:
 def left_out(query: Query) -> str:
     """What to say where the limit left something out."""
     stored = query.sort and query.sort.removeprefix("-") not in DERIVED
-    which = f"first by {query.sort}" if stored else "newest"  # the derived sort what was read
-    return (
-        f"only the {which} {query.limit:,} are here: --limit {query.limit * 4} shows more, "
-        "--limit 0 all."
-    )
+    few = f"{query.limit:,}"
+    which = (
+        f"first {few} by {query.sort}" if stored else f"newest {few}"
+    )  # others sort what is read
+    return f"only the {which} are here: --limit {query.limit * 4} shows more, --limit 0 all."
 
 
 def updated(store: Store, markdown: str, name: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamcli.render import output, tables
 from streamcli.render.tables import Sheet
-from streamcli.results.columns import COLUMNS, Column, format_value
+from streamcli.results.columns import COLUMNS, Column
 from streamcli.results.selection import DERIVED
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def names(rows: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
 def flat(rows: pd.DataFrame, columns: Sequence[str], title: str) -> Sheet:
     """Rows one by one, with exactly these columns."""
     chosen = [replace(KNOWN[name], title=KNOWN[name].heading) for name in columns]
-    cells = zip(*(rows[name] for name in columns), strict=True)
-    texts = [[format_value(c, v) for c, v in zip(chosen, row, strict=True)] for row in cells]
-    return Sheet(title, chosen, texts, [TIMED] if tables.COMPARED.name in columns else [])
+    texts = [tables.values(row, chosen) for row in rows.to_dict("records")]
+    cells = [[row[name] for name in columns] for row in texts]
+    return Sheet(title, chosen, cells, [TIMED] if tables.COMPARED.name in columns else [])
 
 
 def json_list(rows: Iterable[dict[Any, Any]]) -> str:

@@ -181,16 +181,21 @@ def _columns(mode: str) -> list[Column]:
 
 def cells(row: Row, columns: list[Column]) -> list[str]:
     """The cells of a run; its method with what tells it from a like row, its keys with a mark."""
-    unused = NO_BUDGET.get(row["method"], ())
-    texts = {
-        column.name: "-" if column.name in unused else format_value(column, row[column.name])
-        for column in columns
-    }
+    texts = values(row, columns)
     if row.get("variant"):
         texts["method"] += f" ({row['variant']})"
     if marked(row):
         texts["attended_keys"] += MARK
     return [texts[column.name] for column in columns]
+
+
+def values(row: Row, columns: list[Column]) -> dict[str, str]:
+    """What columns say of a run, by name; a method without sinks or a window shows none."""
+    unused = NO_BUDGET.get(row["method"], ()) if "method" in row else ()
+    return {
+        column.name: "-" if column.name in unused else format_value(column, row[column.name])
+        for column in columns
+    }
 
 
 def marked(row: Row) -> bool:
