@@ -211,7 +211,7 @@ def test_a_model_or_machine_that_an_engine_can_not_run_on_is_refused(
     loaded = Loaded(model, None, "", None, "", 256, 0)
     with pytest.raises(UsageError, match="needs a CUDA device"):
         method_of("streaming", engine="cudagraph").start(loaded, 1)
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(engine, "compiler", lambda: None)
     with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
         method_of("streaming", engine="compiled").start(loaded, 1)
     moving = tiny_llama({"rope_type": "dynamic", "factor": 2.0})

@@ -194,3 +194,12 @@ def test_a_compiler_that_fails_makes_no_kernel(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(weights, "compiler", lambda found=found: found)
         assert not weights.kernel()
     weights.kernel.cache_clear()
+
+
+def test_the_compiler_is_the_one_that_torch_takes() -> None:
+    from torch._inductor import config
+
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        assert weights.compiler() is None
+    with config.patch({"cpp.cxx": (None, "sh")}):
+        assert str(weights.compiler()).endswith("/sh")
