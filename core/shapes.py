@@ -92,8 +92,9 @@ def build(name: str, *, dtype: str, device: str, seed: int = 0) -> Loaded:
     config = AutoConfig.for_model(**SHAPES[name])
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     model = model.to(resolve_device(device)).eval().requires_grad_(False)
+    published = getattr(torch, SHAPES[name]["dtype"])  # the configuration has the model's by now
     for weight in model.parameters():
-        weight.copy_(weight.to(config.dtype))
+        weight.copy_(weight.to(published))
     return Loaded(
         model=model,
         tokenizer=None,
