@@ -162,6 +162,14 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("words", ["ppl", "speed_up", "runs"])
+def test_no_runs_are_an_empty_list_whatever_the_columns(
+    four: Store, home: Path, typed: Type, words: str
+) -> None:
+    done = report(typed, "--columns", words, "--since", "2099-01-01", "--format", "json")
+    assert (done.code, done.out) == (0, "[]\n")
+
+
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_is_asked_wrongly_ends_in_one_line_with_code_2(
     four: Store, home: Path, typed: Type, words: str

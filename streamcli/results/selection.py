@@ -110,7 +110,11 @@ def select(store: Store, query: Query, baseline: str = BASELINE) -> Selection:
     found = [each for each in groups(every) if wanted & set(each["run_id"])]
     whole = [compared(each, baseline) for each in found[: query.tables or None]]
     parts = [_part(each, wanted, query.sort) for each in whole]
-    rows = pd.concat([part.runs for part in parts]) if parts else asked
+    rows = (
+        pd.concat([part.runs for part in parts])
+        if parts
+        else asked.assign(**dict.fromkeys(DERIVED))
+    )
     return Selection(_sorted(rows, query.sort), parts, whole, more, len(found))
 
 
