@@ -1,7 +1,7 @@
 /* y = x W' with weights in 16 bits and everything else in float32, see weights.py.
 
-   A product of a few vectors is bound by the weights that it reads: each thread takes its share of
-   the rows, ROWS at a time, and asks for the next ROWS while it computes. */
+   A product of a few vectors is bound by the weights that it reads: each thread reads its share of
+   them from the first to the last, as memory is fastest read, and asks for what comes AHEAD. */
 
 #include <stdint.h>
 #include <string.h>
@@ -22,7 +22,9 @@ typedef _Float16 numbers __attribute__((vector_size(2 * LANES), aligned(2)));
 #error "no instruction that widens float16"
 #endif
 
-#define ROWS 4
+#define BLOCK 64  /* numbers that are summed side by side */
+#define LINE 32   /* numbers that memory is read by */
+#define AHEAD 512 /* numbers */
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
@@ -36,39 +38,34 @@ static inline floats of_bfloat16(const uint16_t *at) {
 
 static inline floats of_float16(const uint16_t *at) { return (floats)WIDENED(at); }
 
-/* y[r] = x . w[r] for r < rows, a constant where this is inlined. */
-#define DOT(TYPE)                                                                              \
-  static inline __attribute__((always_inline)) void dot_##TYPE(                                \
-      const float *x, const uint16_t *w, float *y, long k, int rows) {                         \
-    floats sums[ROWS] = {0};                                                                   \
-    for (long j = 0; j < k; j += LANES) {                                                      \
-      floats at;                                                                               \
-      memcpy(&at, x + j, sizeof at);                                                           \
-      for (int r = 0; r < rows; r++) {                                                         \
-        __builtin_prefetch(w + (ROWS + r) * k + j);                                            \
-        sums[r] += at * of_##TYPE(w + r * k + j);                                              \
-      }                                                                                        \
-    }                                                                                          \
-    for (int r = 0; r < rows; r++) {                                                           \
-      float sum = 0;                                                                           \
-      for (int lane = 0; lane < LANES; lane++) sum += sums[r][lane];                           \
-      y[r] = sum;                                                                              \
-    }                                                                                          \
-  }
+static inline floats of_float32(const float *at) {
+  floats numbers;
+  memcpy(&numbers, at, sizeof numbers);
+  return numbers;
+}
 
-/* x (m, k), w (n, k), y (m, n), all contiguous; k is a multiple of LANES. */
 #define PRODUCT(TYPE)                                                                          \
-  DOT(TYPE)                                                                                    \
+  static float dot_##TYPE(const float *x, const uint16_t *w, long k) {                         \
+    floats sums[BLOCK / LANES] = {0};                                                          \
+    long j = 0;                                                                                \
+    for (; j + BLOCK <= k; j += BLOCK) {                                                       \
+      for (int ahead = AHEAD; ahead < AHEAD + BLOCK; ahead += LINE)                            \
+        __builtin_prefetch(w + j + ahead, 0, 2);                                               \
+      for (int i = 0; i < BLOCK / LANES; i++)                                                  \
+        sums[i] += of_float32(x + j + i * LANES) * of_##TYPE(w + j + i * LANES);               \
+    }                                                                                          \
+    for (; j < k; j += LANES) sums[0] += of_float32(x + j) * of_##TYPE(w + j);                 \
+    for (int i = 1; i < BLOCK / LANES; i++) sums[0] += sums[i];                                \
+    float sum = 0;                                                                             \
+    for (int lane = 0; lane < LANES; lane++) sum += sums[0][lane];                             \
+    return sum;                                                                                \
+  }                                                                                            \
+  /* x (m, k), w (n, k), y (m, n), all contiguous; k is a multiple of LANES. */                \
   void product_##TYPE(const float *x, const uint16_t *w, float *y, long m, long n, long k,     \
                       int threads) {                                                           \
     _Pragma("omp parallel for schedule(static) num_threads(threads)")                          \
-    for (long first = 0; first < n; first += ROWS)                                             \
-      for (long i = 0; i < m; i++)                                                             \
-        if (first + ROWS <= n)                                                                 \
-          dot_##TYPE(x + i * k, w + first * k, y + i * n + first, k, ROWS);                    \
-        else                                                                                   \
-          for (long r = first; r < n; r++)                                                     \
-            dot_##TYPE(x + i * k, w + r * k, y + i * n + r, k, 1);                             \
+    for (long r = 0; r < n; r++)                                                               \
+      for (long i = 0; i < m; i++) y[i * n + r] = dot_##TYPE(x + i * k, w + r * k, k);         \
   }
 
 PRODUCT(float16)

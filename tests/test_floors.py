@@ -28,15 +28,19 @@ def test_a_tied_head_is_read_and_grouped_keys_are_fewer() -> None:
 
 
 def test_the_floor_is_the_slower_of_reading_and_computing() -> None:
-    machine = Machine("cpu", torch.float32, bytes_per_s=1e9, flops_per_s=1e10)
+    machine = Machine("cpu", torch.float32, reads=[1e9], products=[1e10])
     assert machine.floor_ms(Work(read_bytes=1e6, flops=1e6)) == 1.0
     assert machine.floor_ms(Work(read_bytes=1e6, flops=1e8)) == 10.0
 
 
-def test_rates_are_measured_and_never_get_worse() -> None:
+def test_a_floor_is_at_the_median_of_the_rates_of_all_rounds() -> None:
+    machine = Machine("cpu", torch.float32, reads=[1e9, 9e9, 2e9], products=[1e10, 1e10, 5e9])
+    assert (machine.bytes_per_s, machine.flops_per_s) == (2e9, 1e10)
+
+
+def test_rates_are_measured_once_a_round() -> None:
     machine = Machine("cpu", torch.float32)
     machine.measure(1)
-    first = machine.bytes_per_s, machine.flops_per_s
-    machine.measure(1)
-    assert min(first) > 1e8
-    assert machine.bytes_per_s >= first[0] and machine.flops_per_s >= first[1]
+    machine.measure(2)
+    assert len(machine.reads) == len(machine.products) == 2
+    assert min(machine.reads + machine.products) > 1e8

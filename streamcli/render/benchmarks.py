@@ -37,7 +37,7 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
         "Arms are timed in turn; figures are medians over rounds, ratios are taken round by round.",
         f"This machine reads {timed.read_gb_per_s:.1f} GB/s and multiplies matrices at "
         f"{timed.gflops_per_s:,.0f} GFLOP/s; the floor is what a step must read or compute at "
-        "these rates (core/floors.py). to: this time over that one's.",
+        "these rates, medians over rounds too (core/floors.py). to: this time over that one's.",
     ]
     return Sheet(title, columns, cells, notes)
 
