@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from core.errors import StreamError, UsageError
@@ -124,19 +124,46 @@ def attend(
         out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
     else:
         view: View = stream.view(module.layer_idx, c)
-        out, lse = _weigh(grouped, key, value, view.band.repeat(groups, 1), scale)
+        window = Part(grouped, key, value, view.band.repeat(groups, 1))
         sink_key, sink_value = stream.sinks(module.layer_idx)  # (B, K, S, D) each
-        if sink_key.shape[-2]:
-            back = view.back(query).reshape(grouped.shape)
-            seen = view.sinks.repeat(groups, 1)
-            out = _merge(out, lse, *_weigh_few(back, sink_key, sink_value, seen, scale))
+        back = view.back(query).reshape(grouped.shape)
+        sinks = Part(back, sink_key, sink_value, view.sinks.repeat(groups, 1))
+        in_two = query.device.type == "cpu" and d == value.shape[-1]
+        out = (_in_two if in_two else _in_one)(window, sinks, scale)
     return out.to(value.dtype).view(b, h, c, -1).transpose(1, 2).contiguous(), None
+
+
+class Part(NamedTuple):
+    """Queries (B, K, Q, D), keys and values (B, K, N, D), and whether q sees n, (Q, N) bool."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    seen: Tensor
+
+
+def _in_one(window: Part, sinks: Part, scale: float) -> Tensor:
+    """One call, for any device: a query stands twice in a row, and each key beside zeros.
+
+    The product with a key of the window is that of the query at its position, with a sink that of
+    the query turned back.
+    """
+    d = window.q.shape[-1]
+    q = torch.cat((window.q, sinks.q), -1)  # (B, K, Q, 2D)
+    k = torch.cat((pad(window.k, (0, d)), pad(sinks.k, (d, 0))), -2)  # (B, K, N+S, 2D)
+    v = torch.cat((window.v, sinks.v), -2)
+    seen = torch.cat((window.seen, sinks.seen), -1)
+    return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
+
+
+def _in_two(window: Part, sinks: Part, scale: float) -> Tensor:
+    """Two calls, merged by their log-sum-exp, which saves a CPU half of the products."""
+    out, lse = _weigh(*window, scale)
+    return _merge(out, lse, *_weigh_few(*sinks, scale)) if sinks.k.shape[-2] else out
 
 
 def _weigh(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Attention and the log-sum-exp of its logits: (B, K, Q, D) and (B, K, Q) in float32."""
-    if q.device.type != "cpu" or q.shape[-1] != v.shape[-1]:
-        return _weigh_few(q, k, v, seen, scale)
     mask = torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, -torch.inf)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, attn_mask=mask, scale=scale
@@ -147,7 +174,7 @@ def _weigh(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple
 def _weigh_few(
     q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """The same in plain operations, which hold Q x N logits at once."""
+    """The same in plain operations, which hold Q x N logits at once: for few keys."""
     logits = (q.float() @ k.float().transpose(-1, -2)) * scale  # (B, K, Q, N)
     logits = logits.masked_fill(~seen, -torch.inf)
     lse = logits.logsumexp(-1)

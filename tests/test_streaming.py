@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     DynamicCache,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -18,7 +21,10 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
 )
+from transformers.models.gpt_neox import modeling_gpt_neox
+from transformers.models.llama import modeling_llama
 
+from core import attention, engine, shapes
 from core import cache as caches
 from core.attention import streaming_attention
 from core.cache import StreamingKVCache
@@ -98,6 +104,40 @@ def test_chunked_equals_full_rerotation_for_every_chunk_size(
     ids = neox_ids[:, :220]
     want = naive_nll(neox.model, ids, 4, 60)
     assert gap(stream_nll(neox.model, ids, 4, 60, chunk), want) < EXACT
+
+
+@pytest.mark.parametrize("n_sink", [0, 4])
+@pytest.mark.parametrize("chunk", [7, 219], ids=str)
+def test_the_one_call_of_other_devices_equals_full_rerotation(
+    neox: Loaded, neox_ids: Tensor, n_sink: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_in_two", attention._in_one)
+    for model, ids in ((neox.model, neox_ids[:, :220]), (tiny_llama(), random_ids(2, 220))):
+        want = naive_nll(model, ids, n_sink, 60)
+        assert gap(stream_nll(model, ids, n_sink, 60, chunk), want) < EXACT
+
+
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("kind", ["neox", "llama"])
+def test_on_another_device_no_operation_takes_tensors_of_the_host(
+    kind: str, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rotary, "_prove", lambda *args: None)  # there are no values to prove it by
+    for code in (modeling_gpt_neox, modeling_llama):  # torch has no autocast for such a device
+        monkeypatch.setattr(code, "maybe_autocast", lambda **kwargs: nullcontext())
+    shape = shapes.SHAPES["tiny"] if kind == "neox" else tiny_llama().config.to_dict()
+    with torch.inference_mode(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape)).half()
+        cache = StreamingKVCache(4, 20, model, every)
+        ids = torch.zeros(2, 16, dtype=torch.int64)
+        counters = torch.zeros(2, 1, dtype=torch.int64)
+    with torch.inference_mode(), streaming_attention(model):
+        for c in (3, 16, 16, 1, 1, 7, 1):
+            cache.make_room(c)
+            logits = model(ids[:, :c], past_key_values=cache, stream=cache).logits
+            assert token_nll(logits, ids[:, :c]).is_meta
+        cache.rebase()
+        assert engine.advance(model, cache, *counters, ids[:, :1]).is_meta
 
 
 @pytest.mark.parametrize("every", [2, 16, 100])
