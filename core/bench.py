@@ -169,7 +169,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
 def chunk_arm(loaded: Loaded, config: RunConfig) -> Arm:
     """C tokens of a full stream, scored: the parallel form."""
     method: Method = registry.load("method", config.method)(config)
-    stream, size = method.start(loaded, 1), config.chunk_size
+    stream, size = method.start(loaded, 1), config.chunk
     tokens = _random_ids(loaded, config, size + 1)
     _fill(stream, tokens, config.attended_keys + size)
 
@@ -192,7 +192,7 @@ def plain_arm(loaded: Loaded, config: RunConfig) -> Arm:
 
     That is something else than streaming: it is what the chunk's own matrix products cost.
     """
-    tokens, size = _random_ids(loaded, config, config.chunk_size + 1), config.chunk_size
+    tokens, size = _random_ids(loaded, config, config.chunk + 1), config.chunk
 
     def step() -> None:
         ids = next(tokens)

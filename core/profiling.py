@@ -51,7 +51,7 @@ class Profile:
 
         @contextmanager
         def both(prepared: Prepared) -> Iterator[Progress]:
-            chunk = prepared.config.chunk_size if prepared.config.mode == "chunked" else 1
+            chunk = prepared.config.chunk if prepared.config.mode == "chunked" else 1
             total = max(1, prepared.to_score // (chunk * prepared.config.batch_size))
             warm = min(WARM_UP, total // 3)
             active = max(1, min(FORWARDS, total // 2 - warm))

@@ -71,7 +71,7 @@ def verify(
     Args:
         loaded: The model, in float32.
         ids: Tokens, more than ``config.attended_keys`` of them, or nothing is ever evicted.
-        config: Resolved; its ``n_sink``, ``window`` and ``chunk_size`` are used.
+        config: Resolved; its ``n_sink``, ``window`` and ``chunk`` are used.
         methods: Names of methods.
         modes: Names of modes; ones that score every token.
 
@@ -95,7 +95,7 @@ def verify(
 
 
 def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _References) -> Finding:
-    form = config.mode + (f" ({config.chunk_size})" if config.mode == "chunked" else "")
+    form = config.mode + (f" ({config.chunk})" if config.mode == "chunked" else "")
     form += f" ({config.engine})" if config.engine not in ("auto", "eager") else ""
     try:
         method: Method = registry.load("method", config.method)(config)
@@ -254,7 +254,7 @@ def _diagnose(
         return ""
     evicts_at = config.attended_keys  # the first query that a token is missing for
     chunked = config.mode == "chunked"
-    overflow = (evicts_at - 1) // config.chunk_size * config.chunk_size if chunked else evicts_at
+    overflow = (evicts_at - 1) // config.chunk * config.chunk if chunked else evicts_at
     if departs_at >= trained_length:
         return "only past the trained length: nothing is being evicted"
     if config.n_sink and config.window_size < departs_at < evicts_at and not chunked:

@@ -230,7 +230,7 @@ def _record(
     on_gpu = loaded.model.device.type == "cuda"
     here = environment.describe(torch.cuda.get_device_name(loaded.model.device) if on_gpu else None)
     config, found = arm.config, bench.figure(arm.typical())
-    known = {**vars(config), **vars(here)}
+    known = {**vars(config), "chunk_size": config.chunk, **vars(here)}
     return {name: known[name] for name in Benchmark.model_fields if name in known} | {
         "bench": what,
         "arm": arm.name,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from core import registry
-from core.config import DTYPES, ENGINES, LAZY, SOURCES, RunConfig
+from core.config import CHUNK, DTYPES, ENGINES, FORWARD, LAZY, LEAST_CHUNK, SOURCES, RunConfig
 from core.registry import DATASETS, METHODS, MODES
 
 
@@ -68,7 +68,13 @@ EvictEvery = Annotated[
         "1, and 64 in kvpress-interval",
     ),
 ]
-ChunkSize = Annotated[int | None, _option("C, tokens a forward in chunks.", RunConfig.chunk_size)]
+ChunkSize = Annotated[
+    int | None,
+    _option(
+        "C, tokens of each document a forward in chunks.",
+        f"{CHUNK}; {FORWARD} over --batch-size where that is less, and {LEAST_CHUNK} at least",
+    ),
+]
 BatchSize = Annotated[int | None, _option("Documents read in step.", RunConfig.batch_size)]
 Dtype = Annotated[str | None, _option(f"{_any_of(DTYPES)}.", RunConfig.dtype)]
 Device = Annotated[str | None, _option("auto, cpu, cuda, cuda:N or mps.", RunConfig.device)]

@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     evict_every: int | None = Field(
         None, description="k, steps between evictions; empty: 1, and 64 in kvpress-interval."
     )
-    chunk_size: int = Field(RunConfig.chunk_size, description="C, tokens a forward in chunks.")
+    chunk_size: int | None = Field(
+        None, description="C, tokens a forward in chunks; empty: 256, or 1024 over the batch."
+    )
     batch_size: int = Field(RunConfig.batch_size, description="Documents read in step.")
     dtype: str = Field(RunConfig.dtype, description="float32, bfloat16 or float16.")
     device: str = Field(RunConfig.device, description="auto, cpu, cuda, cuda:N or mps.")

@@ -223,6 +223,12 @@ def test_equal_budgets_unless_asked_otherwise() -> None:
     assert RunConfig(n_sink=0, window=124, method="window").window == 124
 
 
+@pytest.mark.parametrize(("rows", "chunk"), [(1, 256), (4, 256), (8, 128), (16, 64), (500, 64)])
+def test_more_rows_in_step_take_shorter_chunks(rows: int, chunk: int) -> None:
+    assert RunConfig(batch_size=rows).fitted(2048).chunk_size == chunk
+    assert RunConfig(batch_size=rows, chunk_size=7).fitted(2048).chunk_size == 7
+
+
 def test_word_and_byte_figures_come_from_the_same_scores(
     neox: Loaded, documents: list[Tensor]
 ) -> None:

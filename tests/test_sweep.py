@@ -232,7 +232,7 @@ def test_only_runs_of_dead_processes_of_this_machine_become_interrupted(
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     here = environment.describe()
-    config = RunConfig(window=20, max_tokens=9, threads=1)
+    config = RunConfig(window=20, max_tokens=9, threads=1).fitted(512)
     facts = RunFacts(requested_model="bundled", requested_dataset="wikitext")
     began = {
         "alive": here,

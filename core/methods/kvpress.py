@@ -85,7 +85,7 @@ class _Presses(Method):
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Which press it is, and what it does with a chunk."""
         notes = (f"kvpress {version('kvpress')}: {self.words}.",)
-        size = self.config.chunk_size
+        size = self.config.chunk
         if self.config.mode != "chunked" or size == 1 or not self.interval:
             return notes
         left = self.kept if self.cuts_prompt else max(self.kept, size)
@@ -227,7 +227,7 @@ class Prefill(_Presses):
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Of a short prompt nothing is cut, and what grows can outgrow the training."""
         context = self.config.context_of(length)
-        prompts = {"decode-loop": 1, "chunked": self.config.chunk_size, OFFICIAL: context}
+        prompts = {"decode-loop": 1, "chunked": self.config.chunk, OFFICIAL: context}
         prompt = min(prompts[self.config.mode], length)
         cut = max(0, prompt - self.kept)
         done = f"a prompt of length {prompt} was cut to {self.kept} keys; all that follow stay."

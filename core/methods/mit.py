@@ -194,7 +194,7 @@ class Mit(Method):
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Chunks are the authors', not the exact form."""
-        size, budget = self.config.chunk_size, self.config.attended_keys
+        size, budget = self.config.chunk, self.config.attended_keys
         if self.every > 1:
             return another_budget("mit", self.every)
         if self.config.mode != "chunked" or size == 1 or length <= budget - 1:

@@ -34,7 +34,7 @@ def score(task: Task, size: int) -> tuple[Scores, list[float]]:
 def evaluate(task: Task) -> RunResult:
     """Score the stream in chunks and time the whole."""
     peak, clock = PeakMemory(task.config.device), Clock(task.config.device)
-    scores, times = score(task, task.config.chunk_size)
+    scores, times = score(task, task.config.chunk)
     elapsed = clock.lap()
     timing = Timing(
         total_s=elapsed,

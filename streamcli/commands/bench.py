@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.config import DTYPES, LAZY, RunConfig
+from core.config import CHUNK, DTYPES, LAZY
 from core.errors import UsageError, unknown
 from core.registry import METHODS
 from core.shapes import SHAPES
@@ -48,7 +48,7 @@ BENCHES = {
     ),
     "perplexity": Bench(
         "the scoring of a token: exact chunks, plain forwards over chunks, the decode loop",
-        {"windows": [1020], "chunk_size": RunConfig.chunk_size, "rounds": 15, "steps": 4},
+        {"windows": [1020], "chunk_size": CHUNK, "rounds": 15, "steps": 4},
     ),
     "startup": Bench("whole commands, each in a process of its own", {"rounds": 7}),
 }

@@ -132,6 +132,7 @@ def config() -> RunConfig:
         model="bundled",
         window=1020,
         max_tokens=99,
+        chunk_size=256,
         threads=2,
         device="cpu",
         seed=7,

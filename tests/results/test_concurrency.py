@@ -129,6 +129,7 @@ def test_processes_killed_at_any_time_leave_the_database_whole(
     processes = [start(where, 10_000, parts) for _ in range(3)]
     go(processes)
     while frames.runs(Store.open(where)).empty:
+        assert not any(process.poll() for process in processes), processes[0].communicate()
         time.sleep(0.05)
     for process in processes:
         time.sleep(0.137)
