@@ -130,14 +130,14 @@ def test_on_another_device_no_operation_takes_tensors_of_the_host(
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape)).half()
         cache = StreamingKVCache(4, 20, model, every)
         ids = torch.zeros(2, 16, dtype=torch.int64)
-        counters = torch.zeros(2, 1, dtype=torch.int64)
+        seen, base = torch.zeros(2, 1, dtype=torch.int64)
     with torch.inference_mode(), streaming_attention(model):
         for c in (3, 16, 16, 1, 1, 7, 1):
             cache.make_room(c)
             logits = model(ids[:, :c], past_key_values=cache, stream=cache).logits
             assert token_nll(logits, ids[:, :c]).is_meta
         cache.rebase()
-        assert engine.advance(model, cache, *counters, ids[:, :1]).is_meta
+        assert engine.advance(model, cache, seen, base, ids[:, :1]).is_meta
 
 
 @pytest.mark.parametrize("every", [2, 16, 100])
