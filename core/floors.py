@@ -16,7 +16,7 @@ one, and causal attention half of L x L::
 
 Both rates are measured here, in every round of steps: the fastest of several ways to read a buffer
 that no cache holds, and a product of square matrices. As of the steps, the median over rounds
-counts: a neighbour's pause may double a rate for a moment (33 GB/s, and 57 once, on an AMD EPYC).
+counts: a rate may double for a while (33 GB/s, and 57 in a first round, on an AMD EPYC).
 """
 
 from __future__ import annotations
