@@ -130,7 +130,7 @@ def attend(
         sinks = Part(back, sink_key, sink_value, view.sinks.repeat(groups, 1))
         in_two = query.device.type == "cpu" and d == value.shape[-1]
         out = (_in_two if in_two else _in_one)(window, sinks, scale)
-    return out.to(value.dtype).view(b, h, c, -1).transpose(1, 2).contiguous(), None
+    return out.to(value.dtype).reshape(b, h, c, -1).transpose(1, 2).contiguous(), None
 
 
 class Part(NamedTuple):

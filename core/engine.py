@@ -36,7 +36,7 @@ from transformers.cache_utils import Cache
 from core import attention
 from core.errors import StreamError, UsageError
 from core.meters import Clock
-from core.rope import Turn
+from core.rope import CHANGES_WITH_LENGTH, Turn
 from core.weights import compiler, lying
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def choose(kind: str, model: Any, steps: int) -> str:
     saved_s = steps * SAVED_MS_A_LAYER * layers / 1000
     pays = saved_s > COMPILE_S + COMPILE_S_A_LAYER * layers
     plain = getattr(model.config, "rope_parameters", None) or {}
-    static = plain.get("rope_type", "default") not in ("dynamic", "longrope")
+    static = plain.get("rope_type", "default") not in CHANGES_WITH_LENGTH
     return "compiled" if pays and static and model.device.type == "cpu" and compiler() else "eager"
 
 

@@ -60,7 +60,7 @@ class RunResult:
         ms_per_token_p95: Their 95th percentile.
         ms_per_token_p99: Their 99th percentile.
         time_growth: Median time of a forward in the last tenth of the run over that in the second
-            tenth: 1 is flat; None in a sample, or below 100 forwards.
+            tenth: 1 is flat; None in a sample, or of 100 forwards or fewer.
         kv_mib: Measured bytes of the keys and values that are held between steps, in MiB.
         kv_formula_mib: The same by formula: 2 x layers x B x K x D x keys x bytes a number.
         peak_mem_mib: Peak resident memory (CPU) or allocated memory (GPU) during the run.

@@ -39,6 +39,7 @@ class Prepared:
         loaded: The model.
         tokens: The documents as token ids.
         notes: Sentences that the user must see before the run.
+        open_engine: Whether the engine was left open, so that another may take its place.
     """
 
     config: RunConfig
@@ -47,6 +48,7 @@ class Prepared:
     loaded: Loaded
     tokens: TokenStream
     notes: tuple[str, ...]
+    open_engine: bool
 
     @property
     def to_score(self) -> int:
@@ -125,7 +127,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     found = environment.describe(gpu)
     notes = (*loaded.notes, *corpus.notes, *stream.notes, *_unfilled(resolved, stream))
     _method(resolved).start(loaded, 1)  # refuses a model that the method can't run on
-    return Prepared(resolved, facts, found, loaded, stream, notes)
+    return Prepared(resolved, facts, found, loaded, stream, notes, config.engine == "auto")
 
 
 def execute(prepared: Prepared, progress: Progress) -> RunResult:
@@ -135,17 +137,26 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
         StreamError: The evaluation failed, in one line.
     """
     config = prepared.config
-    evaluate = registry.load("mode", config.mode)
-    task = Task(prepared.loaded, prepared.tokens, _method(config), config, progress)
+    evaluate, method = registry.load("mode", config.mode), _method(config)
+    method.may_be_eager = prepared.open_engine
+    task = Task(prepared.loaded, prepared.tokens, method, config, progress)
     try:
         with torch.inference_mode():
             result: RunResult = evaluate(task)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
         raise StreamError(
             f"out of memory on {config.device}: choose a smaller --chunk-size, --batch-size or "
             "--window, or --dtype bfloat16."
         ) from error
     return result
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Of a CPU's memory torch says so in words only."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def _check_threads(threads: int) -> None:

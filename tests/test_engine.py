@@ -21,6 +21,7 @@ from core.config import RunConfig
 from core.engine import Engine
 from core.errors import StreamError, UsageError
 from core.meters import token_nll
+from core.methods.base import Method
 from core.methods.streaming import _CacheStream
 from core.models import Loaded
 from core.weights import by_columns, in_16_bits
@@ -119,6 +120,25 @@ def test_a_step_is_made_where_it_is_timed_though_a_chunk_of_one_token_comes_befo
     assert compiled.engine == "compiled" and compiled.compile_s > 0
     assert abs(eager.nll - compiled.nll).max() < EXACT
     assert compiled.prefill_s < compiled.compile_s
+
+
+def test_an_engine_that_nobody_asked_for_gives_way_and_another_is_an_error(
+    neox: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Any) -> Any:
+        raise RuntimeError("a compiler that fails")
+
+    ids = [ids_of(neox, 90)[0]]
+    eager = evaluate(neox, ids, engine="eager")
+    monkeypatch.setattr(engine, "_compiled", broken)
+    with pytest.raises(StreamError, match="use --engine eager"):
+        evaluate(neox, ids, engine="compiled")
+    monkeypatch.setattr(Method, "may_be_eager", True)
+    result = evaluate(neox, ids, engine="compiled")
+    assert (result.engine, result.nll.tolist()) == ("eager", eager.nll.tolist())
+    (said,) = [note for note in result.notes if "engine" in note]
+    assert said.startswith("engine auto is eager here: no compiled step") and "fails" in said
+    assert weights.NARROW not in result.notes
 
 
 def test_between_steps_only_the_first_is_prepared_so_that_moving_the_frame_is_timed(

@@ -140,3 +140,11 @@ def test_what_cannot_be_placed_is_refused() -> None:
         StartRecentKVCache(4, 100, model).evict_for_space(300)
     with pytest.raises(UsageError, match="window 1 or more"):
         StartRecentKVCache(4, 0, model)
+
+
+def test_keys_that_wait_for_eviction_count_where_a_model_can_place_only_so_many() -> None:
+    model = tiny_llama({"rope_type": "dynamic", "factor": 2.0})
+    changing = Loaded(model, None, "", None, "", 256, 0)
+    method_of("mit", window=240).start(changing, 1)
+    with pytest.raises(UsageError, match="take 308 positions"):
+        method_of("mit", window=240, evict_every=64).start(changing, 1)

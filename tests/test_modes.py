@@ -212,7 +212,18 @@ def test_dense_past_the_trained_length_says_so(neox: Loaded, neox_ids: Tensor) -
     short = replace(neox, trained_length=100)
     result = evaluate(short, [neox_ids[0, :150]], method="dense", mode="chunked")
     assert result.attended_keys_max == 149
-    assert "dense ran 50 tokens past the trained length of 100" in result.notes[0]
+    assert "dense ran 49 tokens past the trained length of 100" in result.notes[0]
+
+
+@pytest.mark.parametrize("method", ["streaming", "window", "mit", "recompute"])
+def test_every_method_says_where_its_positions_leave_the_training(
+    neox: Loaded, neox_ids: Tensor, method: str
+) -> None:
+    ids, said = [neox_ids[0, :80]], f"{method} ran 12 tokens past the trained length"
+    for length, words in ((N_SINK + WINDOW + 1 - 12, [said]), (N_SINK + WINDOW + 1, [])):
+        short = replace(neox, trained_length=length)
+        notes = evaluate(short, ids, method=method).notes
+        assert [note.split(" of ")[0] for note in notes if "past the" in note] == words
 
 
 def test_equal_budgets_unless_asked_otherwise() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -115,6 +116,21 @@ def test_the_one_call_of_other_devices_equals_full_rerotation(
     for model, ids in ((neox.model, neox_ids[:, :220]), (tiny_llama(), random_ids(2, 220))):
         want = naive_nll(model, ids, n_sink, 60)
         assert gap(stream_nll(model, ids, n_sink, 60, chunk), want) < EXACT
+
+
+@pytest.mark.parametrize("chunk", [1, 9])
+def test_attention_may_come_with_the_layout_of_other_kernels(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids = tiny_llama(), random_ids(2, 120)  # of grouped queries
+    want, plain = naive_nll(model, ids, 4, 27), scaled_dot_product_attention
+
+    def transposed(*args: Any, **kwargs: Any) -> Tensor:  # as the memory-efficient one of CUDA
+        return plain(*args, **kwargs).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", transposed)
+    monkeypatch.setattr(attention, "_in_two", attention._in_one)
+    assert gap(stream_nll(model, ids, 4, 27, chunk), want) < EXACT
 
 
 @pytest.mark.parametrize("every", [1, 5])

@@ -57,7 +57,11 @@ WITH_INTERVALS = tables.Sheet(
 
 @pytest.fixture
 def comparison() -> Comparison:
-    same = {name: "x" for name in COLUMNS} | {"mode": "decode-loop", "scored_tokens": 4095}
+    same = {name: "x" for name in COLUMNS} | {
+        "mode": "decode-loop",
+        "scored_tokens": 4095,
+        "batch_size": 4,
+    }
     return Comparison(same, pd.DataFrame(RUNS, columns=NAMES), older=0)
 
 

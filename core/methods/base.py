@@ -88,6 +88,7 @@ class Method(ABC):
         exact_chunks: Whether a chunk predicts what its tokens would one by one.
         reference: What ``core.reference`` has to hold it against: streaming, recompute or dense.
         exact: Whether it claims to equal that reference, token by token.
+        may_be_eager: Whether an engine that can't be had gives way, as nobody asked for it.
     """
 
     positions: str
@@ -95,6 +96,7 @@ class Method(ABC):
     exact_chunks = True
     reference = "streaming"
     exact = True
+    may_be_eager = False
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config

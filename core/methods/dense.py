@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from core.methods.base import CacheStream, Method, Stream, key_bytes, past_trained_length
+from core.methods.base import CacheStream, Method, Stream, key_bytes
 from core.models import Loaded
 
 
@@ -39,7 +39,3 @@ class Dense(Method):
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
         """Keys and values of every token."""
         return 2 * sum(feeds) * key_bytes(loaded.model, batch)
-
-    def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
-        """Past the trained length the positions are ones that the model never saw."""
-        return past_trained_length("dense", loaded, length)

@@ -34,7 +34,6 @@ from core.methods.base import (
     another_budget,
     eviction,
     key_bytes,
-    past_trained_length,
 )
 from core.models import Loaded
 
@@ -195,13 +194,6 @@ class Stock(_Presses):
             base_press=self._scorer(kvpress), compression_interval=1, target_size=self.kept
         )
 
-    def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
-        """Only where it stands in the stream can the query leave the positions of the training."""
-        notes = super().notes(loaded, length)
-        if self.positions == "mixed":
-            return notes
-        return (*notes, *past_trained_length("kvpress-stock", loaded, length))
-
 
 class Prefill(_Presses):
     """The press by itself: the prompt is cut once, and nothing is evicted later. Not streaming.
@@ -225,7 +217,7 @@ class Prefill(_Presses):
         return press.rerotating(kvpress, self._scorer(kvpress, prompt))
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
-        """Of a short prompt nothing is cut, and what grows can outgrow the training."""
+        """Of a short prompt nothing is cut."""
         context = self.config.context_of(length)
         prompts = {"decode-loop": 1, "chunked": self.config.chunk, OFFICIAL: context}
         prompt = min(prompts[self.config.mode], length)
@@ -233,5 +225,4 @@ class Prefill(_Presses):
         done = f"a prompt of length {prompt} was cut to {self.kept} keys; all that follow stay."
         if not cut:
             done = f"of a prompt of length {prompt} nothing was cut: this is dense attention."
-        grown = past_trained_length("kvpress-prefill", loaded, length - cut)
-        return (*super().notes(loaded, length), done, *grown)
+        return (*super().notes(loaded, length), done)

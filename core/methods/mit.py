@@ -91,13 +91,14 @@ class StartRecentKVCache(Cache):
             cache.evict()
     """
 
-    def __init__(self, start_size: int, recent_size: int, model: Any) -> None:
+    def __init__(self, start_size: int, recent_size: int, model: Any, every: int = 1) -> None:
         """An empty cache.
 
         Args:
             start_size: S, tokens kept from the start of the stream.
             recent_size: W, most recent tokens kept.
             model: The transformers model that will use it.
+            every: k, single tokens between evictions.
 
         Raises:
             UsageError: A size is out of range, or the model's positions can't be moved.
@@ -113,7 +114,7 @@ class StartRecentKVCache(Cache):
         super().__init__(
             layers=[StartRecentLayer(self) for _ in range(self.config.num_hidden_layers)]
         )
-        self.check_room(start_size + recent_size + 1)
+        self.check_room(start_size + recent_size + every)
 
     def evict(self) -> None:
         """After a step: keep S + W tokens (their ``__call__``)."""
@@ -171,7 +172,7 @@ class Mit(Method):
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache."""
         sinks, window = self.config.n_sink, self.config.window_size
-        cache = StartRecentKVCache(sinks, window, loaded.model)
+        cache = StartRecentKVCache(sinks, window, loaded.model, self.every)
         return _MitStream(loaded.model, cache, self.every)
 
     def attended(self, feeds: Sequence[int]) -> Tensor:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from core.config import RunConfig
 from core.meters import MIB, PeakMemory
-from core.methods.base import Method, Stream
+from core.methods.base import Method, Stream, past_trained_length
 from core.models import Loaded
 from core.result import DocumentResult, RunResult
 from core.tokens import TokenDocument, TokenStream, text_size
 
 Progress = Callable[[int, float], None]
-LONG = 100  # forwards in a stream that is worth asking whether its time grows
+LONG = 100  # forwards beyond which a stream is worth asking whether its time grows
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,8 @@ def result(task: Task, scores: Scores, timing: Timing, peak: PeakMemory) -> RunR
         [task.method.attended(part.feeds)[part.first :][: len(part.nll)] for part in scores.scored]
     )
     longest = max(len(part.document.ids) for part in scores.scored)
+    absolute = task.method.positions == "absolute"
+    furthest = longest - 1 if absolute else int(attended.max())  # tokens before a prediction
     steady = timing.latency_ms[timing.steady]
     p50, p95, p99 = np.percentile(steady, (50, 95, 99)) if len(steady) else (None, None, None)
     return RunResult(
@@ -194,7 +196,11 @@ def result(task: Task, scores: Scores, timing: Timing, peak: PeakMemory) -> RunR
         peak_mem_mib=peak_mem_mib,
         keys_before=timing.keys_before,
         keys_after=timing.keys_after,
-        notes=(*task.method.notes(task.loaded, longest), *timing.notes),
+        notes=(
+            *past_trained_length(task.config.method, task.loaded, furthest),
+            *task.method.notes(task.loaded, longest),
+            *timing.notes,
+        ),
     )
 
 

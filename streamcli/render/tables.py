@@ -207,9 +207,10 @@ def title(same: Row) -> str:
     """What the runs of a table share, in words."""
     threads = f"{same['threads']} CPU thread{'' if str(same['threads']) == '1' else 's'}"
     device = threads if same["device"] == "cpu" else same["device"]
+    rows = f"{same['batch_size']} documents in step, " if same["batch_size"] > 1 else ""
     return (
         f"{same['model']} on {same['dataset']} ({int(same['scored_tokens']):,} tokens scored), "
-        f"{same['mode']}, {same['dtype']}, {device}"
+        f"{same['mode']}, {rows}{same['dtype']}, {device}"
     )
 
 

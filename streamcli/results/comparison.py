@@ -1,7 +1,8 @@
 """Which runs may stand in one table, and how each does against a baseline, re-computation.
 
-Runs share a comparison only where model, weights, token ids, mode, number format, device, threads
-and machine are the same; a speed-up or a perplexity ratio also needs the same attended keys.
+Runs share a comparison only where model, weights, token ids, mode, rows in step, number format,
+device, threads and machine are the same; a speed-up or a perplexity ratio also needs the same
+attended keys.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SAME = (
     "tokens_sha256",
     "mode",
     "context_tokens",
+    "batch_size",
     "dtype",
     "device",
     "threads",
@@ -42,7 +44,6 @@ VARIANTS = {  # what else tells two configurations of one method apart, and how 
     "engine": "{}",
     "evict_every": "every {}",
     "chunk_size": "chunks of {}",
-    "batch_size": "batch {}",
     "timed_tokens": "{} timed",
     "max_tokens": "{} tokens",
     "seed": "seed {}",
@@ -121,8 +122,8 @@ def command(row: Row, method: str) -> str:
         sinks = int(row["n_sink"]) or (SINKS if method == "streaming" else 0)
         asked["n-sink"] = str(sinks)
         asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
-    for name in ("max_tokens", "timed_tokens", "context_tokens", "threads"):
-        if not missing(row.get(name)):
+    for name in ("max_tokens", "timed_tokens", "context_tokens", "batch_size", "threads"):
+        if not missing(row.get(name)) and (name, row[name]) != ("batch_size", 1):
             asked[name.replace("_", "-")] = str(int(row[name]))
     if row["dtype"] != "float32":
         asked["dtype"] = str(row["dtype"])

@@ -70,7 +70,7 @@ def missing(comparison: Comparison, others: Sequence[Comparison]) -> str:
     differs = min((each for each in told if each), key=len, default=[])
     nearest = f"; the nearest has {' and '.join(differs)}" if 0 < len(differs) <= TOLD else ""
     return (
-        f"no {method} run with the same model, tokens, dtype, device and threads{nearest}. "
+        f"no {method} run with the same model, tokens, batch, dtype, device and threads{nearest}. "
         f"Record one: {command(comparison.runs.iloc[0].to_dict(), method)}"
     )
 

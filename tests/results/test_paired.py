@@ -157,15 +157,22 @@ def test_without_a_baseline_it_is_said_what_differs_and_what_to_type(tmp_path: P
     both = comparisons(frames.latest(store))
     found = next(each for each in both if each.same["dtype"] == "float32")
     said = verdicts.missing(found, both)
-    assert "no recompute run with the same model, tokens, dtype, device and threads" in said
+    assert "no recompute run with the same model, tokens, batch, dtype, device and threads" in said
     assert "the nearest has dtype bfloat16, not float32" in said
     assert "--method recompute --mode decode-loop --n-sink 4 --window 60 --max-tokens 600" in said
 
 
 @pytest.mark.parametrize(
-    "change", [{"tokens_sha256": "c" * 64}, {"dtype": "float16"}, {"threads": 1}, {"host": "there"}]
+    "change",
+    [
+        {"tokens_sha256": "c" * 64},
+        {"dtype": "float16"},
+        {"batch_size": 4},
+        {"threads": 1},
+        {"host": "there"},
+    ],
 )
-def test_runs_of_other_tokens_formats_threads_or_machines_are_never_paired(
+def test_runs_of_other_tokens_batches_formats_threads_or_machines_are_never_paired(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
     store = recorded(tmp_path / "runs.db", {**RECOMPUTE, **change}, STREAMING)
