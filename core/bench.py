@@ -50,6 +50,7 @@ class Arm:
         notes: What a reader must know of how its steps are made.
         kv_mib: What it holds between steps.
         cycle: Steps after which its work repeats: k, where it evicts every k steps.
+        bounded: Whether it keeps to a budget, so that it may be held against others.
         rounds_ms: Milliseconds a token of each timed step, round by round.
     """
 
@@ -63,6 +64,7 @@ class Arm:
     notes: tuple[str, ...] = ()
     kv_mib: float = 0.0
     cycle: int = 1
+    bounded: bool = True
     rounds_ms: list[list[float]] = field(default_factory=list)
 
     @property
@@ -145,8 +147,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     tokens = _random_ids(loaded, config)
     every = config.steps_between_evictions()
     _fill(stream, tokens, length or keys + every + FILL)
-    keys = max(length, keys) if config.method == "dense" else keys
-    keys += (every - 1) // 2  # on average
+    keys = keys + (every - 1) // 2 if method.full_after else stream.held() + 1  # on average
     ids = next(tokens)[:, :1]
     work_of = floors.recompute_work if config.method == "recompute" else floors.decode_work
     with stream.decoding():
@@ -162,6 +163,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
         notes=stream.notes,
         kv_mib=stream.kv_bytes() / MIB,
         cycle=every,
+        bounded=bool(method.full_after),
     )
 
 

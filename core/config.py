@@ -187,7 +187,9 @@ class RunConfig:
 
     @property
     def chunk(self) -> int:
-        """C, tokens of each row that a forward takes in chunks."""
+        """C, tokens of each row that a forward takes in chunks; the default where there is none."""
+        if self.mode != "chunked" and not self.timed_tokens:
+            return CHUNK
         return self.chunk_size or max(LEAST_CHUNK, min(CHUNK, FORWARD // self.batch_size))
 
     @property

@@ -4,7 +4,7 @@ For as long as a stream decodes its weights may lie in two other ways, each with
 was, and only in float32 on a CPU, where this was measured:
 
 - ``by_columns``, where a matrix is taller than wide (the LM head first): a matrix-vector product
-  reads best along the longer side, and each thread takes its share of the columns;
+  reads best along the longer side, and is shared out in equal parts, at most one a thread;
 - ``in_16_bits`` for compiled steps, where weights are exact in them. Most checkpoints are published
   in float16 (Pythia) or bfloat16 (Llama): loaded as float32, they take twice the bytes and say no
   more. ``weights.c`` widens each number where it is multiplied: the same products, summed in
@@ -70,8 +70,9 @@ def by_columns(model: Any) -> Iterator[None]:
             if module.weight.is_contiguous():  # a tied one may have been seen to
                 with torch.inference_mode(False):  # a parameter that can still be trained later
                     module.weight.data = module.weight.data.t().contiguous().t()
-            if threads > 1 and module.weight.shape[0] % threads == 0:
-                module.__class__, module.parts = _Shared, threads
+            parts = max(n for n in range(1, threads + 1) if module.weight.shape[0] % n == 0)
+            if parts > 1:
+                module.__class__, module.parts = _Shared, parts
         yield
     finally:
         for module in tall:

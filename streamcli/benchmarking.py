@@ -206,7 +206,8 @@ def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
         "speed_ups": {},
     }
     for base in arms:
-        if base.config.attended_keys != arm.config.attended_keys or base.name == arm.name:
+        budgets = {each.config.attended_keys if each.bounded else None for each in (arm, base)}
+        if len(budgets) > 1 or None in budgets or base.name == arm.name:
             continue
         if base.name in BASES:
             each = bench.ratio(arm, base)

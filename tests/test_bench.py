@@ -60,6 +60,18 @@ def test_a_recomputing_arm_encodes_its_budget_at_every_step() -> None:
     assert fed.kv_mib == 0 and fed.work.flops > 20 * floors.decode_work(loaded.model, 32).flops
 
 
+def test_an_arm_that_holds_everything_reads_it_and_is_held_against_no_budget(typed: Type) -> None:
+    loaded = shapes.build("tiny", dtype="float32", device="cpu")
+    asked = RunConfig(method="dense", n_sink=4, window=27, device="cpu")
+    fed = bench.decode_arm(loaded, asked)
+    held = fed.kv_mib * 2**20 / (4 * 2 * 2 * 64)  # bytes x keys and values x layers x K D
+    assert held > 200 and fed.work == floors.decode_work(loaded.model, int(held) + 1)
+    words = ["--shape", "tiny", "--methods", "streaming", "dense", "recompute", "--windows", "28"]
+    words += ["--engines", "eager", "--rounds", "2", "--steps", "3", "--json"]
+    rows = {row["method"]: row for row in json.loads(typed("bench", "decode", *words).out)}
+    assert rows["streaming"]["speed_ups"] and not rows["dense"]["speed_ups"]
+
+
 def test_bench_prints_rows_and_records_them_apart_from_the_runs(
     tmp_path: Path, typed: Type
 ) -> None:

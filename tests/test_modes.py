@@ -236,8 +236,12 @@ def test_equal_budgets_unless_asked_otherwise() -> None:
 
 @pytest.mark.parametrize(("rows", "chunk"), [(1, 256), (4, 256), (8, 128), (16, 64), (500, 64)])
 def test_more_rows_in_step_take_shorter_chunks(rows: int, chunk: int) -> None:
-    assert RunConfig(batch_size=rows).fitted(2048).chunk_size == chunk
-    assert RunConfig(batch_size=rows, chunk_size=7).fitted(2048).chunk_size == 7
+    config = RunConfig(batch_size=rows, mode="chunked")
+    assert config.fitted(2048).chunk_size == chunk
+    assert replace(config, chunk_size=7).fitted(2048).chunk_size == 7
+    timed = RunConfig(batch_size=rows, timed_tokens=9)
+    assert timed.fitted(2048).chunk_size == chunk
+    assert replace(timed, timed_tokens=None, chunk_size=7).fitted(2048).chunk_size == 256
 
 
 def test_word_and_byte_figures_come_from_the_same_scores(

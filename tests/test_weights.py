@@ -83,9 +83,12 @@ def test_a_tied_head_still_embeds(narrow: bool) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
+@pytest.mark.parametrize("threads", [4, 5])  # which divides no weight into equal parts
 @pytest.mark.parametrize("narrow", LAYOUTS)
-def test_a_model_says_the_same(rows: int, narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+def test_a_model_says_the_same(
+    rows: int, narrow: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     model, ids = tiny_neox(), random_ids(rows, 1)
     want = model(ids).logits
     with laid_out(model, narrow):
