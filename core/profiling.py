@@ -1,13 +1,14 @@
 """Where the time of a forward goes: a trace by torch's profiler and its largest costs.
 
-A few forwards from the middle of a run are looked at. Looking slows these down, and the medians of
-a run of many forwards do not notice. With ``timed_tokens`` the forwards that score are looked at.
+Looking slows a forward down, so that a run is looked at after it was measured: it begins once more,
+and ends after a few forwards with a full cache. With ``timed_tokens`` those that score are seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 import torch
 from torch import profiler
 
-from core.modes.base import Progress
+from core import runner
+from core.config import OFFICIAL
 from core.runner import Prepared
 
-FORWARDS, WARM_UP = 20, 2
-Watch = Callable[[Prepared], AbstractContextManager[Progress]]
+FORWARDS = 20
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,17 @@ class Cost:
     calls: float
 
 
+class _Enough(Exception):
+    """As many forwards as are wanted were looked at."""
+
+
 @dataclass
 class Profile:
     """The profile of one run.
 
     Attributes:
         trace: File that the trace goes to, for chrome://tracing or ui.perfetto.dev.
-        costs: Every operation, the largest first, once the run is over.
+        costs: Every operation, the largest first, once ``look`` is over.
         forwards: Forwards that were looked at.
     """
 
@@ -46,40 +51,47 @@ class Profile:
     costs: list[Cost] = field(default_factory=list)
     forwards: int = 0
 
-    def watching(self, watch: Watch) -> Watch:
-        """``watch``, and this profile beside it."""
+    def look(self, prepared: Prepared) -> None:
+        """Look at forwards with a full cache, or from the beginning where none is full."""
+        config = prepared.config
+        full = runner.method_of(config).full_after * config.batch_size
+        for after in (1 if config.mode == OFFICIAL else full, 0):  # a context has filled it
+            with _silence():
+                self._look(prepared, after)
+            if self.forwards:
+                return
 
-        @contextmanager
-        def both(prepared: Prepared) -> Iterator[Progress]:
-            chunk = prepared.config.chunk if prepared.config.mode == "chunked" else 1
-            total = max(1, prepared.to_score // (chunk * prepared.config.batch_size))
-            warm = min(WARM_UP, total // 3)
-            active = max(1, min(FORWARDS, total // 2 - warm))
-            plan = profiler.schedule(
-                skip_first=total // 2, wait=0, warmup=warm, active=active, repeat=1
-            )
-            self.forwards = active
-            kinds = [profiler.ProfilerActivity.CPU]
-            if prepared.config.device.startswith("cuda"):
-                kinds.append(profiler.ProfilerActivity.CUDA)
-            with (
-                watch(prepared) as progress,
-                profiler.profile(
-                    activities=kinds, schedule=plan, on_trace_ready=self._keep
-                ) as looking,
-            ):
+    def _look(self, prepared: Prepared, after: int) -> None:
+        """Look at the forwards that come when ``after`` tokens were scored."""
+        kinds = [profiler.ProfilerActivity.CPU]
+        if prepared.config.device.startswith("cuda"):
+            kinds.append(profiler.ProfilerActivity.CUDA)
+        looking = profiler.profile(activities=kinds)
+        begun = False
 
-                def step(tokens: int, nats: float) -> None:
-                    progress(tokens, nats)
-                    looking.step()
+        def step(tokens: int, nats: float) -> None:
+            nonlocal begun
+            if begun:
+                self.forwards += 1
+                if self.forwards == FORWARDS or tokens == prepared.to_score:
+                    raise _Enough
+            elif tokens > after:
+                begun = True
+                looking.start()
 
-                yield step
-
-        return both
+        if not after:
+            begun = True
+            looking.start()
+        with suppress(_Enough):
+            runner.execute(prepared, step)
+        if begun:
+            looking.stop()
+        if self.forwards:
+            self._keep(looking)
 
     def _keep(self, looked: Any) -> None:
         looked.export_chrome_trace(str(self.trace))
-        events = [each for each in looked.key_averages() if "ProfilerStep" not in each.key]
+        events = looked.key_averages()
         on_gpu = torch.cuda.is_available() and any(e.self_device_time_total for e in events)
         times = [(e.self_device_time_total if on_gpu else e.self_cpu_time_total) for e in events]
         whole = sum(times) or 1
@@ -88,3 +100,16 @@ class Profile:
             for e, us in zip(events, times, strict=True)
         ]
         self.costs = sorted(found, key=lambda cost: -cost.ms)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what torch's profiler writes to stderr, from C++, off the screen."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

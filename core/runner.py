@@ -126,7 +126,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     found = environment.describe(gpu)
     notes = (*loaded.notes, *corpus.notes, *stream.notes, *_unfilled(resolved, stream))
-    _method(resolved).start(loaded, 1)  # refuses a model that the method can't run on
+    method_of(resolved).start(loaded, 1)  # refuses a model that the method can't run on
     return Prepared(resolved, facts, found, loaded, stream, notes, config.engine == "auto")
 
 
@@ -137,7 +137,7 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
         StreamError: The evaluation failed, in one line.
     """
     config = prepared.config
-    evaluate, method = registry.load("mode", config.mode), _method(config)
+    evaluate, method = registry.load("mode", config.mode), method_of(config)
     method.may_be_eager = prepared.open_engine
     task = Task(prepared.loaded, prepared.tokens, method, config, progress)
     try:
@@ -189,6 +189,7 @@ def _unfilled(config: RunConfig, stream: TokenStream) -> tuple[str, ...]:
     )
 
 
-def _method(config: RunConfig) -> Method:
+def method_of(config: RunConfig) -> Method:
+    """The method of a resolved configuration, set up for it."""
     made: Method = registry.load("method", config.method)(config)
     return made

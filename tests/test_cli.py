@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -195,6 +196,21 @@ def test_a_batch_that_the_text_does_not_fill_is_told(typed: Type) -> None:
     said = "batch_size is 4, but bundled-narrative has 1 document to read: no more go in step."
     assert done.code == 0 and f"streamcli: {said}\n" in done.err
     assert "no more go in step" not in typed("run", *SMALL).err
+
+
+@pytest.mark.parametrize(
+    "words", ["--mode chunked", "--timed-tokens 9", "--method mit --mode kvpress-official"]
+)
+def test_a_profile_is_of_forwards_that_no_record_holds(home: Path, words: str) -> None:
+    asked = [*QUICK, "--window", "20", *words.split(), "--profile", "trace.json", "--json"]
+    call = [sys.executable, "-m", "streamcli", "run", *asked]
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(call, capture_output=True, text=True, check=True, env=path)
+    assert all(line.startswith("streamcli: ") for line in done.stderr.splitlines())
+    assert json.loads(done.stdout)["run_id"] == rows()["run_id"].item()
+    events = json.loads((home / "trace.json").read_text())["traceEvents"]
+    products = sum(event.get("name") == "aten::addmm" for event in events)
+    assert products and products % 16 == 0  # four layers of four in each forward
 
 
 UNWRITABLE = {

@@ -57,8 +57,9 @@ def compare(
         str | None,
         typer.Option(
             "--fail-above",
-            help="End with code 1 where a perplexity got worse by more than this (2% or 0.02) and "
-            "its interval excludes no change; between runs or commits, a time as well.",
+            help="End with code 1 where a perplexity got worse by more than this (2% or 0.02), "
+            "unless its interval includes no change (without one the figure decides); between "
+            "runs or commits, a time as well.",
             show_default=False,
         ),
     ] = None,

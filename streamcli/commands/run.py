@@ -43,8 +43,8 @@ def run(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Write a torch.profiler trace of a few forwards to this file, and show the five "
-            "largest costs; with one repeat."
+            help="Then write a torch.profiler trace of a few more forwards to this file, and show "
+            "the five largest costs; with one repeat."
         ),
     ] = None,
 ) -> None:
@@ -64,12 +64,12 @@ def run(
     flags = {name: value for name, value in ctx.params.items() if name not in ("json", "profile")}
     asked = settings.read(flags)
     looked = _profile(profile, asked.repeats) if profile else None
-    seen = looked.watching(watch) if looked else watch
-    recorder = Recorder(asked.database_url, asked.model_is_explicit, output.say, seen)
+    recorder = Recorder(asked.database_url, asked.model_is_explicit, output.say, watch)
     config = asked.config()
     names = [recorder.record(config, repeat) for repeat in range(asked.repeats)]
     runs = frames.runs(recorder.store, run_id=names, sort="repeat")
     if looked:
+        looked.look(recorder.prepare(config))
         output.say(f"the trace is in {looked.trace}: open it at ui.perfetto.dev")
     if json:
         output.json_lines(runs)
@@ -113,7 +113,9 @@ def _costs(looked: Profile) -> Sheet:
         for cost in looked.costs[:5]
         for values in [(cost.name, cost.ms, 100 * cost.share, cost.calls)]
     ]
+    forwards = f"{looked.forwards} forward{'s' * (looked.forwards > 1)}"
     note = (
-        f"Own time of each operation, over {looked.forwards} forwards from the middle of the run."
+        f"Own time of each operation, over {forwards} of a run like this one, which is not "
+        "recorded: looking takes time."
     )
     return Sheet("the five largest costs", columns, rows, [note])

@@ -188,13 +188,15 @@ def of_two(store: Store, before: str, after: str) -> Pair:
 class _Measured:
     """What was read of some runs: scores and lengths of documents by run, times by repeats.
 
-    ``apart`` tells that the two runs of a pair were made at different times, each with its repeats.
+    ``apart`` tells that the two runs of a pair were made at different times, each with its repeats;
+    ``alone`` that each is taken without them, even where one is a repeat of the other.
     """
 
     nll: dict[str, NDArray[np.float32]]
     lengths: dict[str, list[int]]
     times: dict[tuple[Any, ...], Times]
     apart: bool = False
+    alone: bool = False
 
     @classmethod
     def read(cls, store: Store, plan: Iterable[Planned], where: dict[str, Any] | None) -> _Measured:
@@ -207,14 +209,19 @@ class _Measured:
         for run_id, tokens in zip(documents["run_id"], documents["scored_tokens"], strict=True):
             lengths.setdefault(run_id, []).append(int(tokens))
         rows = [row for run, base, _ in plan for row in (run, base) if row]
+        if where is None:
+            return cls(nll, lengths, {(row["run_id"],): _alone(row) for row in rows}, alone=True)
         return cls(nll, lengths, _times(store, rows, where))
+
+    def _key(self, row: Row) -> tuple[Any, ...]:
+        return (row["run_id"],) if self.alone else tuple(row[name] for name in REPEATED)
 
     def pair(self, run: Row, base: Row | None, why: str) -> Pair:
         """Hold ``run`` against ``base``."""
-        times = self.times.get(_repeated(run), Times())
+        times = self.times.get(self._key(run), Times())
         if base is None or base is run:
             return Pair(run, base, times, times, why=why)
-        base_times = self.times.get(_repeated(base), Times())
+        base_times = self.times.get(self._key(base), Times())
         speed_up, rounds = None, 0
         if all(same(run, base, name) for name in CLOCK) and times.every and base_times.every:
             speed_up, rounds = _speed_up(times, base_times, self.apart)
@@ -264,21 +271,21 @@ def keys_of(row: Row) -> int:
     return int(row["attended_keys"])
 
 
-def _times(
-    store: Store, rows: list[Row], where: dict[str, Any] | None
-) -> dict[tuple[Any, ...], Times]:
-    if where is None:
-        found: Iterable[Any] = [[row[name] for name in TIMED] for row in rows]
-    else:
-        keys = list({row["config_key"] for row in rows})
-        found = frames.rows(store, TIMED, config_key=keys, **where)
+def _alone(row: Row) -> Times:
+    value = number(row[time_column(row["mode"])])
+    return Times([value] if value > 0 else [])
+
+
+def _times(store: Store, rows: list[Row], where: dict[str, Any]) -> dict[tuple[Any, ...], Times]:
+    keys = list({row["config_key"] for row in rows})
+    found: Iterable[Any] = frames.rows(store, TIMED, config_key=keys, **where)
     times: dict[tuple[Any, ...], Times] = {}
     for *repeated, mode, sweep, turn, mean, median in found:  # there may be a great many
         value = number(mean if time_column(mode) == "ms_per_token" else median)
         if value > 0:
             mine = times.setdefault(tuple(repeated), Times())
             mine.every.append(value)
-            if sweep and where is not None:
+            if sweep:
                 mine.rounds.setdefault((sweep, int(turn)), value)
     return times
 
@@ -306,10 +313,6 @@ def _configuration(row: Row) -> tuple[str, ...]:
     """What a configuration is at any commit; its key changes when a field is added."""
     names = [name for name in RunConfig.names() if name not in UNMEASURED]
     return tuple(str(row[name]) for name in (*names, "weights_sha256", "tokens_sha256"))
-
-
-def _repeated(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in REPEATED)
 
 
 def same(run: Row, base: Row, name: str) -> bool:

@@ -225,6 +225,17 @@ def test_two_runs_on_different_tokens_are_refused_by_both_hashes(tmp_path: Path)
         paired.of_two(store, first, "latest")
 
 
+def test_two_runs_of_one_configuration_have_each_its_own_time(tmp_path: Path) -> None:
+    store = recorded(tmp_path / "runs.db", *turns(STREAMING, [4.0, 8.0], None))
+    slow, fast = frames.runs(store, sort="ms_per_token_p50")["run_id"].iloc[[-1, 0]]
+    if frames.runs(store, run_id=[slow])["ms_per_token_p50"].iloc[0] == 4:
+        slow, fast = fast, slow
+    pair = paired.of_two(store, str(fast), str(slow))
+    assert (pair.base_times.every, pair.times.every) == ([4.0], [8.0])
+    assert pair.speed_up and pair.speed_up.estimate == 0.5
+    assert verdicts.losses(pair, times=True) == {"time a token": 1}
+
+
 def test_two_runs_of_other_modes_are_paired_but_their_times_are_not(tmp_path: Path) -> None:
     store = recorded(tmp_path / "runs.db", STREAMING, {**RECOMPUTE, "mode": "chunked"})
     first = str(frames.runs(store)["run_id"].iloc[-1])
