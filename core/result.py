@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+FILLING = "too few tokens for steps with a full cache: latency is that of a filling cache."
+
 LARGEST_EXPONENT = 700  # nats; a perplexity above it is infinite
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from core.result import FILLING
 from streamcli.render import output, tables
 from streamcli.results.columns import COLUMNS, Column
 from streamcli.results.comparison import Comparison, comparisons
@@ -62,7 +63,7 @@ def comparison() -> Comparison:
         "scored_tokens": 4095,
         "batch_size": 4,
     }
-    return Comparison(same, pd.DataFrame(RUNS, columns=NAMES), older=0)
+    return Comparison(same, pd.DataFrame(RUNS, columns=NAMES).assign(batch_size=4), older=0)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -133,6 +134,15 @@ SAW_TOOTH = {
     **{"method": "kvpress-interval", "eviction": "every-64", "evict_every": 64},
     **{"attended_keys": 128, "attended_keys_mean": 96.0},
 }
+
+
+def test_a_time_says_what_it_is_of_where_a_cache_is_filling_or_rows_go_in_step() -> None:
+    long = {"window": 5000, "attended_keys": 5005, "notes": FILLING, "batch_size": 4}
+    notes = tables.sheet(compared({"batch_size": 4}, long)).notes
+    assert not any(FILLING in note for note in notes)
+    assert "; each step reads a token of 4 documents; of streaming (5,005 keys), for" in notes[0]
+    (note, *_) = tables.sheet(compared(FOUR[0])).notes
+    assert note.endswith("the median decode step with a full cache.")
 
 
 def test_a_report_marks_every_budget_that_is_not_the_baselines() -> None:

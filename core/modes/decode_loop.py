@@ -14,10 +14,9 @@ from core.meters import Clock, PeakMemory, token_nll
 from core.methods.base import Stream
 from core.modes import chunked
 from core.modes.base import Batch, Scores, Task, Timing, batches, result
-from core.result import RunResult
+from core.result import FILLING, RunResult
 
 WARMUP_STEPS = 8
-FILLING = "too few tokens for steps with a full cache: latency is that of a filling cache."
 
 
 def evaluate(task: Task) -> RunResult:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from streamcli.render.tables import MARK, TIMED, VERDICT, Sheet, cells, title
+from streamcli.render.tables import MARK, VERDICT, Sheet, cells, timed, title
 from streamcli.results.columns import COLUMNS, Column, format_value
 from streamcli.results.comparison import Row
 from streamcli.results.paired import Pair, Paired
@@ -162,7 +162,8 @@ def _sheet(heading: str, pairs: Sequence[Pair], notes: list[str], base: str) -> 
 def _notes(pairs: Sequence[Pair], mode: str, base: str, *, apart: bool = False) -> list[str]:
     """How the figures were made."""
     notes = [_of_nats(pairs, base)] if any(pair.difference for pair in pairs) else []
-    timed = TIMED[mode].replace(" is ", " is the median over the runs of ", 1)
+    rows = [row for pair in pairs for row in (pair.run, pair.base) if row]
+    told = timed(mode, rows).replace(" is ", " is the median over the runs of ", 1)
     rounds = sorted({pair.rounds for pair in pairs if pair.rounds})
     most = max(len(pair.times.every) for pair in pairs)
     alone = any(pair.speed_up and not pair.rounds for pair in pairs)
@@ -173,7 +174,7 @@ def _notes(pairs: Sequence[Pair], mode: str, base: str, *, apart: bool = False) 
         said.append(f"95 % interval by Student's t on the logs of {counts} {what}")
     if alone:
         said.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
-    return [*notes, f"{timed}; {'; '.join(said)}."]
+    return [*notes, f"{told}; {'; '.join(said)}."]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:

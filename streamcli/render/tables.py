@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from core.result import FILLING
 from streamcli.results.columns import COLUMNS, Column, format_value
 from streamcli.results.comparison import BASELINE, Comparison, Row, saw_tooths, time_column
 
@@ -224,6 +226,20 @@ TIMED = {
 }
 
 
+def timed(mode: str, rows: Sequence[Row]) -> str:
+    """What the time a token of some runs is, and of which of them it is something else."""
+    said = [TIMED[mode]]
+    together = max(int(row["batch_size"]) for row in rows)
+    if together > 1 and mode != "chunked":
+        said.append(f"each step reads a token of {together} documents")
+    filling = [row for row in rows if FILLING in str(row["notes"])]
+    names = [f"{row['method']} ({int(row['attended_keys']):,} keys)" for row in filling]
+    if names:
+        of = ", ".join(dict.fromkeys(names))
+        said.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
+    return "; ".join(said)
+
+
 def _notes(comparison: Comparison, mode: str) -> list[str]:
     """What holds for the table, then what was noted of some of its runs, and of which."""
     runs = comparison.runs
@@ -233,9 +249,10 @@ def _notes(comparison: Comparison, mode: str) -> list[str]:
             methods.setdefault(line, []).append(str(method))
     notes = [
         f"keys: the most a query may see, itself included; KV: all that is held between steps, "
-        f"working copies too; peak: of the process; {TIMED[mode]}.",
+        f"working copies too; peak: of the process; {timed(mode, runs.to_dict('records'))}.",
         *_budgets(comparison),
     ]
+    methods.pop(FILLING, None)
     for line, of in methods.items():
         names = list(dict.fromkeys(of))
         shared = len(of) == len(runs) or line.startswith(names[0])

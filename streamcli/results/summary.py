@@ -62,8 +62,8 @@ def _cost(row: Row, base: Row, mode: str) -> str:
     """What streaming costs and buys with one budget."""
     time = COLUMNS[time_column(mode)]
     said = (
-        f"With {_keys(row)}, streaming has a perplexity of {_ppl(row)} against {_ppl(base)} of "
-        f"re-computation, {_apart(row['ppl_change'])}"
+        f"With {_keys(row)}{_variant(row)}, streaming has a perplexity of {_ppl(row)} against "
+        f"{_ppl(base)} of re-computation, {_apart(row['ppl_change'])}"
     )
     if not _there(row[time.name], base[time.name]):
         return f"{said}."
@@ -76,16 +76,26 @@ def _costs(rows: list[Row]) -> str:
     """The same over many budgets, by their extremes."""
     keys = sorted(int(row["attended_keys"]) for row in rows)
     said = (
-        f"Over {len(rows)} settings with {keys[0]:,} to {keys[-1]:,} keys, streaming's perplexity "
-        f"against re-computation with as many keys goes from {_extremes(CHANGE, rows)}"
+        f"Over {len(rows)} settings with {_range(f'{keys[0]:,}', f'{keys[-1]:,}')} keys, "
+        "streaming's perplexity against re-computation with as many keys changes by "
+        f"{_extremes(CHANGE, rows)}"
     )
-    return f"{said}, and its speed from {_extremes(RATIO, rows)} here."
+    return f"{said}, and its speed is {_extremes(RATIO, rows)} here."
 
 
 def _extremes(column: Column, rows: list[Row]) -> str:
     values = [row[column.name] for row in rows if _there(row[column.name])]
     low, high = (format_value(column, each(values, default=None)) for each in (min, max))
-    return f"{low} to {high}"
+    return _range(low, high)
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _variant(row: Row) -> str:
+    """What else tells a row apart."""
+    return f" ({row['variant']})" if row["variant"] else ""
 
 
 def _unknown(rows: list[Row]) -> str:
