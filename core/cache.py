@@ -178,7 +178,8 @@ class StreamingKVCache(Cache):
                 cache.make_room(ids.shape[1])
                 logits = model(ids, past_key_values=cache, stream=cache).logits
 
-    One token at a time also works under the model's own attention, as in ``model.generate``.
+    One token at a time also works under the model's own attention, as in ``model.generate``. All
+    rows of a batch are of one length: padding would stay in the cache as tokens do.
     """
 
     def __init__(self, n_sink: int, window: int, model: Any, evict_every: int = 1) -> None:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from core.errors import StreamError, UsageError
+from core.errors import UsageError
 from core.hub import first_line
 
 SPLITS = ("default", "gpt-2", "qwen2", "smollm")  # word splittings that end up as the file says
@@ -20,8 +20,8 @@ def read_fields(path: Path) -> dict[str, Any]:
     """The metadata of a GGUF file, without its token lists.
 
     Raises:
-        UsageError: Rotary positions are scaled, which transformers would drop in silence.
-        StreamError: Not a GGUF file that can be read.
+        UsageError: Not a GGUF file that can be read, or rotary positions are scaled, which
+            transformers would drop in silence.
     """
     from gguf import GGUFReader
 
@@ -32,7 +32,7 @@ def read_fields(path: Path) -> dict[str, Any]:
         }
         tensors = [tensor.name for tensor in reader.tensors]
     except Exception as error:
-        raise StreamError(f"{path} is not a readable GGUF file: {first_line(error)}.") from error
+        raise UsageError(f"{path} is not a readable GGUF file: {first_line(error)}.") from error
     scaling = [f"{name} {value}" for name, value in fields.items() if _scales(name, value)]
     scaling += [name for name in tensors if name.startswith(("rope_freqs", "rope_factors"))]
     if scaling:

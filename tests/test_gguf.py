@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from core.errors import StreamError
+from core.errors import UsageError
 from core.models import load
 from tests.hub_standin import ROOT
 from tests.samples import read, refusal
@@ -144,4 +144,4 @@ def test_a_gguf_file_with_scaled_positions_is_refused(llama: Any, tmp_path: Path
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"not a model at all"])
 def test_a_broken_gguf_file_fails_in_one_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.gguf").write_bytes(data)
-    assert "not a readable GGUF file" in refusal(tmp_path / "x.gguf", StreamError)
+    assert "not a readable GGUF file" in refusal(tmp_path / "x.gguf", UsageError)

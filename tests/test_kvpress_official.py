@@ -115,7 +115,7 @@ def test_a_context_is_three_quarters_of_each_document_and_short_ones_are_left_ou
     result = official(neox, ids[:101], ids[:2], ids[50:80])
     assert [document.scored_tokens for document in result.documents] == [25, 7]
     assert (result.keys_before, result.keys_after) == (75, 31)
-    assert "1 documents were left out" in result.notes[-1]
+    assert "1 document was left out" in result.notes[-1]
     text = neox.tokenizer.decode(ids[76:101])
     assert result.documents[0].utf8_bytes == len(text.encode())
     with pytest.raises(UsageError, match="context_tokens is 219 and 2 more.*longest document has"):

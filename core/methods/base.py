@@ -155,7 +155,8 @@ def past_trained_length(method: str, loaded: Loaded, length: int) -> tuple[str, 
     """What must be said where positions go beyond those that the model was trained on."""
     if length <= loaded.trained_length:
         return ()
+    beyond = length - loaded.trained_length
     return (
-        f"{method} ran {length - loaded.trained_length:,} tokens past the trained length of "
+        f"{method} ran {beyond:,} token{'s' * (beyond > 1)} past the trained length of "
         f"{loaded.trained_length:,}, on positions that the model never saw.",
     )

@@ -99,5 +99,6 @@ def _notes(pipeline: _Pipeline, short: int) -> tuple[str, ...]:
         name = f"{task.config.method}'s context"
         full = f"{name} attends to all of itself, up to {before} keys a token, before it is cut."
         notes = (*notes, full, *past_trained_length(name, task.loaded, before))
-    left_out = f"{short} documents were left out: fewer than 2 tokens would follow the context."
+    documents = "1 document was" if short == 1 else f"{short} documents were"
+    left_out = f"{documents} left out: fewer than 2 tokens would follow the context."
     return (*notes, left_out) if short else notes

@@ -70,11 +70,7 @@ def plot(
     where = options.filters(ctx.params)
     runs = frames.repeats(store, REPEATS, limit=LIMIT, **where)
     if runs.empty:
-        why = unmatched(store, "finished run", where, "run")
-        if names:
-            raise StreamError(why)
-        output.say(why)
-        return
+        raise StreamError(unmatched(store, "finished run", where, "run"))
     drawn = draw_all(dict.fromkeys(names or NAMES), runs, store.trace)
     for each in drawn:
         if each.figure is None or form is not Format.HTML:

@@ -47,7 +47,9 @@ def list_(
     commit: options.OnlyCommit = None,
     sweep: options.OnlySweep = None,
     tag: options.OnlyTag = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = LIMIT,
+    limit: Annotated[
+        int, typer.Option(min=0, help="At most so many, the newest; 0 for all.")
+    ] = LIMIT,
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
@@ -64,7 +66,7 @@ def list_(
         raise unknown("status", status, _statuses())
     store = opened(db)
     where = {"status": status, **options.filters(ctx.params)}
-    runs = frames.runs(store, limit=limit, **where)
+    runs = frames.runs(store, limit=limit or None, **where)
     if json:
         output.json_lines(runs)
     elif runs.empty:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ def say(text: str) -> None:
 
 def say_recorded(place: str, flag: str | None) -> None:
     """Where the rows are, and what to type next; ``flag`` is the value of --db, if it was given."""
-    say(f"recorded in {place}; next: streamcli report{f' --db {flag}' if flag else ''}")
+    there = f" --db {shlex.quote(flag)}" if flag else ""
+    say(f"recorded in {place}; next: streamcli report{there}")
 
 
 def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:

@@ -62,7 +62,11 @@ def _total(outlooks: Sequence[Outlook]) -> str:
     known = [each.left * each.run_s for each in outlooks if each.left and each.run_s]
     unknown = sum(each.left for each in outlooks if not each.run_s)
     if not known:
-        return "no similar run tells how long they take" if unknown else "nothing to do"
+        return (
+            "no similar run tells how long they take"
+            if unknown
+            else "nothing to do where device and threads are as they were"
+        )
     if unknown:
         return f"at least {spelled(sum(known))}, and {unknown} of which no similar run tells"
     return f"about {spelled(sum(known))}, and the time to load"

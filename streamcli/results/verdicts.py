@@ -23,9 +23,9 @@ def verdict(pair: Pair) -> str:
     if pair.speed_up and pair.speed_up.known:
         faster = "faster" if pair.speed_up.estimate > 1 else "slower"
         said.append(faster if pair.speed_up.excludes(1) else "no difference in time shown")
-    words = "; ".join(filter(None, said)) or "-"
-    other = pair.run.get("budget") in ("other", "none")
-    return f"{pair.why.partition(':')[0]}: {words}" if other and pair.why else words
+    other = pair.why.partition(":")[0] if pair.run.get("budget") in ("other", "none") else ""
+    words = "; ".join(filter(None, said))
+    return ": ".join(filter(None, (other, words))) or "-"
 
 
 def losses(pair: Pair, *, times: bool) -> dict[str, float]:
