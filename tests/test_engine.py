@@ -125,20 +125,24 @@ def test_a_step_is_made_where_it_is_timed_though_a_chunk_of_one_token_comes_befo
 def test_an_engine_that_nobody_asked_for_gives_way_and_another_is_an_error(
     neox: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = []
+
     def broken(model: Any) -> Any:
+        tried.append(model)
         raise RuntimeError("a compiler that fails")
 
-    ids = [ids_of(neox, 90)[0]]
+    ids = [ids_of(neox, 90)[0], ids_of(neox, 80)[0]]
     eager = evaluate(neox, ids, engine="eager")
     monkeypatch.setattr(engine, "_compiled", broken)
     with pytest.raises(StreamError, match="use --engine eager"):
         evaluate(neox, ids, engine="compiled")
     monkeypatch.setattr(Method, "may_be_eager", True)
+    tried.clear()
     result = evaluate(neox, ids, engine="compiled")
     assert (result.engine, result.nll.tolist()) == ("eager", eager.nll.tolist())
     (said,) = [note for note in result.notes if "engine" in note]
     assert said.startswith("engine auto is eager here: no compiled step") and "fails" in said
-    assert weights.NARROW not in result.notes
+    assert weights.NARROW not in result.notes and len(tried) == 1  # and not at each document
 
 
 def test_between_steps_only_the_first_is_prepared_so_that_moving_the_frame_is_timed(

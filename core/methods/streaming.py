@@ -35,9 +35,9 @@ class _CacheStream(Stream):
         cache: StreamingKVCache,
         kind: str = "eager",
         batch: int = 1,
-        may_be_eager: bool = False,
+        owner: Streaming | None = None,
     ) -> None:
-        self.model, self.cache, self.may_be_eager = loaded.model, cache, may_be_eager
+        self.model, self.cache, self.owner = loaded.model, cache, owner
         # On a CPU the eager step is as fast as the model with its cache (13.3 ms beside 13.7).
         static = kind != "eager" or self.model.device.type != "cpu"
         self.stepper = Engine(self.model, cache, kind) if static else None
@@ -65,8 +65,9 @@ class _CacheStream(Stream):
             try:
                 self.stepper.warm(ids)
             except StreamError as error:
-                if not self.may_be_eager:
+                if not (self.owner and self.owner.may_be_eager):
                     raise
+                self.owner.kind = "eager"  # of the streams that come after this one
                 self.laid_out.close()
                 self.stepper, self.notes = None, (f"engine auto is eager here: {error}",)
                 self.compile_s = laid_out_s + clock.lap()
@@ -103,13 +104,13 @@ class Streaming(Method):
         super().__init__(config)
         self.every = config.steps_between_evictions()
         self.eviction = eviction(self.every)
+        self.kind = "eager" if config.engine == "auto" else config.engine
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache; its buffers take the batch from the first keys."""
         sinks, window = self.config.n_sink, self.config.window_size
         cache = StreamingKVCache(sinks, window, loaded.model, self.every)
-        kind = "eager" if self.config.engine == "auto" else self.config.engine
-        return _CacheStream(loaded, cache, kind, batch, self.may_be_eager)
+        return _CacheStream(loaded, cache, self.kind, batch, self)
 
     def attended(self, feeds: Sequence[int]) -> Tensor:
         """S + W and itself, and between evictions up to k - 1 more."""
