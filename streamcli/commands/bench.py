@@ -123,9 +123,11 @@ def bench(
 ) -> None:
     """Time steps in turn, beside what this machine must take for them.
 
-    Weights are random, of a published shape: times mean something, predictions do not. The floor is
-    the larger of bytes over read bandwidth and FLOPs over matrix rate. A step of one token with n
-    keys reads b x (N + 2 x layers x K x D x n) bytes and takes 2 x N + 4 x layers x H x D x n FLOPs
+    Weights are random, of a published shape: times mean something,
+    predictions do not. The floor is the larger of bytes over read bandwidth
+    and FLOPs over matrix rate. A step of one token with n keys reads
+    b x (N + 2 x layers x K x D x n) bytes and takes
+    2 x N + 4 x layers x H x D x n FLOPs
     (N weights of b bytes, H heads, K of them with keys, of D numbers).
 
     [dim]streamcli bench decode --shape pythia-70m --windows 1020

@@ -92,9 +92,9 @@ def compare(
 ) -> None:
     """Tell which differences are more than chance: methods, two runs, or two commits.
 
-    Perplexity is compared token by token, times round by round of a sweep with
-    --repeats; each has a 95 % interval. Only runs on the same tokens, number
-    format, device, threads and machine share a table.
+    Perplexity is compared token by token, times round by round of a sweep
+    with --repeats; each has a 95 % interval. Only runs on the same tokens,
+    number format, device, threads and machine share a table.
 
     [dim]streamcli compare --mode decode-loop
     streamcli compare --baseline mit --dataset wikitext --format markdown

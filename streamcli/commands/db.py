@@ -82,8 +82,9 @@ def export(
 ) -> None:
     """Write every run that has ended to a file; a file of that name is replaced when all went well.
 
-    A .jsonl file holds whole runs, with documents and traces, for streamcli db import anywhere;
-    what streamcli bench measured too, unless a filter chooses among the runs.
+    A .jsonl file holds whole runs, with documents and traces, for streamcli
+    db import anywhere; what streamcli bench measured too, unless a filter
+    chooses among the runs.
 
     [dim]streamcli db export runs.jsonl
     streamcli db export runs.csv --method streaming --since 2026-01-31[/dim]
@@ -127,8 +128,8 @@ def merge(
 ) -> None:
     """Take in the runs of another database that are not here yet: all of them, or none.
 
-    What streamcli bench measured comes too. The other one is only read. Works between SQLite and
-    PostgreSQL, both ways.
+    What streamcli bench measured comes too. The other one is only read.
+    Works between SQLite and PostgreSQL, both ways.
 
     [dim]streamcli db merge other.db
     streamcli db merge data/streamcli.db --db copy.db[/dim]
@@ -157,9 +158,10 @@ def vacuum(db: options.Database = None) -> None:
 def check(db: options.Database = None) -> None:
     """Prove that the database is sound, and each run's figures follow from its own parts.
 
-    The file, the schema and the view are checked; then, run by run, that the trace is as long as
-    the scored tokens, that it sums to the documents, and they to the run. Ends with code 1 where
-    something is wrong.
+    The file, the schema and the view are checked; then, run by run, that
+    the trace is as long as the scored tokens, that it sums to the
+    documents, and they to the run. Ends with code 1 where something is
+    wrong.
 
     [dim]streamcli db check[/dim]
     """

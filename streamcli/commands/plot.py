@@ -51,7 +51,8 @@ def plot(
 ) -> None:
     """Draw the recorded runs, a file a figure; runs that may not be compared share no panel.
 
-    Ends with code 1 where a figure that is named can't be drawn, or of all not one.
+    Ends with code 1 where a figure that is named can't be drawn, or of all
+    not one.
 
     [dim]streamcli plot
     streamcli plot stream pareto --format pdf --width 500

@@ -25,8 +25,9 @@ def rerun(
 ) -> None:
     """Make a recorded run again from its record, as a run of its own, and say what is different.
 
-    Model, text, budget, threads and device are those that ran, not those that were asked for. Ends
-    with code 1, and runs nothing, where the weights or the tokens are no longer the same.
+    Model, text, budget, threads and device are those that ran, not those
+    that were asked for. Ends with code 1, and runs nothing, where the
+    weights or the tokens are no longer the same.
 
     [dim]streamcli rerun latest[/dim]
     """

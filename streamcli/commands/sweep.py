@@ -69,8 +69,9 @@ def sweep(
 ) -> None:
     """Run every combination of the lists, record each, and show them side by side.
 
-    A configuration that this machine has finished is not run again, so that a sweep goes on where
-    it stopped; an option is left out of runs that don't have it.
+    A configuration that this machine has finished is not run again, so that
+    a sweep goes on where it stopped; an option is left out of runs that
+    don't have it.
 
     [dim]streamcli sweep --datasets wikitext pg19
     streamcli sweep --preset quick

