@@ -23,7 +23,7 @@ from core import floors, registry
 from core.config import RunConfig
 from core.errors import UsageError
 from core.floors import Machine, Work
-from core.meters import MIB, Clock, reuse_memory, token_nll
+from core.meters import MIB, Clock, token_nll
 from core.methods.base import Method, Stream
 from core.models import Loaded
 
@@ -108,7 +108,6 @@ def run(arms: list[Arm], machine: Machine, rounds: int, steps: int, seed: int) -
     """
     if not arms:
         raise UsageError("there is nothing to time: name at least one method.")
-    reuse_memory()
     order = random.Random(seed)
     for arm in arms:
         with arm.within():

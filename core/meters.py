@@ -14,8 +14,6 @@ from torch import Tensor
 
 MIB = 1024 * 1024
 BLOCK = 2 * MIB  # logits that are turned into scores at once
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt in glibc's malloc.h
-KEPT = 1024 * MIB  # bytes up to which freed memory is kept
 
 
 class Clock:
@@ -65,17 +63,6 @@ class PeakMemory:
                     return int(line.split()[1]) / 1024
         unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
-
-
-def reuse_memory() -> None:
-    """Let the C library keep what a forward frees for the next one, as fresh pages take time.
-
-    A chunk's logits are 50 MB under a vocabulary of 50,000. On two threads of an AMD EPYC it spares
-    8 to 15 % of a chunk of pythia-70m or SmolLM2 and 8 % of re-computation, at no higher peak.
-    """
-    with suppress(OSError, AttributeError):  # another C library keeps its own counsel
-        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            ctypes.CDLL("libc.so.6").mallopt(option, KEPT)
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
-from core.meters import reuse_memory
 from core.methods.base import Method
 from core.models import Loaded
 from core.modes.base import Progress, Task
@@ -140,7 +139,6 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
     config = prepared.config
     evaluate, method = registry.load("mode", config.mode), method_of(config)
     method.may_be_eager = prepared.open_engine
-    reuse_memory()
     task = Task(prepared.loaded, prepared.tokens, method, config, progress)
     try:
         with torch.inference_mode():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
-import resource
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -19,7 +17,6 @@ from torch.utils._pytree import tree_leaves
 from core import registry
 from core.config import RunConfig
 from core.errors import UsageError
-from core.meters import reuse_memory
 from core.models import Loaded
 from core.modes.base import Task
 from core.result import RunResult
@@ -235,18 +232,6 @@ def test_equal_budgets_unless_asked_otherwise() -> None:
     assert (window.n_sink, window.window) == (0, 128)
     assert window.attended_keys == streaming.attended_keys == 129
     assert RunConfig(n_sink=0, window=124, method="window").window == 124
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_what_a_forward_frees_is_used_by_the_next() -> None:
-    def fresh_pages() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(16, 1024, 1024)  # 64 MiB, as a chunk's logits
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    reuse_memory()
-    fresh_pages()
-    assert fresh_pages() < 100  # of 16,384
 
 
 @pytest.mark.parametrize(("rows", "chunk"), [(1, 256), (4, 256), (8, 128), (16, 64), (500, 64)])
