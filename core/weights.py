@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import CDLL, c_int, c_long, c_void_p
 from functools import cache
@@ -152,40 +152,33 @@ def _narrowed(weight: Tensor) -> Tensor | None:
     return None
 
 
-class _Fast(nn.Linear):
-    """A linear layer for few vectors at a time; more take the usual way."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output (..., N) for x (..., K)."""
-        rows = x.reshape(-1, x.shape[-1])  # (M, K)
-        if len(rows) > FEW or x.dtype != torch.float32:
-            return super().forward(x)
-        out = self.product(rows).view(*x.shape[:-1], self.out_features)
-        return out if self.bias is None else out + self.bias
-
-    def product(self, rows: Tensor) -> Tensor:
-        """(M, N), without the bias."""
-        raise NotImplementedError
-
-
-class _Shared(_Fast):
+class _Shared(nn.Linear):
     """Weights by columns, shared out: one product would take one thread."""
 
     parts: int
 
-    def product(self, rows: Tensor) -> Tensor:
-        out: Tensor = _share(rows, self.weight, self.parts)
-        return out
+    def forward(self, x: Tensor) -> Tensor:
+        """See ``_few``."""
+        return _few(self, x, _share, self.weight, self.parts)
 
 
-class _Narrow(_Fast):
+class _Narrow(nn.Linear):
     """Weights in 16 bits."""
 
     kept: Tensor
 
-    def product(self, rows: Tensor) -> Tensor:
-        out: Tensor = _widen(rows, self.kept)
-        return out
+    def forward(self, x: Tensor) -> Tensor:
+        """See ``_few``."""
+        return _few(self, x, _widen, self.kept)
+
+
+def _few(layer: nn.Linear, x: Tensor, product: Callable[..., Tensor], *given: Any) -> Tensor:
+    """The layer's output (..., N) for x (..., K), by ``product`` where that is a few vectors."""
+    rows = x.reshape(-1, x.shape[-1])  # (M, K)
+    if len(rows) > FEW or x.dtype != torch.float32:
+        return nn.Linear.forward(layer, x)
+    out = product(rows, *given).view(*x.shape[:-1], layer.out_features)
+    return out if layer.bias is None else out + layer.bias
 
 
 @library.custom_op("streamcli::share", mutates_args=())

@@ -94,7 +94,7 @@ def compare(
 
     Perplexity is compared token by token, times round by round of a sweep
     with --repeats; each has a 95 % interval. Only runs on the same tokens,
-    number format, device, threads and machine share a table.
+    batch, number format, device, threads and machine share a table.
 
     [dim]streamcli compare --mode decode-loop
     streamcli compare --baseline mit --dataset wikitext --format markdown

@@ -122,9 +122,11 @@ def command(row: Row, method: str) -> str:
         sinks = int(row["n_sink"]) or (SINKS if method == "streaming" else 0)
         asked["n-sink"] = str(sinks)
         asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
-    for name in ("max_tokens", "timed_tokens", "context_tokens", "batch_size", "threads"):
-        if not missing(row.get(name)) and (name, row[name]) != ("batch_size", 1):
+    for name in ("max_tokens", "timed_tokens", "context_tokens", "threads"):
+        if not missing(row.get(name)):
             asked[name.replace("_", "-")] = str(int(row[name]))
+    if row["batch_size"] != 1:
+        asked["batch-size"] = str(row["batch_size"])
     if row["dtype"] != "float32":
         asked["dtype"] = str(row["dtype"])
     return shlex.join(["streamcli", "run", *(w for k, v in asked.items() for w in (f"--{k}", v))])

@@ -29,14 +29,8 @@ Planned: TypeAlias = tuple[Row, Row | None, str]  # a run, what it is held again
 
 REPEATED = (*SAME_RUN, "git_commit")
 TIMED = (*REPEATED, "mode", "sweep", "repeat", "ms_per_token", "ms_per_token_p50")
-CLOCK = (
-    "mode",
-    "batch_size",
-    "host",
-    "device",
-    "gpu",
-    "threads",
-)  # must be equal where times are compared
+# What must be equal where times are compared.
+CLOCK = ("mode", "batch_size", "host", "device", "gpu", "threads")
 UNMEASURED = ("source", "trust")  # of a configuration, what changes no figure
 
 
