@@ -62,6 +62,7 @@ LATENT: dict[str, Any] = {
     "num_key_value_heads": 4,
     "head_dim": None,
 }
+INDEXED: dict[str, Any] = {"index_topk": 24, "index_head_dim": 16, "index_n_heads": 4}
 MAMBA2: dict[str, Any] = {
     "mamba_n_heads": 4,
     "mamba_d_head": 32,
@@ -206,8 +207,8 @@ OLDER: dict[str, dict[str, Any]] = {
         "attention_types": [[["global", "local"], 1]],
         "window_size": 24,
     },
-    "gpt_neox": {"rope_parameters": rope(0.5)},
-    "gpt_neox_japanese": {"rope_parameters": rope(0.5)},
+    "gpt_neox": {"rotary_pct": 0.5},
+    "gpt_neox_japanese": {},
     "gptj": {"rotary_dim": 8},
     "modernbert-decoder": {
         "layer_types": [SLIDING, FULL],
@@ -254,14 +255,7 @@ MIXTURES: dict[str, dict[str, Any]] = {
     "flex_olmo": EXPERTS,
     "glm4_moe": ROUTED_EXPERTS | {"use_qk_norm": True, "rope_parameters": rope(0.5)},
     "glm4_moe_lite": LATENT | ROUTED_EXPERTS | {"mlp_layer_types": ["dense", "sparse"]},
-    "glm_moe_dsa": LATENT
-    | ROUTED_EXPERTS
-    | {
-        "mlp_layer_types": ["dense", "sparse"],
-        "index_topk": 24,
-        "index_head_dim": 16,
-        "index_n_heads": 4,
-    },
+    "glm_moe_dsa": LATENT | ROUTED_EXPERTS | INDEXED | {"mlp_layer_types": ["dense", "sparse"]},
     "gpt_oss": SLIDES | LOCAL_EXPERTS | {"rope_parameters": YARN | {"truncate": False}},
     "granitemoe": LOCAL_EXPERTS | {"attention_multiplier": 0.25},
     "granitemoeshared": LOCAL_EXPERTS
@@ -393,7 +387,174 @@ RECURRENT: dict[str, dict[str, Any]] = {
     },
 }
 
-FAMILIES: dict[str, dict[str, Any]] = DENSE | OLDER | MIXTURES | RECURRENT
+NEWER: dict[str, dict[str, Any]] = {
+    "apertus1p5_text": {"rope_parameters": LLAMA3_ROPE},
+    "axk1": LATENT | ROUTED_EXPERTS | {"mlp_layer_types": ["dense", "sparse"]},
+    "axk2": LATENT | ROUTED_EXPERTS | INDEXED | {"mlp_layer_types": ["dense", "sparse"]},
+    "bailing_hybrid": LATENT
+    | ROUTED_EXPERTS
+    | {
+        "layer_types": LINEAR_THEN_FULL,
+        "mlp_layer_types": ["dense", "sparse"],
+        "num_local_experts": 4,
+        "num_mtp_layers": 0,
+    },
+    "beam": SLIDES
+    | EXPERTS
+    | {
+        "n_group": 1,
+        "topk_group": 1,
+        "mlp_layer_types": ["dense", "sparse"],
+        "final_logit_softcapping": 5.0,
+    },
+    "cohere2_moe": SLIDES_THRICE
+    | EXPERTS
+    | {
+        "logit_scale": 1.0,
+        "num_shared_experts": 1,
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+    },
+    "cohere_compass_text": SLIDES_THRICE
+    | {
+        "logit_scale": 1.0,
+        "rope_parameters": {SLIDING: rope() | {"mrope_section": [4, 2, 2]}, FULL: None},
+    },
+    "deepseek_v32": LATENT | ROUTED_EXPERTS | INDEXED | {"mlp_layer_types": ["dense", "sparse"]},
+    "deepseek_v4": ROUTED_EXPERTS
+    | {
+        "num_hidden_layers": 3,
+        "layer_types": [
+            SLIDING,
+            "compressed_sparse_attention",
+            "heavily_compressed_attention",
+        ],
+        "sliding_window": 24,
+        "q_lora_rank": 32,
+        "o_lora_rank": 32,
+        "o_groups": 2,
+        "index_n_heads": 4,
+        "index_head_dim": 16,
+        "index_topk": 8,
+        "hc_mult": 2,
+        "num_nextn_predict_layers": 0,
+        "num_key_value_heads": 1,
+    },
+    "dory": SLIDES_THRICE | {"n_input_layers": 1, "n_output_layers": 1},
+    "dots3_note_text": LATENT
+    | ROUTED_EXPERTS
+    | INDEXED
+    | {"mlp_layer_types": ["dense", "sparse"], "shared_experts_intermediate_size": 32},
+    "exaone": {},
+    "flint": SLIDES | EXPERTS | {"shared_expert_intermediate_size": 32, "mlp_only_layers": [0]},
+    "gemma4_text": SLIDES
+    | {
+        "num_hidden_layers": 4,
+        "layer_types": [SLIDING, FULL, SLIDING, FULL],
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": VOCABULARY,
+        "hidden_size_per_layer_input": 16,
+        "global_head_dim": 32,
+        "final_logit_softcapping": 5.0,
+    },
+    "granite_swa": SLIDES | {"attention_multiplier": 0.25},
+    "granitemoe_swa": SLIDES | LOCAL_EXPERTS | {"attention_multiplier": 0.25},
+    "hrm_text": {"num_hidden_layers": 1, "H_cycles": 1, "L_cycles": 2, "prefix_lm": False},
+    "hy_v3": EXPERTS | {"num_shared_experts": 1, "mlp_layer_types": ["dense", "sparse"]},
+    "hy_v4": LATENT | ROUTED_EXPERTS | INDEXED | {"mlp_layer_types": ["dense", "sparse"]},
+    "hyperclovax": {"attention_multiplier": 0.25},
+    "inkling_text": ROUTED_EXPERTS
+    | {
+        "layer_types": [SLIDING, FULL],
+        "sliding_window_size": 24,
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 2,
+        "swa_head_dim": 16,
+        "rel_extent": 64,
+        "mlp_layer_types": ["dense", "sparse"],
+        "logits_mup_width_multiplier": 1.0,
+    },
+    "internlm3": {},
+    "iquestcoder": {},
+    "kimi_linear": LATENT
+    | ROUTED_EXPERTS
+    | {
+        "layer_types": LINEAR_THEN_FULL,
+        "mlp_layer_types": ["dense", "sparse"],
+        "num_local_experts": 4,
+        "linear_head_dim": 16,
+        "linear_num_heads": 4,
+    },
+    "kolibri1": SLIDES | EXPERTS | {"shared_expert_intermediate_size": 32},
+    "laguna": SLIDES
+    | EXPERTS
+    | {"shared_expert_intermediate_size": 32, "mlp_layer_types": ["dense", "sparse"]},
+    "lara_mini": DELTA
+    | EXPERTS
+    | {
+        "num_hidden_layers": 3,
+        "layer_types": ["linear_attention", SLIDING, FULL],
+        "sliding_window": 24,
+        "shared_expert_intermediate_size": 32,
+    },
+    "lfm3": {
+        "num_hidden_layers": 3,
+        "layer_types": ["conv", SLIDING, FULL],
+        "sliding_window": 24,
+    },
+    "mellum": SLIDES | EXPERTS | {"mlp_layer_types": ["dense", "sparse"]},
+    "mimo_v2_flash": SLIDES
+    | ROUTED_EXPERTS
+    | {"v_head_dim": 8, "mlp_layer_types": ["dense", "sparse"]},
+    "minicpm3": LATENT | {"dim_model_base": 64, "scale_emb": 1},
+    "minimax_m3_vl_text": LOCAL_EXPERTS
+    | {
+        "rotary_dim": 8,
+        "dense_intermediate_size": 96,
+        "shared_intermediate_size": 32,
+        "mlp_layer_types": ["dense", "sparse"],
+        "index_n_heads": 2,
+        "index_head_dim": 16,
+        "index_block_size": 8,
+        "index_topk_blocks": 2,
+    },
+    "nemotron_h": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["mamba", "attention", "moe", "mlp"],
+        "use_mamba_kernels": False,
+        "ssm_state_size": 16,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 32,
+        "n_groups": 2,
+        "chunk_size": 16,
+        "n_routed_experts": 4,
+        "moe_intermediate_size": 32,
+        "moe_shared_expert_intermediate_size": 32,
+    },
+    "olmo_hybrid": DELTA | {"layer_types": LINEAR_THEN_FULL},
+    "qwen4_exp_text": DELTA
+    | EXPERTS
+    | {
+        "layer_types": LINEAR_THEN_FULL,
+        "shared_expert_intermediate_size": 32,
+        "hc_count": 2,
+        "hc_lowrank": 16,
+        "ngram_vocab_size_base": 97,
+        "heads_per_ngram": 2,
+        "split_ngram_parts": 1,
+        "ple_layer_ids": [1],
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 16,
+        "indexer_budget": 24,
+        "indexer_compress_ratio": 4,
+        "rope_parameters": rope(0.5),
+    },
+    "sarvam_mla": LATENT | ROUTED_EXPERTS | {"q_lora_rank": None},
+    "sarvam_moe": ROUTED_EXPERTS,
+    "zaya": EXPERTS | {"num_experts_per_tok": 1, "router_hidden_size": 32},
+}
+
+FAMILIES: dict[str, dict[str, Any]] = DENSE | OLDER | MIXTURES | RECURRENT | NEWER
 
 
 def model_type(name: str) -> str:
@@ -421,7 +582,8 @@ def refill(model: nn.Module) -> None:
         is_norm = "norm" in type(owners[owner]).__name__.lower() and leaf != "bias"
         if is_norm or any(part in RECURRENCES for part in name.split(".")):
             continue
-        std = GAIN / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.5
+        fan_in = parameter.shape[0 if type(owners[owner]).__name__ == "Conv1D" else -1]
+        std = GAIN / fan_in**0.5 if parameter.dim() > 1 else 0.3
         parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
 
