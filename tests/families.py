@@ -458,13 +458,19 @@ NEWER: dict[str, dict[str, Any]] = {
     },
     "granite_swa": SLIDES | {"attention_multiplier": 0.25},
     "granitemoe_swa": SLIDES | LOCAL_EXPERTS | {"attention_multiplier": 0.25},
-    "hrm_text": {"num_hidden_layers": 1, "H_cycles": 1, "L_cycles": 2, "prefix_lm": False},
+    "hrm_text": {
+        "num_hidden_layers": 1,
+        "H_cycles": 1,
+        "L_cycles": 2,
+        "prefix_lm": False,
+        "embedding_scale": 1.0,
+    },
     "hy_v3": EXPERTS | {"num_shared_experts": 1, "mlp_layer_types": ["dense", "sparse"]},
     "hy_v4": LATENT | ROUTED_EXPERTS | INDEXED | {"mlp_layer_types": ["dense", "sparse"]},
     "hyperclovax": {"attention_multiplier": 0.25},
     "inkling_text": ROUTED_EXPERTS
     | {
-        "layer_types": [SLIDING, FULL],
+        "layer_types": ["hybrid_sliding", "hybrid"],
         "sliding_window_size": 24,
         "swa_num_attention_heads": 4,
         "swa_num_key_value_heads": 2,
@@ -571,19 +577,21 @@ def known() -> list[str]:
 # What a recurrence starts from is a matter of stability, not of size.
 RECURRENCES = ("A_log", "D", "dt_bias", "dt_proj", "conv1d", "rg_lru", "time_decay", "time_first")
 GAIN = 1.4  # attention's logits come out with a standard deviation of 1 to 3
+GAINS = {"nemotron": 0.7}  # its norms double
 
 
-def refill(model: nn.Module) -> None:
-    """Fill every parameter anew but norms' weights and recurrences, so none is zero or unset."""
+def refill(model: nn.Module, gain: float) -> None:
+    """Fill every parameter anew but norms, scales and recurrences, so none is zero or unset."""
     generator = torch.Generator().manual_seed(0)
     owners = dict(model.named_modules())
     for name, parameter in model.named_parameters():
         owner, _, leaf = name.rpartition(".")
-        is_norm = "norm" in type(owners[owner]).__name__.lower() and leaf != "bias"
-        if is_norm or any(part in RECURRENCES for part in name.split(".")):
+        is_norm = "norm" in type(owners[owner]).__name__.lower() and leaf == "weight"
+        is_scale = parameter.dim() == 1 and bool((parameter == 1).all())
+        if is_norm or is_scale or any(part in RECURRENCES for part in name.split(".")):
             continue
         fan_in = parameter.shape[0 if type(owners[owner]).__name__ == "Conv1D" else -1]
-        std = GAIN / fan_in**0.5 if parameter.dim() > 1 else 0.3
+        std = gain / fan_in**0.5 if parameter.dim() > 1 else 0.3
         parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
 
@@ -596,7 +604,7 @@ def build(name: str) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.requires_grad_(False)
-    refill(model)
+    refill(model, GAINS.get(name, GAIN))
     return model
 
 
