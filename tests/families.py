@@ -277,6 +277,7 @@ MIXTURES: dict[str, dict[str, Any]] = {
     "longcat_flash": LATENT
     | {
         "num_layers": 2,
+        "num_hidden_layers": 4,
         "ffn_hidden_size": 96,
         "expert_ffn_hidden_size": 32,
         "moe_topk": 2,
@@ -439,7 +440,7 @@ NEWER: dict[str, dict[str, Any]] = {
         "num_nextn_predict_layers": 0,
         "num_key_value_heads": 1,
     },
-    "dory": SLIDES_THRICE | {"n_input_layers": 1, "n_output_layers": 1},
+    "dory": SLIDES_THRICE | {"n_input_layers": 1, "n_output_layers": 1, "initializer_range": 0.3},
     "dots3_note_text": LATENT
     | ROUTED_EXPERTS
     | INDEXED
