@@ -589,7 +589,10 @@ def refill(model: nn.Module, gain: float) -> None:
         owner, _, leaf = name.rpartition(".")
         is_norm = "norm" in type(owners[owner]).__name__.lower() and leaf == "weight"
         is_scale = parameter.dim() == 1 and bool((parameter == 1).all())
-        if is_norm or is_scale or any(part in RECURRENCES for part in name.split(".")):
+        is_recurrence = any(part in RECURRENCES for part in name.split(".")) and bool(
+            parameter.any()
+        )
+        if is_norm or is_scale or is_recurrence:
             continue
         fan_in = parameter.shape[0 if type(owners[owner]).__name__ == "Conv1D" else -1]
         std = gain / fan_in**0.5 if parameter.dim() > 1 else 0.3
