@@ -12,8 +12,10 @@ from core.hub import first_line
 HEADS = ("ForCausalLM", "LMHeadModel")
 
 
-def check_folder(folder: Path, name: str, trust: bool) -> None:
+def check_folder(folder: Path, name: str, trust: bool, streams: bool = False) -> None:
     """Refuse the model in ``folder``, called ``name``, unless it is a causal decoder.
+
+    With ``streams`` also one whose positions can't be moved, as far as its configuration tells.
 
     Raises:
         UsageError: It is not, or needs its own code and ``trust`` is off.
@@ -39,6 +41,10 @@ def check_folder(folder: Path, name: str, trust: bool) -> None:
     if architectures and not any(head.endswith(HEADS) for head in architectures):
         raise _refusal(name, architectures[0])
     check_config(config, name)
+    if streams:
+        from core import anatomy  # which imports torch
+
+        anatomy.check_config(config, trust)
 
 
 def check_config(config: Any, name: str) -> None:

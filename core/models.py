@@ -48,6 +48,7 @@ def load(
     source: str = "auto",
     trust: bool = False,
     explicit: bool = True,
+    streams: bool = False,
 ) -> Loaded:
     """Load the model that ``spec`` names.
 
@@ -60,17 +61,18 @@ def load(
             (no network).
         trust: Whether pickled weights and the model's own code may be loaded.
         explicit: Whether the user named the model; if not, the bundled one may stand in for it.
+        streams: Whether its positions must be movable, so that others are refused at once.
 
     Raises:
         UsageError: Not a model that can be streamed, or none at all.
         StreamError: It can't be had or read.
     """
     device = resolve_device(device)
-    place = places.locate(spec, source=source, trust=trust, explicit=explicit)
+    place = places.locate(spec, source=source, trust=trust, explicit=explicit, streams=streams)
     with hub.quiet("transformers"):
         if place.path.is_file():
-            return _load_gguf(place, dtype, device)
-        decoder.check_folder(place.path, place.name, trust)
+            return _load_gguf(place, dtype, device, streams)
+        decoder.check_folder(place.path, place.name, trust, streams)
         files = places.weights(place.path, trust)
         if not files:
             raise places.no_weights(place)
@@ -105,7 +107,7 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def _load_gguf(place: Place, dtype: str, device: str) -> Loaded:
+def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
     """Load a GGUF file with its weights dequantised."""
     from transformers import AutoConfig
 
@@ -116,6 +118,10 @@ def _load_gguf(place: Place, dtype: str, device: str) -> Loaded:
     except Exception as error:
         raise UsageError(f"{place.name} can't be loaded: {hub.first_line(error)}.") from error
     decoder.check_config(config, place.name)
+    if streams:
+        from core import anatomy  # which imports torch
+
+        anatomy.check_config(config)
     tokenizer = _tokenizer(place, folder, **options)
     notes = gguf_file.mend(tokenizer, fields)
     model = _model(place, folder, dtype, config=config, **options)

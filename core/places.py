@@ -28,7 +28,7 @@ class Place:
     notes: tuple[str, ...] = ()
 
 
-def locate(spec: str, *, source: str, trust: bool, explicit: bool) -> Place:
+def locate(spec: str, *, source: str, trust: bool, explicit: bool, streams: bool = False) -> Place:
     """Find the files that ``spec`` names, downloading them if need be; see ``models.load``.
 
     Raises:
@@ -55,7 +55,7 @@ def locate(spec: str, *, source: str, trust: bool, explicit: bool) -> Place:
             "model (bundled, a folder, a .gguf file), or use --source auto."
         )
     try:
-        return _from_hub(spec, source, trust)
+        return _from_hub(spec, source, trust, streams)
     except hub.Unreachable as error:
         if explicit or source == "hub":
             raise
@@ -89,7 +89,7 @@ def _bundled(*notes: str) -> Place:
     return Place(path, "bundled", notes=notes)
 
 
-def _from_hub(spec: str, source: str, trust: bool) -> Place:
+def _from_hub(spec: str, source: str, trust: bool, streams: bool) -> Place:
     """The folder of a Hub model in the local cache; what is missing there is downloaded."""
     from huggingface_hub.errors import HFValidationError
 
@@ -108,7 +108,7 @@ def _from_hub(spec: str, source: str, trust: bool) -> Place:
         if source == "hub" or not here:
             why = hub.silence()
             if why is None:
-                return _download(name, revision, patterns, trust)
+                return _download(name, revision, patterns, trust, streams)
             if not here:
                 way_out = "use --model bundled, set HF_ENDPOINT to a mirror, or fill the cache."
                 raise hub.Unreachable(spec, why, way_out)
@@ -121,10 +121,10 @@ def _is_complete(folder: Path, trust: bool) -> bool:
     return has_tokenizer and (folder / "config.json").is_file() and bool(weights(folder, trust))
 
 
-def _download(name: str, revision: str, patterns: list[str], trust: bool) -> Place:
+def _download(name: str, revision: str, patterns: list[str], trust: bool, streams: bool) -> Place:
     """Everything small first, so that an encoder is refused before its weights are fetched."""
     folder = hub.fetch(name, revision, patterns)
-    decoder.check_folder(folder, name, trust)
+    decoder.check_folder(folder, name, trust, streams)
     place = Place(folder, name, folder.name)
     for names in _candidates(folder, trust):
         hub.fetch(name, folder.name, names)

@@ -77,6 +77,7 @@ def load_model(config: RunConfig, *, explicit: bool) -> Loaded:
         source=config.source,
         trust=config.trust,
         explicit=explicit,
+        streams=registry.load("method", config.method).moves,
     )
 
 
@@ -126,7 +127,9 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     found = environment.describe(gpu)
     notes = (*loaded.notes, *corpus.notes, *stream.notes, *_unfilled(resolved, stream))
-    method_of(resolved).start(loaded, 1)  # refuses a model that the method can't run on
+    method = method_of(resolved)
+    method.start(loaded, 1)  # refuses a model that the method can't run on
+    method.check(loaded, max(len(document.ids) for document in stream.documents))
     return Prepared(resolved, facts, found, loaded, stream, notes, config.engine == "auto")
 
 
@@ -172,7 +175,8 @@ def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
     """What ``auto`` is for this text, by how many steps it has with a full cache."""
     if config.engine != "auto" or not has_engine(config.method, config.mode):
         return "eager" if config.engine == "auto" else config.engine
-    full = [max(0, len(document.ids) - config.attended_keys) for document in stream.documents]
+    after = method_of(config).full_after(loaded)
+    full = [max(0, len(document.ids) - after) for document in stream.documents]
     steps = config.timed_tokens or sum(full) // config.batch_size
     return engine.choose("auto", loaded.model, steps)
 

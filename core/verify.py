@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import attention, reference, registry
-from core.cache import StreamingKVCache
+from core import reference, registry
 from core.config import RunConfig, has_engine
 from core.errors import UsageError
 from core.meters import token_nll
@@ -173,14 +172,12 @@ def _invariants(
 @torch.inference_mode()
 def _moving(loaded: Loaded, ids: Tensor, config: RunConfig) -> Tensor:
     """Nats (T-1,) of a stream whose frame is moved back to the start before every chunk of 16."""
-    model, parts = loaded.model, []
-    cache = StreamingKVCache(config.n_sink, config.window_size, model)
-    with attention.streaming_attention(model):
-        for start in range(0, len(ids) - 1, 16):
-            stop = min(start + 16, len(ids) - 1)
-            cache.rebase()
-            logits = model(ids[None, start:stop], past_key_values=cache, stream=cache).logits
-            parts.append(token_nll(logits, ids[None, start + 1 : stop + 1])[0])
+    stream, parts = registry.load("method", "streaming")(config).start(loaded, 1), []
+    for start in range(0, len(ids) - 1, 16):
+        stop = min(start + 16, len(ids) - 1)
+        stream.cache.rebase()
+        logits = stream.feed(ids[None, start:stop])
+        parts.append(token_nll(logits, ids[None, start + 1 : stop + 1])[0])
     return torch.cat(parts).cpu()
 
 

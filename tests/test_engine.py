@@ -167,11 +167,12 @@ def test_between_steps_only_the_first_is_prepared_so_that_moving_the_frame_is_ti
 def test_a_cache_that_evicts_lazily_is_full_k_less_1_tokens_later() -> None:
     for every in (1, 9):
         method, model = method_of("streaming", evict_every=every), tiny_llama()
-        stream = method.start(cast(Loaded, SimpleNamespace(model=model)), 1)
+        loaded = cast(Loaded, SimpleNamespace(model=model))
+        stream = method.start(loaded, 1)
         assert isinstance(stream, _CacheStream)
         stepper, ready = Engine(model, stream.cache, "eager"), []
         with torch.inference_mode():
-            for tokens in (method.full_after - 2, 1):
+            for tokens in (method.full_after(loaded) - 2, 1):
                 stream.feed(random_ids(1, tokens))
                 ready.append(stepper.ready)
         assert ready == [False, True]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor
 
-from core import attention, weights
-from core.cache import StreamingKVCache
+from core import anatomy, attention, weights
+from core.cache import Kind, StreamingKVCache, kinds_of
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import StreamError
@@ -23,7 +24,6 @@ from core.methods.base import (
     another_budget,
     attended_lazily,
     eviction,
-    key_bytes,
 )
 from core.models import Loaded
 
@@ -39,7 +39,7 @@ class _CacheStream(Stream):
     ) -> None:
         self.model, self.cache, self.owner = loaded.model, cache, owner
         # On a CPU the eager step is as fast as the model with its cache (13.3 ms beside 13.7).
-        static = kind != "eager" or self.model.device.type != "cpu"
+        static = kind != "eager" or (self.model.device.type != "cpu" and cache.found.passes)
         self.stepper = Engine(self.model, cache, kind) if static else None
         self.narrow = kind == "compiled" and batch <= weights.FEW
         self.laid_out = ExitStack()
@@ -76,19 +76,24 @@ class _CacheStream(Stream):
             self.compile_s = laid_out_s + self.stepper.compile_s
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
-        self.cache.make_room(ids.shape[1])
+        if not self.cache.found.registered:  # exact all the same, one token at a time
+            parts = [self._read(part, keep) for part in torch.split(ids, 1, dim=1)]
+            return torch.cat(parts[-keep:], dim=1)
         if self.stepper and self.stepper.made and ids.shape[1] == 1:
+            self.cache.make_room(1)
             return self.stepper(ids)
-        with attention.streaming_attention(self.model):
-            logits: Tensor = self.model(
-                ids, past_key_values=self.cache, stream=self.cache, logits_to_keep=keep
-            ).logits
+        with attention.streaming_attention(self.model, self.cache):
+            return self._read(ids, keep)
+
+    def _read(self, ids: Tensor, keep: int) -> Tensor:
+        self.cache.make_room(ids.shape[1])
+        logits: Tensor = self.model(
+            ids, past_key_values=self.cache, logits_to_keep=min(keep, ids.shape[1])
+        ).logits
         return logits
 
     def held(self) -> int:
-        seen = int(self.cache.layers[0].seen)
-        cut = self.cache.cut(seen)
-        return seen - max(0, int(cut) - self.cache.n_sink - self.cache.window)
+        return self.cache.kinds[self.cache.global_layer].held(self.cache.seen)
 
     def kv_bytes(self) -> int:
         held = (t for layer in self.cache.layers for t in (layer.keys, layer.values, layer.sinks))
@@ -116,10 +121,21 @@ class Streaming(Method):
         """S + W and itself, and between evictions up to k - 1 more."""
         return attended_lazily(sum(feeds), self.config.attended_keys - 1, self.every)
 
+    def full_after(self, loaded: Loaded) -> int:
+        """Once every layer is full; one with a window of its own may take longer."""
+        return max(kind.slots for kind in self._kinds(loaded))
+
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
-        """Keys and values of S + W + k tokens, and the S sinks' original keys."""
-        held = 2 * (self.config.attended_keys - 1 + self.every) + self.config.n_sink
-        return held * key_bytes(loaded.model, batch)
+        """Of each layer, keys and values of S + W + k tokens, and the S sinks' original keys."""
+        numbers = 0
+        for kind, layer in zip(self._kinds(loaded), anatomy.of(loaded.model).layers, strict=True):
+            numbers += kind.slots * (layer.key_numbers + layer.value_numbers)
+            numbers += kind.n_sink * layer.key_numbers
+        return batch * numbers * int(loaded.model.dtype.itemsize)
+
+    def _kinds(self, loaded: Loaded) -> tuple[Kind, ...]:
+        sizes = self.config.n_sink, self.config.window_size, self.every
+        return kinds_of(anatomy.of(loaded.model), *sizes)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """An interval is another budget, and a step that is laid out for speed is an advantage."""
