@@ -310,32 +310,6 @@ def test_streamcli_alone_shows_what_to_do_first(typed: Type) -> None:
     assert done.code == 0 and re.search(r"Start with.+\n.+ streamcli run +│\n", done.out)
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    for words in ([], ["run"], ["report"]):
-        code = (
-            f"import sys; sys.argv = ['streamcli', *{words!r}, '--help']\n"
-            "from streamcli.cli import main\n"
-            "try:\n    main()\nfinally:\n"
-            "    slow = {'torch', 'transformers', 'pandas', 'kvpress', 'datasets'}\n"
-            "    heavy = slow & set(sys.modules)\n"
-            "    assert not heavy, heavy"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-
-def test_a_report_never_imports_torch(home: Path) -> None:
-    Store.open("data/streamcli.db")
-    code = (
-        "import sys; sys.argv = ['streamcli', 'report']\n"
-        "from streamcli.cli import main\n"
-        "try:\n    main()\nfinally:\n"
-        "    assert not {'torch', 'transformers'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_process_leaves_a_row_that_says_interrupted(
     home: Path, signal_sent: signal.Signals

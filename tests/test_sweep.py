@@ -26,6 +26,7 @@ from streamcli.render import progress
 from streamcli.results import frames, values
 from streamcli.results.store import Store
 from tests import forked
+from tests.imports import imported
 from tests.typed import Type
 
 pytest_plugins = ("tests.typed",)
@@ -284,17 +285,11 @@ def test_a_dry_run_knows_open_settings_from_earlier_runs(typed: Type) -> None:
     assert "2 runs, 1 to be made" in out
 
 
-def test_a_dry_run_never_imports_torch(home: Path) -> None:
+def test_a_dry_run_never_imports_torch(typed: Type) -> None:
     Store.open("data/streamcli.db")
-    code = (
-        "import sys; sys.argv = ['streamcli', 'sweep', '--dry-run', '--preset', 'paper']\n"
-        "from streamcli.cli import main\n"
-        "try:\n    main()\nfinally:\n"
-        "    assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "72 runs, 72 to be made" in done.stdout
+    words = "sweep --dry-run --preset paper"
+    assert not {"torch", "transformers", "pandas"} & imported(words)
+    assert "72 runs, 72 to be made" in typed(*words.split()).out
 
 
 def test_the_help_tells_what_each_preset_is_for(typed: Type, monkeypatch: Any) -> None:
