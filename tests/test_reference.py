@@ -104,6 +104,7 @@ def small(example: str, run_id: str) -> list[str]:
     return shlex.split(example.replace("{run}", run_id))[1:]
 
 
+@pytest.mark.usefixtures("in_process", "little")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs(
     typed: Type, busy: Store, monkeypatch: pytest.MonkeyPatch, example: str
