@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from streamcli import cli
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
 from streamcli.results.store import Store
+from tests.process import typed_there
 from tests.typed import Type
 
 pytest_plugins = ("tests.typed",)
@@ -198,19 +198,21 @@ def test_a_batch_that_the_text_does_not_fill_is_told(typed: Type) -> None:
     assert "no more go in step" not in typed("run", *SMALL).err
 
 
-@pytest.mark.parametrize(
-    "words", ["--mode chunked", "--timed-tokens 9", "--method mit --mode kvpress-official"]
-)
-def test_a_profile_is_of_forwards_that_no_record_holds(home: Path, words: str) -> None:
-    asked = [*QUICK, "--window", "20", *words.split(), "--profile", "trace.json", "--json"]
-    call = [sys.executable, "-m", "streamcli", "run", *asked]
-    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(call, capture_output=True, text=True, check=True, env=path)
-    assert all(line.startswith("streamcli: ") for line in done.stderr.splitlines())
-    assert json.loads(done.stdout)["run_id"] == rows()["run_id"].item()
-    events = json.loads((home / "trace.json").read_text())["traceEvents"]
-    products = sum(event.get("name") == "aten::addmm" for event in events)
-    assert products and products % 16 == 0  # four layers of four in each forward
+def test_a_profile_is_of_forwards_that_no_record_holds(home: Path) -> None:
+    kinds = ("--mode chunked", "--timed-tokens 9", "--method mit --mode kvpress-official")
+    lines = [
+        ["run", *QUICK, "--window", "20", *kind.split(), "--profile", f"{place}.json", "--json"]
+        for place, kind in enumerate(kinds)
+    ]
+    ended, _ = typed_there(*lines)
+    for place, done in enumerate(ended):
+        assert done.code == 0, done.err
+        assert all(line.startswith("streamcli: ") for line in done.err.splitlines())
+        events = json.loads((home / f"{place}.json").read_text())["traceEvents"]
+        products = sum(event.get("name") == "aten::addmm" for event in events)
+        assert products and products % 16 == 0  # four layers of four in each forward
+    names = [json.loads(done.out)["run_id"] for done in ended]
+    assert sorted(names) == sorted(rows()["run_id"])
 
 
 UNWRITABLE = {

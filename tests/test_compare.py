@@ -16,7 +16,7 @@ from streamcli.results.comparison import Comparison, compared
 from streamcli.results.schema import Run
 from streamcli.results.store import Store
 from tests.asked import Asked
-from tests.imports import imported
+from tests.process import imported
 from tests.records import FOUR, recorded
 from tests.typed import Type
 

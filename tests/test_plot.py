@@ -22,7 +22,7 @@ from streamcli.results.schema import Run, Trace, pack
 from streamcli.results.store import Store
 from tests.asked import Asked
 from tests.figure_runs import frame, run, study, traces
-from tests.imports import imported
+from tests.process import imported
 from tests.typed import DB, Type
 
 pytest_plugins = ("tests.typed", "tests.asked")

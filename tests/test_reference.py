@@ -17,7 +17,7 @@ from sqlalchemy import text
 from streamcli import reference
 from streamcli.results import portable, transfer, ulid
 from streamcli.results.store import Store
-from tests.imports import imported
+from tests.process import imported
 from tests.typed import DB, Type
 
 pytest_plugins = ("tests.typed",)

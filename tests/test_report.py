@@ -17,7 +17,7 @@ from streamcli.results.columns import COLUMNS
 from streamcli.results.schema import STATUSES
 from streamcli.results.selection import DERIVED
 from streamcli.results.store import Store
-from tests.imports import imported
+from tests.process import imported
 from tests.records import FOUR, recorded
 from tests.reported import DB, report
 from tests.typed import Type

@@ -26,7 +26,7 @@ from streamcli.render import progress
 from streamcli.results import frames, values
 from streamcli.results.store import Store
 from tests import forked
-from tests.imports import imported
+from tests.process import imported
 from tests.typed import Type
 
 pytest_plugins = ("tests.typed",)
