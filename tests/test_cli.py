@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -310,24 +307,6 @@ def test_a_database_that_is_none_is_refused_and_left_as_it_was(
 def test_streamcli_alone_shows_what_to_do_first(typed: Type) -> None:
     done = typed()
     assert done.code == 0 and re.search(r"Start with.+\n.+ streamcli run +│\n", done.out)
-
-
-@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_process_leaves_a_row_that_says_interrupted(
-    home: Path, signal_sent: signal.Signals
-) -> None:
-    words = ["run", *QUICK[:4], "--method", "recompute", "--window", "250", "--max-tokens", "9000"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "streamcli", *words], stderr=subprocess.PIPE, text=True
-    ) as child:
-        for _ in range(600):
-            if Path("data/streamcli.db").exists() and len(rows()):
-                break
-            time.sleep(0.1)
-        child.send_signal(signal_sent)
-        _, err = child.communicate(timeout=60)
-    assert child.returncode == 130 and "interrupted" in err and "Traceback" not in err
-    assert list(rows()["status"]) == ["interrupted"]
 
 
 @pytest.mark.parametrize(
