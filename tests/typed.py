@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -59,6 +60,28 @@ def typed(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         return Typed(int(ended.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture
+def in_process(typed: Type, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Types what would have been a streamcli process; fills up with the words."""
+    elsewhere, done = subprocess.run, list[list[str]]()
+
+    def run(call: list[str], **how: Any) -> Any:
+        if call[:3] != [sys.executable, "-m", "streamcli"]:
+            return elsewhere(call, **how)
+        done.append(call[3:])
+        return subprocess.CompletedProcess(call, *typed(*call[3:]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return done
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine's rates are measured on little: their values prove nothing here."""
+    monkeypatch.setattr("core.floors.BUFFER_BYTES", 2**20)
+    monkeypatch.setattr("core.floors.SQUARE", 64)
 
 
 @pytest.fixture(scope="session")

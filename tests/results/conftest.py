@@ -49,9 +49,7 @@ def server() -> Iterator[str]:
 
     def call(name: str, *words: str) -> None:
         command = [str(programs / name), "-D", str(folder / "data"), *words]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=60, **user
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **user)
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
 
     try:
