@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop \
         --methods streaming window recompute dense
-NEWEST := transformers==5.23.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
+NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 MODEL_TESTS := $(addprefix tests/test_,streaming.py mit.py kvpress.py kvpress_official.py modes.py \
                verify.py engine.py weights.py models.py gguf.py tokens.py datasets.py cli.py cli_hub.py)
