@@ -246,10 +246,8 @@ class StreamingKVCache(Cache):
     Use it so::
 
         cache = StreamingKVCache(4, 1020, model)
-        with streaming_attention(model, cache):
-            for ids in chunks:  # (B, C): one token or many, the result is the same
-                cache.make_room(ids.shape[1])
-                logits = model(ids, past_key_values=cache).logits
+        for ids in chunks:  # (B, C): one token or many, the result is the same
+            logits = cache.read(ids)
 
     One token at a time also works under the model's own attention, as in ``model.generate``. All
     rows of a batch are of one length: padding would stay in the cache as tokens do.
@@ -297,6 +295,30 @@ class StreamingKVCache(Cache):
     def streams(self) -> bool:
         """Whether the model attends through ``core.attention``, so that chunks are exact."""
         return bool(self.config._attn_implementation == attention.NAME)
+
+    def read(self, ids: Tensor, keep: int = 0) -> Tensor:
+        """Let the model read the next C tokens of the stream.
+
+        Args:
+            ids: (B, C) int64.
+            keep: Predict after the last ``keep`` of them only; 0 is after each.
+
+        Returns:
+            Logits (B, ``keep`` or C, V), the same however the stream is cut into chunks.
+
+        Raises:
+            UsageError: The model's frequencies change with length and the chunk doesn't fit.
+        """
+        if self.found.registered:
+            with attention.streaming_attention(self.model, self):
+                return self._forward(ids, keep)
+        parts = [self._forward(token, min(keep, 1)) for token in torch.split(ids, 1, dim=1)]
+        return torch.cat(parts[-keep:], dim=1)
+
+    def _forward(self, ids: Tensor, keep: int) -> Tensor:
+        self.make_room(ids.shape[1])
+        logits: Tensor = self.model(ids, past_key_values=self, logits_to_keep=keep).logits
+        return logits
 
     def make_room(self, tokens: int) -> None:
         """Move the frame back to the start where ``tokens`` more would take it too far.

@@ -2,9 +2,9 @@
 
 The streaming loop holds no keys and turns none. To read a token it runs the model's own forward,
 without any cache, over the tokens that are kept, at positions 0 to n-1, as re-computation would;
-only that in every layer an older token's input is replaced by what it was when that token came.
-The model makes keys and queries of these inputs afresh, by whatever rule it has (Xiao et al. 2023,
-section 3.2: keys at positions in the cache, computed from what the token itself could see).
+only that in every layer what attention is given of an older token is what it was when that token
+came. The model makes keys and queries of these inputs afresh, by whatever rule it has (Xiao et al.
+2023, section 3.2: keys at positions in the cache, made of what the token itself could see).
 
 A layer with a window of its own gets what its own mask shows, at the distances that these tokens
 have in the text.
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from core.attention import implementation
+from core.errors import UsageError
 
 GLOBAL = "full_attention"
 
@@ -79,7 +80,7 @@ def _own_masks(model: Any, ids: Tensor) -> dict[int, Tensor]:
 
         return hook
 
-    layers = _layers(model)
+    layers = _attentions(model)
     hooks = [layers[i].register_forward_pre_hook(note(i), with_kwargs=True) for i in own]
     try:
         with implementation(model, "eager"):
@@ -91,7 +92,7 @@ def _own_masks(model: Any, ids: Tensor) -> dict[int, Tensor]:
 
 
 class _Memory:
-    """What every layer was given for each token: (B, T, hidden), by layer.
+    """What every attention was given for each token: (B, T, hidden), by layer.
 
     Attributes:
         places: Which token each row of the forward at hand is, the last of them the new one.
@@ -113,7 +114,7 @@ class _Memory:
             near = [j for j in range(t) if any(mask[t, j] for mask in own.values())]
             self.places = near + kept
             rows = torch.arange(len(self.places))
-            for i in range(len(_layers(self.model))):
+            for i in range(len(_attentions(self.model))):
                 is_near = torch.tensor([bool(i in own and own[i][t, j]) for j in near])
                 sees = torch.cat((is_near.bool(), torch.full((len(kept),), i not in own)))
                 self.masks[i] = sees | (rows == len(rows) - 1)
@@ -148,11 +149,11 @@ class _Memory:
 
 @contextmanager
 def _remembering(model: Any, shape: Any) -> Iterator[_Memory]:
-    """A model whose layers are given what ``_Memory`` holds; as before on leaving."""
+    """A model whose attentions are given what ``_Memory`` holds; as before on leaving."""
     memory = _Memory(model, tuple(shape))
     hooks = [
         layer.register_forward_pre_hook(memory.hook(i), with_kwargs=True)
-        for i, layer in enumerate(_layers(model))
+        for i, layer in enumerate(_attentions(model))
     ]
     own = "eager" if _own_masks_can_be(model) else model.config._attn_implementation
     try:
@@ -168,11 +169,25 @@ def _own_masks_can_be(model: Any) -> bool:
     return any(kind != GLOBAL for kind in kinds)
 
 
-def _layers(model: Any) -> nn.ModuleList:
-    """The decoder layers: the list of modules that is as long as the configuration says."""
-    count = model.config.get_text_config(decoder=True).num_hidden_layers
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    return lists[0]
+def _attentions(model: Any) -> list[nn.Module]:
+    """The attention of each layer, in order: what takes a mask, knows its number and holds no such.
+
+    Raises:
+        UsageError: There is not one for each layer.
+    """
+    found = [m for m in model.modules() if hasattr(m, "layer_idx") and _takes_mask(m)]
+    known = set(map(id, found))
+    found = [m for m in found if not known & {id(inner) for inner in m.modules() if inner is not m}]
+    if len(found) != model.config.get_text_config(decoder=True).num_hidden_layers:
+        raise UsageError(
+            f"no reference: {len(found)} attentions were found in a {model.config.model_type!r} "
+            "model: choose another model, or --method recompute or dense."
+        )
+    return sorted(found, key=lambda m: int(m.layer_idx))
+
+
+def _takes_mask(module: nn.Module) -> bool:
+    return "attention_mask" in inspect.signature(module.forward).parameters
 
 
 def _nll(logits: Tensor, targets: Tensor) -> Tensor:

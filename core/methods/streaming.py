@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-import torch
 from torch import Tensor
 
-from core import anatomy, attention, weights
+from core import anatomy, weights
 from core.cache import Kind, StreamingKVCache, kinds_of
 from core.config import RunConfig
 from core.engine import Engine
@@ -76,21 +75,10 @@ class _CacheStream(Stream):
             self.compile_s = laid_out_s + self.stepper.compile_s
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
-        if not self.cache.found.registered:  # exact all the same, one token at a time
-            parts = [self._read(part, keep) for part in torch.split(ids, 1, dim=1)]
-            return torch.cat(parts[-keep:], dim=1)
         if self.stepper and self.stepper.made and ids.shape[1] == 1:
             self.cache.make_room(1)
             return self.stepper(ids)
-        with attention.streaming_attention(self.model, self.cache):
-            return self._read(ids, keep)
-
-    def _read(self, ids: Tensor, keep: int) -> Tensor:
-        self.cache.make_room(ids.shape[1])
-        logits: Tensor = self.model(
-            ids, past_key_values=self.cache, logits_to_keep=min(keep, ids.shape[1])
-        ).logits
-        return logits
+        return self.cache.read(ids, keep)
 
     def held(self) -> int:
         return self.cache.kinds[self.cache.global_layer].held(self.cache.seen)
