@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ PHASE = (
     4e-7  # radians a position that a model's phases in float32 may be off, and ours by its table
 )
 INSTEAD = "choose another model, or --method recompute or dense"
+BIASED = "no layer turns its keys, so positions enter otherwise, such as by a bias (ALiBi)"
 RECURRENT = "its layers keep recurrent states, which are no keys that can be evicted"
 # What an attention is handed that does not change what a query sees or how much of it.
 HARMLESS = {
@@ -195,8 +197,9 @@ def of(model: Any) -> Anatomy:
             try:
                 found = _compare(model, found)
             except CODE as error:
-                words = f"its code does not take a cache of keys ({_words(error)})"
-                found = replace(found, refusal=words)
+                found = replace(found, refusal=_no_cache(error))
+            if found.refusal and not any(layer.rotation for layer in found.layers):
+                found = replace(found, refusal=BIASED)
         _known[model] = replace(found, uncached=_cached_amiss(model))
         rope.restore(model)
     return _known[model]
@@ -230,9 +233,13 @@ def check_config(config: Any, trust: bool = False) -> None:
 CODE = (AttributeError, TypeError, KeyError, IndexError, ValueError, RuntimeError)  # what it raises
 
 
-def _words(error: Exception) -> str:
+def _no_cache(error: Exception) -> str:
+    """What an error of the model's code says of the cache that it was given."""
+    if isinstance(error, AttributeError) and isinstance(error.obj, Cache):
+        return f"it asks its cache for {error.name!r}, so it keeps more than keys and values"
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:80]}"
+    words = shorten(lines[0], 90, placeholder=" ...").rstrip(".")
+    return f"its code does not take a cache of keys ({type(error).__name__}: {words})"
 
 
 class _Refused(Exception):
@@ -378,7 +385,7 @@ def _fed(model: Any, ids: Tensor, past: int, registered: bool) -> _Watch:
         else:
             model(ids, past_key_values=watch, use_cache=True)
     except CODE as error:
-        raise _Refused(f"its code does not take a cache of keys ({_words(error)})") from error
+        raise _Refused(_no_cache(error)) from error
     return watch
 
 
