@@ -16,6 +16,11 @@ FORMS = "a Hub id such as EleutherAI/pythia-70m, a folder, or a .gguf file"
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")  # all but weights and code
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+READ = (  # what transformers reads of a model besides its weights and code
+    *("config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab*", "merges*", "*.model", "*.tiktoken", "tekken.json"),
+    *("chat_template*", "*.jinja"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,13 @@ def weights(folder: Path, trust: bool) -> list[Path]:
         if files and all(file.is_file() for file in files):
             return files
     return []
+
+
+def others(folder: Path, trust: bool) -> list[Path]:
+    """The files besides the weights that a run of the model depends on, of those that are there."""
+    patterns = (*READ, "*.py") if trust else READ
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 def no_weights(place: Place) -> UsageError:

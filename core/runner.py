@@ -116,6 +116,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         requested_dataset=config.dataset,
         model_revision=loaded.revision,
         weights_sha256=loaded.weights_sha256,
+        files_sha256=loaded.files_sha256,
         parameters=loaded.parameters,
         trained_length=loaded.trained_length,
         dataset_form=corpus.form,
