@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from core import engine, environment, models, registry, tokens
@@ -112,11 +113,13 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         engine=_engine(fitted, loaded, stream),
         threads=torch.get_num_threads(),
     )
+    tokens.check_range(stream, loaded)
     facts = RunFacts(
         requested_model=config.model,
         requested_dataset=config.dataset,
         model_revision=loaded.revision,
         weights_sha256=loaded.weights_sha256,
+        files_sha256=loaded.files_sha256,
         parameters=loaded.parameters,
         trained_length=loaded.trained_length,
         dataset_form=corpus.form,
@@ -153,7 +156,26 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
             f"out of memory on {config.device}: choose a smaller --chunk-size, --batch-size or "
             "--window, or --dtype bfloat16."
         ) from error
+    _check_finite(result, prepared)
     return result
+
+
+def _check_finite(result: RunResult, prepared: Prepared) -> None:
+    """Refuse scores that are no numbers, and say where they are from: nothing is told by them."""
+    bad = ~np.isfinite(result.nll)
+    if not bad.any():
+        return
+    first, config = int(bad.argmax()), prepared.config
+    weight = models.not_finite(prepared.loaded.model)
+    why = f"its weight {weight} holds NaN or infinity, so fetch the model again"
+    if weight is None:
+        why = "though all its weights are finite: try --engine eager"
+    if config.dtype != "float32":
+        why += f", or {config.dtype} is too narrow for it: use --dtype float32"
+    raise StreamError(
+        f"{config.model} gives token {first + 1} a score of {result.nll[first]}, which is no "
+        f"result: {why}."
+    )
 
 
 def _out_of_memory(error: Exception) -> bool:

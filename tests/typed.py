@@ -20,6 +20,7 @@ from streamcli import cli
 from streamcli.results.store import Store
 from streamcli.settings import PREFIX
 
+SCREEN = 500  # characters
 DB = Path("data/streamcli.db")
 DATA = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "90")
 TINY = (*DATA, "--window", "20", "--mode", "chunked", "--chunk-size", "32", "--threads", "1")
@@ -31,6 +32,15 @@ class Typed(NamedTuple):
     code: int
     out: str
     err: str
+
+    def refuses(self, code: int, *words: str) -> bool:
+        """Whether it ended with ``code`` and one short line that says all this."""
+        assert (self.code, self.out) == (code, ""), self
+        assert self.err.startswith("streamcli: ") and self.err.count("\n") == 1, self.err
+        assert len(self.err) < SCREEN, self.err
+        assert all(word in self.err for word in words), self.err
+        assert "Error:" not in self.err, self.err  # nobody meant it to be seen
+        return True
 
 
 Type = Callable[..., Typed]

@@ -146,12 +146,15 @@ def facts() -> RunFacts:
         requested_dataset="wikitext",
         model_revision="0123456789abcdef0123456789abcdef01234567",
         weights_sha256="a" * 64,
+        files_sha256="f" * 64,
         parameters=6_900_000_000,
         trained_length=2048,
         dataset_form="articles, joined",
         dataset_revision="v1",
         tokens_sha256="b" * 64,
         bos="none",
+        layers="30 full attention layers: S + W",
+        proof="each layer turns its keys by position",
     )
 
 
