@@ -28,6 +28,8 @@ Knows nothing of methods, texts, scores or clocks.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +122,25 @@ def kinds_of(found: Anatomy, n_sink: int, window: int, every: int = 1) -> tuple[
             block = native.keys if native.blocks else None
             kinds.append(Kind(0, native.keys - 1, 1, rotation, block, own=True))
     return tuple(kinds)
+
+
+def in_words(kinds: Sequence[Kind]) -> str:
+    """What the layers keep, those alike together."""
+    counts = Counter(
+        (
+            f"{kind.n_sink} sinks and {kind.window:,} before the query"
+            if not kind.own
+            else f"a window of their own of {kind.slots:,}"
+            if kind.block is None
+            else f"blocks of their own of {kind.block:,}",
+            kind.rotation.words if kind.rotation else "no rotary positions",
+        )
+        for kind in kinds
+    )
+    return "; ".join(
+        f"{count} of {len(kinds)} layers: {keeps}, {turns}"
+        for (keeps, turns), count in counts.items()
+    )
 
 
 class StreamingLayer(CacheLayerMixin):

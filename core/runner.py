@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from core import engine, environment, models, registry, tokens
+from core import anatomy, engine, environment, models, registry, tokens
 from core.config import OFFICIAL, RunConfig, has_engine
 from core.datasets.base import Corpus
 from core.environment import Environment
@@ -114,6 +114,9 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         threads=torch.get_num_threads(),
     )
     tokens.check_range(stream, loaded)
+    method = method_of(resolved)
+    method.start(loaded, 1)  # refuses a model that the method can't run on
+    method.check(loaded, max(len(document.ids) for document in stream.documents))
     facts = RunFacts(
         requested_model=config.model,
         requested_dataset=config.dataset,
@@ -126,13 +129,12 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         dataset_revision=corpus.revision,
         tokens_sha256=stream.sha256,
         bos=stream.bos,
+        layers=method.layers(loaded),
+        proof=anatomy.of(loaded.model).proof_in_words,
     )
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     found = environment.describe(gpu)
     notes = (*loaded.notes, *corpus.notes, *stream.notes, *_unfilled(resolved, stream))
-    method = method_of(resolved)
-    method.start(loaded, 1)  # refuses a model that the method can't run on
-    method.check(loaded, max(len(document.ids) for document in stream.documents))
     return Prepared(resolved, facts, found, loaded, stream, notes, config.engine == "auto")
 
 

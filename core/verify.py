@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import reference, registry
+from core import anatomy, reference, registry
 from core.config import RunConfig, has_engine
 from core.errors import UsageError
 from core.meters import token_nll
@@ -81,6 +81,16 @@ def verify(
         raise UsageError(
             f"{len(ids)} tokens hardly fill a cache of {config.attended_keys} keys, so they prove "
             "nothing: give more --max-tokens or a smaller --window."
+        )
+    found = anatomy.of(loaded.model)
+    if not found.refusal:
+        yield Finding(
+            subject="layers are as seen",
+            form=f"{anatomy.LENGTH} tokens, moved",
+            claimed=True,
+            limit_nats=anatomy.EXACT[1],
+            largest_nats=found.largest_nats,
+            mean_nats=found.largest_nats,
         )
     references: _References = {}
     for name in methods:

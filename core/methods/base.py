@@ -112,6 +112,10 @@ class Method(ABC):
         """Raise ``UsageError`` where a stream of ``length`` tokens can't be right on this model."""
         return
 
+    def layers(self, loaded: Loaded) -> str:
+        """What each kind of the model's layers keeps or sees, in words."""
+        return anatomy.of(loaded.model).layers_in_words
+
     def full_after(self, loaded: Loaded) -> int:
         """Tokens after which every step costs the same; 0 where no such point comes."""
         return self.config.attended_keys + self.config.steps_between_evictions() - 1
@@ -146,6 +150,19 @@ def another_budget(method: str, every: int) -> tuple[str, ...]:
     if every == 1:
         return ()
     return (f"{method} evicts every {every} steps: up to {every - 1} keys beyond the budget.",)
+
+
+def own_windows(loaded: Loaded) -> tuple[str, ...]:
+    """What must be said where some layers have a window of their own, which no budget changes."""
+    layers = anatomy.of(loaded.model).layers
+    own = [layer.native.keys for layer in layers if layer.native]
+    if not own or len(own) == len(layers):
+        return ()
+    return (
+        f"the budget is that of the {len(layers) - len(own)} of {len(layers)} layers that see all: "
+        f"the others keep the model's own {max(own):,} keys, of which re-computation over L tokens "
+        "shows them L at most.",
+    )
 
 
 def token_bytes(loaded: Loaded, batch: int) -> int:

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from core import anatomy
-from core.cache import Kind, kinds_of
+from core.cache import Kind, in_words, kinds_of
 from core.config import RunConfig
 from core.errors import UsageError
 from core.methods.base import (
@@ -32,6 +32,7 @@ from core.methods.base import (
     Stream,
     another_budget,
     eviction,
+    own_windows,
 )
 from core.models import Loaded
 from core.rope import Rotation, Turn
@@ -219,6 +220,10 @@ class Mit(Method):
                 held = min(held, sinks + window)
         return torch.cat(seen)
 
+    def layers(self, loaded: Loaded) -> str:
+        """What each kind of layer keeps."""
+        return in_words(self._kinds(loaded))
+
     def full_after(self, loaded: Loaded) -> int:
         """Once every layer is full; one with a window of its own may take longer."""
         return max(kind.slots for kind in self._kinds(loaded))
@@ -239,12 +244,12 @@ class Mit(Method):
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Chunks are the authors', not the exact form."""
         size, budget = self.config.chunk, self.config.attended_keys
-        if self.every > 1:
-            return another_budget("mit", self.every)
-        if self.config.mode != "chunked" or size == 1 or length <= budget - 1:
-            return ()
+        notes = (*another_budget("mit", self.every), *own_windows(loaded))
+        if self.every > 1 or self.config.mode != "chunked" or size == 1 or length <= budget - 1:
+            return notes
         left = self.config.n_sink + max(0, self.config.window_size - size)
         return (
+            *notes,
             f"mit evicts before a chunk, as its authors' code does: a chunk of {size} tokens finds "
             f"{left} keys, its first token sees {left + 1} and its last {left + size}, where the "
             f"exact form (streaming, or mit in the decode loop) shows {budget} to each.",

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor
 
 from core import anatomy, weights
-from core.cache import Kind, StreamingKVCache, kinds_of
+from core.cache import Kind, StreamingKVCache, in_words, kinds_of
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import StreamError
@@ -23,6 +23,7 @@ from core.methods.base import (
     another_budget,
     attended_lazily,
     eviction,
+    own_windows,
 )
 from core.models import Loaded
 
@@ -109,6 +110,10 @@ class Streaming(Method):
         """S + W and itself, and between evictions up to k - 1 more."""
         return attended_lazily(sum(feeds), self.config.attended_keys - 1, self.every)
 
+    def layers(self, loaded: Loaded) -> str:
+        """What each kind of layer keeps."""
+        return in_words(self._kinds(loaded))
+
     def full_after(self, loaded: Loaded) -> int:
         """Once every layer is full; one with a window of its own may take longer."""
         return max(kind.slots for kind in self._kinds(loaded))
@@ -127,7 +132,7 @@ class Streaming(Method):
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """An interval is another budget, and a step that is laid out for speed is an advantage."""
-        notes = another_budget(self.config.method, self.every)
+        notes = (*another_budget(self.config.method, self.every), *own_windows(loaded))
         if self.config.mode == "chunked" or not weights.reads_fast(loaded.model):
             return notes
         return (*notes, weights.FAST)
