@@ -18,6 +18,7 @@ Knows nothing of caches that evict, of texts or of methods.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ PHASE = (
 )
 INSTEAD = "choose another model, or --method recompute or dense"
 BIASED = "no layer turns its keys, so positions enter otherwise, such as by a bias (ALiBi)"
+NOT_ROTARY = "it has no rotary positions, which are those that can be moved"
 RECURRENT = "its layers keep recurrent states, which are no keys that can be evicted"
 # What an attention is handed that does not change what a query sees or how much of it.
 HARMLESS = {
@@ -114,7 +116,8 @@ class Anatomy:
         limit: Positions must stay below this for the rotary frequencies to hold, if they change.
         refusal: Why its positions can't be moved, None where they can.
         uncached: Why its own cache can't be trusted, None where it can.
-        largest_nats: How far the short text was from the model's own scores at most.
+        largest_nats: How far the short text was from the model's own scores at most; NaN where
+            these are no numbers.
         sizes: Sizes of the queries at 0, 1, ... in each layer that ``grows``, by the number of it.
     """
 
@@ -153,8 +156,8 @@ class Anatomy:
     @property
     def proof_in_words(self) -> str:
         """What was compared, and how close it was."""
-        if self.refusal:
-            return f"not proved: {self.refusal}"
+        if self.refusal or math.isnan(self.largest_nats):
+            return f"not proved: {self.refusal or 'its own scores are no numbers'}"
         return (
             f"every layer's keys move as said; {LENGTH} tokens, moved and out of order, as by the "
             f"model itself to {self.largest_nats:.1e} nats"
@@ -220,14 +223,18 @@ def check_config(config: Any, trust: bool = False) -> None:
             model = auto.from_config(deepcopy(config), trust_remote_code=trust)
     except Exception:  # such as a look at values, which are not there: the loaded model will show
         return
-    refusal = None
+    refusal = NOT_ROTARY if _no_rotary(model) else None
     if getattr(model, "_is_stateful", False):
         refusal = RECURRENT
-    elif not any("Rotary" in type(m).__name__ for m in model.modules()) and not any(
-        name.endswith(("inv_freq", "embed_positions")) for name, _ in model.named_buffers()
-    ):
-        refusal = "it has no rotary positions, which are those that can be moved"
     Anatomy(kind=str(config.model_type), refusal=refusal).check_movable()
+
+
+def _no_rotary(model: Any) -> bool:
+    """Whether no module is called rotary, and none holds frequencies or a table of phases."""
+    tables = ("inv_freq", "embed_positions")
+    return not any("Rotary" in type(m).__name__ for m in model.modules()) and not any(
+        name.endswith(tables) for name, _ in model.named_buffers()
+    )
 
 
 CODE = (AttributeError, TypeError, KeyError, IndexError, ValueError, RuntimeError)  # what it raises
@@ -256,7 +263,7 @@ def _look(model: Any) -> Anatomy:
     try:
         return _seen(model, config, plain)
     except _Refused as found:
-        return replace(plain, refusal=str(found))
+        return replace(plain, refusal=NOT_ROTARY if _no_rotary(model) else str(found))
 
 
 def _seen(model: Any, config: Any, plain: Anatomy) -> Anatomy:
@@ -611,6 +618,8 @@ def _compare(model: Any, found: Anatomy) -> Anatomy:
     made = torch.Generator().manual_seed(1)
     ids = torch.randint(0, config.vocab_size, (2, length), generator=made).to(model.device)
     own = token_nll(model(ids, use_cache=False).logits[:, :-1], ids[:, 1:])
+    if not own.isfinite().all():  # nothing is proved, and no run of it will be done
+        return replace(found, largest_nats=float("nan"))
     by = MOVED_BY if (found.limit or MOVED_BY * 2) > MOVED_BY + length else 0
     far, parts = _Shuffled(by, found, model), []
     with _bound(model, far):
@@ -625,7 +634,8 @@ def _compare(model: Any, found: Anatomy) -> Anatomy:
             logits = model(ids[:, :-1], past_key_values=near).logits
         apart.append((token_nll(logits, ids[:, 1:]) - own).abs().max())
     largest = float(torch.stack(apart).max())
-    if not largest <= _rounding(model)[1]:  # NaN is not, either
+    scale = max(1.0, float(own.max()) / 20)  # what half precision rounds grows with the scores
+    if not largest <= _rounding(model)[1] * scale:  # NaN is not, either
         how = "moved and out of order" if apart[0] == largest else "in one chunk"
         return replace(
             found,
@@ -669,6 +679,6 @@ def _cached_amiss(model: Any) -> str | None:
     except Exception as error:
         return f"its own code does not take transformers' cache ({type(error).__name__})"
     apart = float((torch.cat(parts, 1) - want).abs().max())
-    if apart <= _rounding(model)[1]:
+    if apart <= _rounding(model)[1] or not want.isfinite().all():
         return None
     return f"{LENGTH} tokens in three parts differ by {apart:.2g} nats from one forward"

@@ -95,7 +95,8 @@ class _Memory:
     """What every attention was given for each token: (B, T, hidden), by layer.
 
     Attributes:
-        places: Which token each row of the forward at hand is, the last of them the new one.
+        places: Which token each row of the forward at hand is.
+        query: The row of the new one.
         masks: What the new token sees of the rows, by layer: (n,) bool.
     """
 
@@ -103,29 +104,29 @@ class _Memory:
         self.model, self.shape = model, shape
         self.held: dict[int, Tensor] = {}
         self.places: list[int] = []
+        self.query = 0
         self.masks: dict[int, Tensor] = {}
 
     def read(self, ids: Tensor, kept: list[int], own: dict[int, Tensor]) -> Tensor:
         """Logits (B, V) after the last token of ``kept``, which is new."""
         t, options = kept[-1], {}
-        self.places, self.masks = kept, {}
+        self.places, self.query, self.masks = kept, len(kept) - 1, {}
         if own:
-            # Tokens that a layer's own mask shows stand before those that are kept, as copies.
+            # Tokens that a layer's own mask shows stand behind those that are kept, as copies.
             near = [j for j in range(t) if any(mask[t, j] for mask in own.values())]
-            self.places = near + kept
+            self.places = kept + near
             rows = torch.arange(len(self.places))
             for i in range(len(_attentions(self.model))):
                 is_near = torch.tensor([bool(i in own and own[i][t, j]) for j in near])
-                sees = torch.cat((is_near.bool(), torch.full((len(kept),), i not in own)))
-                self.masks[i] = sees | (rows == len(rows) - 1)
-            query = len(kept) - 1
-            positions = [query - (t - j) for j in near] + list(range(len(kept)))
+                sees = torch.cat((torch.full((len(kept),), i not in own), is_near.bool()))
+                self.masks[i] = sees | (rows == self.query)
+            positions = [*range(len(kept)), *(self.query - (t - j) for j in near)]
             options["position_ids"] = torch.tensor([positions], device=ids.device)
             if "cache_position" in inspect.signature(self.model.base_model.forward).parameters:
                 options["cache_position"] = options["position_ids"][0]
         rows_ids = ids[:, self.places]
         logits: Tensor = self.model(rows_ids, use_cache=False, **options).logits
-        return logits[:, -1]
+        return logits[:, self.query]
 
     def hook(self, i: int) -> Any:
         """Replaces what layer ``i`` is given for older tokens, and notes what it is for the new."""
@@ -134,13 +135,13 @@ class _Memory:
             x = args[0] if args else kwargs["hidden_states"]  # (B, n, hidden)
             if i not in self.held:
                 self.held[i] = x.new_zeros(*self.shape, x.shape[-1])
-            self.held[i][:, self.places[-1]] = x[:, -1]
+            self.held[i][:, self.places[self.query]] = x[:, self.query]
             x = self.held[i][:, self.places]
             if i in self.masks:
                 n = x.shape[1]
                 mask = torch.zeros(1, 1, n, n, dtype=x.dtype, device=x.device)
                 unseen = ~self.masks[i].to(x.device)
-                mask[..., -1, :].masked_fill_(unseen, torch.finfo(x.dtype).min)
+                mask[..., self.query, :].masked_fill_(unseen, torch.finfo(x.dtype).min)
                 kwargs = kwargs | {"attention_mask": mask}
             return ((x, *args[1:]), kwargs) if args else ((), kwargs | {"hidden_states": x})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -165,7 +166,8 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
 def _check_finite(result: RunResult, prepared: Prepared) -> None:
     """Refuse scores that are no numbers, and say where they are from: nothing is told by them."""
     bad = ~np.isfinite(result.nll)
-    if not bad.any():
+    unproved = math.isnan(anatomy.of(prepared.loaded.model).largest_nats)
+    if not bad.any() and not unproved:
         return
     first, config = int(bad.argmax()), prepared.config
     weight = models.not_finite(prepared.loaded.model)
