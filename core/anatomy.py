@@ -203,6 +203,8 @@ def of(model: Any) -> Anatomy:
                 found = replace(found, refusal=_no_cache(error))
             if found.refusal and not any(layer.rotation for layer in found.layers):
                 found = replace(found, refusal=BIASED)
+        if found.refusal not in (None, RECURRENT) and _no_rotary(model):
+            found = replace(found, refusal=NOT_ROTARY)
         _known[model] = replace(found, uncached=_cached_amiss(model))
         rope.restore(model)
     return _known[model]
@@ -263,7 +265,7 @@ def _look(model: Any) -> Anatomy:
     try:
         return _seen(model, config, plain)
     except _Refused as found:
-        return replace(plain, refusal=NOT_ROTARY if _no_rotary(model) else str(found))
+        return replace(plain, refusal=str(found))
 
 
 def _seen(model: Any, config: Any, plain: Anatomy) -> Anatomy:

