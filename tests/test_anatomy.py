@@ -95,9 +95,27 @@ def test_a_mask_or_a_bias_of_its_own_is_refused() -> None:
         StreamingKVCache(4, 20, model)
 
 
-def test_learned_position_embeddings_are_told_as_such() -> None:
-    with pytest.raises(UsageError, match="values change with position, as with learned"):
+def test_positions_that_enter_with_the_tokens_are_seen_in_the_values() -> None:
+    with pytest.raises(UsageError, match="it has no rotary positions"):
         StreamingKVCache(4, 20, families.build("gpt2"))
+    model = tiny_llama()
+    embed = model.model.embed_tokens
+    real, table = embed.forward, torch.randn(5000, 64, generator=torch.Generator().manual_seed(0))
+    watched: list[int] = []
+
+    def forward(ids: Tensor) -> Tensor:  # a table of learned positions, and rotary ones besides
+        first = watched[0] if watched else 0
+        embedded: Tensor = real(ids) + table[first : first + ids.shape[1]]
+        return embedded
+
+    def note(module: Any, args: Any, kwargs: Any) -> None:
+        cache = kwargs.get("past_key_values")
+        watched[:] = [0 if cache is None else int(cache.get_seq_length()) % 5000]
+
+    embed.forward = forward
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    with pytest.raises(UsageError, match="values change with position"):
+        StreamingKVCache(4, 20, model)
 
 
 def test_weights_on_turned_keys_are_refused_unless_they_are_all_one() -> None:

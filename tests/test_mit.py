@@ -126,7 +126,7 @@ def test_a_reset_cache_streams_as_a_new_one(neox: Loaded, neox_ids: Tensor) -> N
 def test_what_cannot_be_placed_is_refused() -> None:
     small = {"hidden_size": 32, "num_attention_heads": 2, "vocab_size": 50}
     gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=50))
-    with pytest.raises(UsageError, match="values change with position"):
+    with pytest.raises(UsageError, match="no rotary positions"):
         StartRecentKVCache(4, 8, gpt2)
     config = MistralConfig(
         **small, num_hidden_layers=1, num_key_value_heads=1, intermediate_size=32, sliding_window=48

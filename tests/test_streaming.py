@@ -378,7 +378,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "v
 
 def test_models_whose_positions_cannot_be_moved_are_refused() -> None:
     gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=50))
-    with pytest.raises(UsageError, match="'gpt2' model can't stream: its values change"):
+    with pytest.raises(UsageError, match="'gpt2' model can't stream: it has no rotary positions"):
         StreamingKVCache(4, 8, gpt2)
 
 
