@@ -1,11 +1,13 @@
 """The one attention function of the streaming cache, for every RoPE model, unpatched.
 
 transformers lets an attention function be registered under a name and hands it the query, keys and
-values of each layer together with the keyword arguments of the model's forward; ours arrives with
-``stream=cache``. One token sees every key that the cache returns and has not evicted. A chunk of C
-tokens is computed at once, exactly as if its tokens had come one by one (Xiao et al. 2023, section
-3.2, in parallel): a band over the window's keys, and the sinks seen from a query that is rotated
-back, under one softmax.
+values of each layer; ours is bound to a cache. One token sees every key that the cache returns and
+has not evicted. A chunk of C tokens is computed at once, exactly as if its tokens had come one by
+one (Xiao et al. 2023, section 3.2, in parallel): a band over the window's keys, and the sinks seen
+from a query that is rotated back, under one softmax.
+
+What a model adds to its attention is kept: a cap on the logits (Gemma 2), and learned sinks
+(gpt-oss), which are one more logit a head in the softmax's sum, added once.
 
 Knows nothing of models, modes or how keys are stored.
 """
@@ -14,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,26 +29,59 @@ from core.errors import StreamError, UsageError
 from core.rope import Turn
 
 NAME = "streaming"
-UNSUPPORTED = ("softcap", "s_aux", "sinks")
 
 
-class View(Protocol):
-    """What a chunk of C queries sees; the same in every layer.
+@dataclass(frozen=True)
+class ChunkView:
+    """What a chunk of C queries sees in one layer.
 
     Attributes:
         band: Whether query c sees key n of the window and the chunk, (C, N) bool.
         sinks: Whether query c sees sink s, (C, S) bool.
-        back: The rotation that takes each query to its position relative to the sinks, (C, R).
+        back: The rotation that takes each query to its position relative to the sinks, (C, R); None
+            where the layer has no rotary positions.
     """
 
     band: Tensor
     sinks: Tensor
-    back: Turn
+    back: Turn | None
+
+
+class Stream(Protocol):
+    """What our attention asks of a cache; ``layer`` is a layer's number."""
+
+    def mask(self, layer: int) -> Tensor | None:
+        """Which keys the one token at hand sees, (N,) bool; None for all."""
+
+    def view(self, layer: int, c: int) -> ChunkView:
+        """What the chunk of C tokens at hand sees."""
+
+    def sinks(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The sinks' keys as first seen, and their values: (B, K, S, D) each."""
+
+    def grown(self, layer: int, c: int) -> Tensor | None:
+        """Factors (C,) of queries that grow with their position; None where they do not."""
 
 
 @contextmanager
-def streaming_attention(model: Any) -> Iterator[None]:
-    """Let ``model`` attend through this module; as it was before on leaving.
+def implementation(model: Any, name: str) -> Iterator[None]:
+    """Let ``model`` attend through the function registered as ``name``; as before on leaving."""
+    configs = {
+        id(each): each for each in (model.config, model.config.get_text_config(decoder=True))
+    }
+    before = {key: each._attn_implementation for key, each in configs.items()}
+    for each in configs.values():
+        each._attn_implementation = name
+    try:
+        yield
+    finally:
+        for key, each in configs.items():
+            each._attn_implementation = before[key]
+
+
+@contextmanager
+def streaming_attention(model: Any, stream: Stream | None = None) -> Iterator[None]:
+    """Let ``model`` attend through this module, to what ``stream``, its cache, has kept.
 
     Raises:
         UsageError: The model's code does not take registered attention functions.
@@ -52,31 +89,16 @@ def streaming_attention(model: Any) -> Iterator[None]:
     if not getattr(model, "_supports_attention_backend", False):
         raise UsageError(
             f"a {model.config.model_type!r} model does not take registered attention functions: "
-            "choose another model, or --method recompute or dense."
+            "feed its cache one token at a time, or choose another model."
         )
-    before = model.config._attn_implementation
-    AttentionInterface.register(NAME, attend)
-    model.config._attn_implementation = NAME
+    before = AttentionInterface._global_mapping.get(NAME)
+    AttentionInterface.register(NAME, attend if stream is None else partial(attend, stream=stream))
     try:
-        yield
+        with implementation(model, NAME):
+            yield
     finally:
-        model.config._attn_implementation = before
-
-
-def check_native_window(config: Any, attended: int) -> None:
-    """Layers trained with a sliding window are fine as long as it never cuts what is kept.
-
-    Raises:
-        UsageError: ``attended`` keys outgrow the model's own window.
-    """
-    types = getattr(config, "layer_types", None)
-    native = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in types if types else bool(native)
-    if slides and native and attended > native:
-        raise UsageError(
-            f"{attended} attended keys outgrow the model's own sliding window of {native}: "
-            f"choose --n-sink and --window so that their sum is below {native}."
-        )
+        if before is not None:
+            AttentionInterface.register(NAME, before)
 
 
 def attend(
@@ -86,7 +108,9 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    stream: Any = None,
+    stream: Stream | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of C queries to what the cache kept and to each other.
@@ -95,41 +119,49 @@ def attend(
         module: The model's attention layer; its ``layer_idx`` names the cache's layer.
         query: (B, H, C, D), at its position in the cache's frame.
         key: (B, K, N, D) as returned by the cache.
-        value: (B, K, N, D).
+        value: (B, K, N, Dv).
         attention_mask: Unused: the cache knows what is visible.
         scaling: Factor of the logits; 1/sqrt(D) when None.
-        stream: The streaming cache, from ``model(..., stream=cache)``.
+        stream: The streaming cache, see ``streaming_attention``.
+        softcap: Logits x become softcap * tanh(x / softcap).
+        s_aux: Learned sinks (H,): logits that take a share of each softmax and give no value.
         kwargs: What other attention functions take.
 
     Returns:
-        The output (B, C, H, D), and no weights.
+        The output (B, C, H, Dv), and no weights.
 
     Raises:
-        StreamError: Called without ``stream``, or the model asks for an operation that is not here.
+        StreamError: Called without ``stream``.
     """
     if stream is None:
-        raise StreamError("the streaming attention needs its cache: call model(..., stream=cache).")
-    if asked := [name for name in UNSUPPORTED if kwargs.get(name) is not None]:
-        raise UsageError(
-            f"this model's attention uses {asked[0]}, which streaming does not support."
+        raise StreamError(
+            "the streaming attention needs its cache: use streaming_attention(model, cache)."
         )
     b, h, c, d = query.shape
-    groups = h // key.shape[1]
+    k = key.shape[1]
+    layer, groups = module.layer_idx, h // k
     scale = d**-0.5 if scaling is None else scaling
+    if (grown := stream.grown(layer, c)) is not None:
+        query = query * grown[:, None].to(query.dtype)
     # The heads of a group share their keys, so they stand in a row as G*C queries of one head.
-    grouped = query.reshape(b, h // groups, groups * c, d)  # (B, K, G*C, D)
+    grouped = query.reshape(b, k, groups * c, d)  # (B, K, G*C, D)
+    extra = Extra(scale, softcap, None if s_aux is None else s_aux.view(k, groups, 1))
     if c == 1:
-        seen = stream.mask(module.layer_idx)
+        seen = stream.mask(layer)
         mask = None if seen is None else seen.expand(groups, -1)
-        out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
+        if extra.plain:
+            out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
+        else:
+            out = _in_parts([Part(grouped, key, value, mask)], extra)
     else:
-        view: View = stream.view(module.layer_idx, c)
-        window = Part(grouped, key, value, view.band.repeat(groups, 1))
-        sink_key, sink_value = stream.sinks(module.layer_idx)  # (B, K, S, D) each
-        back = view.back(query).reshape(grouped.shape)
-        sinks = Part(back, sink_key, sink_value, view.sinks.repeat(groups, 1))
-        in_two = query.device.type == "cpu" and d == value.shape[-1]
-        out = (_in_two if in_two else _in_one)(window, sinks, scale)
+        view = stream.view(layer, c)
+        parts = [Part(grouped, key, value, view.band.repeat(groups, 1))]
+        sink_key, sink_value = stream.sinks(layer)  # (B, K, S, D) each
+        if sink_key.shape[-2]:
+            back = grouped if view.back is None else view.back(query).reshape(grouped.shape)
+            parts.append(Part(back, sink_key, sink_value, view.sinks.repeat(groups, 1)))
+        on_cpu = query.device.type == "cpu" and d == value.shape[-1]
+        out = _in_parts(parts, extra) if on_cpu or not extra.plain else _in_one(parts, scale)
     return out.to(value.dtype).reshape(b, h, c, -1).transpose(1, 2).contiguous(), None
 
 
@@ -139,50 +171,86 @@ class Part(NamedTuple):
     q: Tensor
     k: Tensor
     v: Tensor
-    seen: Tensor
+    seen: Tensor | None
 
 
-def _in_one(window: Part, sinks: Part, scale: float) -> Tensor:
+class Extra(NamedTuple):
+    """Factor of the logits, their cap, and learned sinks (K, G, 1)."""
+
+    scale: float
+    cap: float | None
+    learned: Tensor | None
+
+    @property
+    def plain(self) -> bool:
+        """Whether torch's own attention has all that it takes."""
+        return self.cap is None and self.learned is None
+
+
+def _in_one(parts: list[Part], scale: float) -> Tensor:
     """One call, for any device: a query stands twice in a row, and each key beside zeros.
 
     The product with a key of the window is that of the query at its position, with a sink that of
     the query turned back.
     """
+    if len(parts) == 1:
+        q, k, v, seen = parts[0]
+        return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
+    window, sinks = parts
     d = window.q.shape[-1]
     q = torch.cat((window.q, sinks.q), -1)  # (B, K, Q, 2D)
     k = torch.cat((pad(window.k, (0, d)), pad(sinks.k, (d, 0))), -2)  # (B, K, N+S, 2D)
     v = torch.cat((window.v, sinks.v), -2)
+    assert window.seen is not None and sinks.seen is not None
     seen = torch.cat((window.seen, sinks.seen), -1)
     return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
 
 
-def _in_two(window: Part, sinks: Part, scale: float) -> Tensor:
-    """Two calls, merged by their log-sum-exp, which saves a CPU half of the products."""
-    out, lse = _weigh(*window, scale)
-    return _merge(out, lse, *_weigh_few(*sinks, scale)) if sinks.k.shape[-2] else out
+def _in_parts(parts: list[Part], extra: Extra) -> Tensor:
+    """Attention to each part by itself, merged by log-sum-exp; the learned sinks are added once.
+
+    On a CPU that saves half of the products of ``_in_one``.
+    """
+    q, _, v, seen = parts[0]
+    kernel = q.device.type == "cpu" and q.shape[-1] == v.shape[-1] and seen is not None
+    first = _weigh if kernel and extra.cap is None else _weigh_few
+    out, lse = first(parts[0], extra)
+    for part in parts[1:]:
+        out, lse = _merge(out, lse, *_weigh_few(part, extra))
+    if extra.learned is not None:
+        learned = extra.learned.expand(-1, -1, q.shape[-2] // extra.learned.shape[1])
+        learned = learned.flatten(1)  # (K, Q): a group's queries stand in a row
+        out = out * torch.sigmoid(lse - learned.to(lse.dtype))[..., None]
+    return out
 
 
-def _weigh(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _weigh(part: Part, extra: Extra) -> tuple[Tensor, Tensor]:
     """Attention and the log-sum-exp of its logits: (B, K, Q, D) and (B, K, Q) in float32."""
+    q, k, v, seen = part
+    assert seen is not None
     mask = torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, -torch.inf)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, attn_mask=mask, scale=scale
+        q, k, v, attn_mask=mask, scale=extra.scale
     )
-    return out.float(), lse.masked_fill(~seen.any(-1), -torch.inf)  # the kernel says 0 there
+    out = out if out.dtype == torch.float64 else out.float()
+    return out, lse.masked_fill(~seen.any(-1), -torch.inf)  # the kernel says 0 there
 
 
-def _weigh_few(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """The same in plain operations, which hold Q x N logits at once: for few keys."""
-    logits = (q.float() @ k.float().transpose(-1, -2)) * scale  # (B, K, Q, N)
-    logits = logits.masked_fill(~seen, -torch.inf)
+def _weigh_few(part: Part, extra: Extra) -> tuple[Tensor, Tensor]:
+    """The same in plain operations, which hold Q x N logits at once: for few keys, or a cap."""
+    q, k, v = (each if each.dtype == torch.float64 else each.float() for each in part[:3])
+    logits = (q @ k.transpose(-1, -2)) * extra.scale  # (B, K, Q, N)
+    if extra.cap is not None:
+        logits = extra.cap * torch.tanh(logits / extra.cap)
+    if part.seen is not None:
+        logits = logits.masked_fill(~part.seen, -torch.inf)
     lse = logits.logsumexp(-1)
-    return (logits - lse[..., None]).exp() @ v.float(), lse
+    return (logits - lse[..., None]).exp() @ v, lse
 
 
-def _merge(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> Tensor:
+def _merge(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:
     """One softmax over the keys of two attentions; a part that sees no key weighs nothing."""
     lse = torch.logaddexp(lse_a, lse_b)
     share_a, share_b = (lse_a - lse).exp()[..., None], (lse_b - lse).exp()[..., None]
-    return torch.where(share_a > 0, a * share_a, 0) + torch.where(share_b > 0, b * share_b, 0)
+    both = torch.where(share_a > 0, a * share_a, 0) + torch.where(share_b > 0, b * share_b, 0)
+    return both, lse

@@ -147,7 +147,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     tokens = _random_ids(loaded, config)
     every = config.steps_between_evictions()
     _fill(stream, tokens, length or keys + every + FILL)
-    keys = keys + (every - 1) // 2 if method.full_after else stream.held() + 1  # on average
+    keys = keys + (every - 1) // 2 if method.full_after(loaded) else stream.held() + 1  # on average
     ids = next(tokens)[:, :1]
     work_of = floors.recompute_work if config.method == "recompute" else floors.decode_work
     with stream.decoding():
@@ -163,7 +163,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
         notes=stream.notes,
         kv_mib=stream.kv_bytes() / MIB,
         cycle=every,
-        bounded=bool(method.full_after),
+        bounded=bool(method.full_after(loaded)),
     )
 
 

@@ -14,6 +14,12 @@ section 3.2). Rotary attention depends on differences of positions only, and so
 With ``evict_every`` k > 1 tokens leave only after every k-th one, all that are due at once, and up
 to k - 1 more keys are seen meanwhile. The sinks then turn at evictions alone.
 
+Layers differ. One without rotary positions turns nothing. In a hybrid model (Gemma 3, gpt-oss, ...)
+a layer that looks back only so far by its own mask keeps what that mask shows, at the distances
+that it was trained with, whatever S and W are; the layers that see everything get S and W. Where
+every layer of a model has the same window of its own (Mistral 7B v0.1), S and W are all layers',
+and must fit into it.
+
 Shapes are static once the cache is full. Float32 phases fade as positions grow, so now and then the
 whole frame is moved back to the start (``rebase``).
 
@@ -22,6 +28,8 @@ Knows nothing of methods, texts, scores or clocks.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +37,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from core import attention
+from core import anatomy, attention
+from core.anatomy import Anatomy
+from core.attention import ChunkView
 from core.errors import UsageError
-from core.rope import Rotary, Turn
+from core.rope import Rotation, Turn
 
 # How far past S + W the frame runs before it is moved back. The model computes phases in float32:
 # over 40,000 tokens of the bundled model no token moved by more than 7e-5 nats at a reach of 256,
@@ -41,12 +51,96 @@ REACH, REACH_HALF = 256, 16384
 
 
 @dataclass(frozen=True)
-class ChunkView:
-    """What a chunk of C queries sees; see ``core.attention.View``."""
+class Kind:
+    """What one layer keeps; layers of equal kinds share masks and turns.
 
-    band: Tensor
-    sinks: Tensor
-    back: Turn
+    Attributes:
+        n_sink: S, sinks.
+        window: W, tokens before the query that it sees.
+        every: k, tokens between evictions.
+        rotation: How its keys are turned; None where they are not.
+        block: Length of the blocks beyond whose beginning it never looks back, if it has any.
+        own: Whether this is the layer's own window, which S and W do not change.
+    """
+
+    n_sink: int
+    window: int
+    every: int = 1
+    rotation: Rotation | None = None
+    block: int | None = None
+    own: bool = False
+
+    @property
+    def ring(self) -> int:
+        """Slots of the window's ring, one of which the token at hand is written to: W + k."""
+        return self.window + self.every
+
+    @property
+    def slots(self) -> int:
+        """Keys that it holds at most: S + W + k."""
+        return self.n_sink + self.ring
+
+    def cut(self, t: Any) -> Any:
+        """The number of the token before which the cache that t finds was last cut; t if k is 1."""
+        return (t - 1) // self.every * self.every + 1
+
+    def first_seen(self, t: Any) -> Any:
+        """The number of the first token that t sees beside the sinks; may be below 0."""
+        if self.block is not None:
+            return t // self.block * self.block
+        return self.cut(t) - self.window
+
+    def held(self, seen: int) -> int:
+        """Keys that wait for the token number ``seen``."""
+        return seen - max(0, int(self.first_seen(seen)) - self.n_sink)
+
+
+def kinds_of(found: Anatomy, n_sink: int, window: int, every: int = 1) -> tuple[Kind, ...]:
+    """What each layer of a model keeps.
+
+    Raises:
+        UsageError: The model's positions can't be moved, or every layer has a window of its own
+            that these sizes outgrow.
+    """
+    found.check_movable()
+    natives = [layer.native for layer in found.layers if layer.native]
+    all_own = len(natives) == len(found.layers)
+    if all_own:
+        smallest = min(native.keys for native in natives)
+        if n_sink + window + every > smallest or any(native.blocks for native in natives):
+            raise UsageError(
+                f"{n_sink + window + every} attended keys outgrow the window of {smallest} that "
+                "every layer of this model has: choose --n-sink and --window so that their sum is "
+                f"below {smallest}."
+            )
+    kinds = []
+    for layer in found.layers:
+        native, rotation = layer.native, layer.rotation
+        if native is None or all_own:
+            kinds.append(Kind(n_sink, window, every, rotation))
+        else:
+            block = native.keys if native.blocks else None
+            kinds.append(Kind(0, native.keys - 1, 1, rotation, block, own=True))
+    return tuple(kinds)
+
+
+def in_words(kinds: Sequence[Kind]) -> str:
+    """What the layers keep, those alike together."""
+    counts = Counter(
+        (
+            f"{kind.n_sink} sinks and {kind.window:,} before the query"
+            if not kind.own
+            else f"a window of their own of {kind.slots:,}"
+            if kind.block is None
+            else f"blocks of their own of {kind.block:,}",
+            kind.rotation.words if kind.rotation else "no rotary positions",
+        )
+        for kind in kinds
+    )
+    return "; ".join(
+        f"{count} of {len(kinds)} layers: {keeps}, {turns}"
+        for (keeps, turns), count in counts.items()
+    )
 
 
 class StreamingLayer(CacheLayerMixin):
@@ -56,12 +150,12 @@ class StreamingLayer(CacheLayerMixin):
     attends; it takes the slot of a token that a step before it has evicted.
     """
 
-    is_sliding = False
     is_compileable = False
 
-    def __init__(self, cache: StreamingKVCache) -> None:
+    def __init__(self, cache: StreamingKVCache, kind: Kind) -> None:
         super().__init__()
-        self.cache = cache
+        self.cache, self.kind = cache, kind
+        self.is_sliding = kind.own
         self.seen = 0  # tokens of the stream so far: t of the next token
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -70,7 +164,7 @@ class StreamingLayer(CacheLayerMixin):
         b, k, _, d = key_states.shape
         self.keys = key_states.new_zeros(b, k, slots, d)  # (B, K, S+W+k, D)
         self.values = value_states.new_zeros(b, k, slots, value_states.shape[-1])
-        self.sinks = key_states.new_zeros(b, k, self.cache.n_sink, d)  # (B, K, S, D), as first seen
+        self.sinks = key_states.new_zeros(b, k, self.kind.n_sink, d)  # (B, K, S, D), as first seen
         self.is_initialized = True
 
     def update(
@@ -95,7 +189,7 @@ class StreamingLayer(CacheLayerMixin):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        c, t, s = key_states.shape[-2], self.seen, self.cache.n_sink
+        c, t, s = key_states.shape[-2], self.seen, self.kind.n_sink
         self.cache.check_attention(t, c)
         before: tuple[Tensor, Tensor] | None = None
         if c > 1:
@@ -110,14 +204,14 @@ class StreamingLayer(CacheLayerMixin):
         self.seen = t + c
         if before is not None and self.cache.streams:
             return before  # (B, K, (W+k)+C, D)
-        if self.cache.cut(t) >= s + self.cache.window and s:
-            self.keys[:, :, :s] = self.cache.sink_turn(t)(self.sinks)
+        if s and (turn := self.cache.sink_turn(self.kind, t)):
+            self.keys[:, :, :s] = turn(self.sinks)
         n = min(t + c, self.keys.shape[-2])
         return self.keys[:, :, :n], self.values[:, :, :n]
 
     def _write(self, key_states: Tensor, value_states: Tensor) -> None:
         """Put each token in its slot: the first S to the sinks, the last W + k into the ring."""
-        c, t, s, ring = key_states.shape[-2], self.seen, self.cache.n_sink, self.cache.ring
+        c, t, s, ring = key_states.shape[-2], self.seen, self.kind.n_sink, self.kind.ring
         if t < s:
             n = min(c, s - t)
             self.sinks[:, :, t : t + n] = key_states[:, :, :n]
@@ -135,9 +229,9 @@ class StreamingLayer(CacheLayerMixin):
 
     def move(self, by: int) -> None:
         """Turn the ring's keys by ``by`` positions."""
-        if self.is_initialized:
-            s = self.cache.n_sink
-            turn = self.cache.rotary.turn(torch.tensor([float(by)]))
+        if self.is_initialized and self.kind.rotation:
+            s = self.kind.n_sink
+            turn = self.kind.rotation.turn(torch.tensor([float(by)]))
             self.keys[:, :, s:] = turn(self.keys[:, :, s:])
 
     def get_seq_length(self) -> int:
@@ -152,7 +246,7 @@ class StreamingLayer(CacheLayerMixin):
 
     def get_max_cache_shape(self) -> int:
         """Keys that the layer holds at most: S + W + k."""
-        return self.cache.n_sink + self.cache.ring
+        return self.kind.slots
 
     get_max_length = get_max_cache_shape
 
@@ -172,11 +266,9 @@ class StreamingKVCache(Cache):
 
     Use it so::
 
-        with streaming_attention(model):
-            cache = StreamingKVCache(4, 1020, model)
-            for ids in chunks:  # (B, C): one token or many, the result is the same
-                cache.make_room(ids.shape[1])
-                logits = model(ids, past_key_values=cache, stream=cache).logits
+        cache = StreamingKVCache(4, 1020, model)
+        for ids in chunks:  # (B, C): one token or many, the result is the same
+            logits = cache.read(ids)
 
     One token at a time also works under the model's own attention, as in ``model.generate``. All
     rows of a batch are of one length: padding would stay in the cache as tokens do.
@@ -200,25 +292,54 @@ class StreamingKVCache(Cache):
                 f"{evict_every}: n_sink must be 0 or more and window and evict_every 1 or more."
             )
         self.n_sink, self.window, self.evict_every = n_sink, window, evict_every
-        self.ring = window + evict_every
-        self.rotary = Rotary(model)
-        self.config = model.config
-        attention.check_native_window(self.config, n_sink + self.ring)
+        self.found, self.model, self.config = anatomy.of(model), model, model.config
+        if evict_every > 1 and not self.found.registered:
+            raise UsageError(
+                f"evict_every is {evict_every}, but a {self.found.kind!r} model does not take "
+                "registered attention functions, which that needs: leave it out."
+            )
+        self.kinds = kinds_of(self.found, n_sink, window, evict_every)
         half = model.dtype.itemsize < 4
-        self.reach = n_sink + self.ring - 1 + (REACH_HALF if half else REACH)
+        self.reach = n_sink + window + evict_every - 1 + (REACH_HALF if half else REACH)
         self.base = 0  # absolute position of the frame's position 0
-        self._turns: dict[int, Turn] = {}
-        self._views: dict[tuple[int, int], ChunkView] = {}
-        self._masks: dict[int, Tensor] = {}
+        self.different = tuple(dict.fromkeys(self.kinds))  # and which of them each layer is
+        self.which = tuple(self.different.index(kind) for kind in self.kinds)
+        self.global_layer = next(i for i, kind in enumerate(self.kinds) if not kind.own)
+        self._turns: dict[tuple[Rotation, int], Turn] = {}
+        self._views: dict[Kind, tuple[int, int, ChunkView]] = {}
+        self._masks: dict[Kind, tuple[int, Tensor]] = {}
         self._device = model.device
-        layers = [StreamingLayer(self) for _ in range(model.config.num_hidden_layers)]
-        super().__init__(layers=layers)
+        super().__init__(layers=[StreamingLayer(self, kind) for kind in self.kinds])
         self.check_room(1)
 
     @property
     def streams(self) -> bool:
         """Whether the model attends through ``core.attention``, so that chunks are exact."""
         return bool(self.config._attn_implementation == attention.NAME)
+
+    def read(self, ids: Tensor, keep: int = 0) -> Tensor:
+        """Let the model read the next C tokens of the stream.
+
+        Args:
+            ids: (B, C) int64.
+            keep: Predict after the last ``keep`` of them only; 0 is after each.
+
+        Returns:
+            Logits (B, ``keep`` or C, V), the same however the stream is cut into chunks.
+
+        Raises:
+            UsageError: The model's frequencies change with length and the chunk doesn't fit.
+        """
+        if self.found.registered:
+            with attention.streaming_attention(self.model, self):
+                return self._forward(ids, keep)
+        parts = [self._forward(token, min(keep, 1)) for token in torch.split(ids, 1, dim=1)]
+        return torch.cat(parts[-keep:], dim=1)
+
+    def _forward(self, ids: Tensor, keep: int) -> Tensor:
+        self.make_room(ids.shape[1])
+        logits: Tensor = self.model(ids, past_key_values=self, logits_to_keep=keep).logits
+        return logits
 
     def make_room(self, tokens: int) -> None:
         """Move the frame back to the start where ``tokens`` more would take it too far.
@@ -228,7 +349,7 @@ class StreamingKVCache(Cache):
         Raises:
             UsageError: The model's frequencies change with length and the chunk doesn't fit.
         """
-        if self.get_seq_length() + tokens > min(self.reach, self.rotary.limit or self.reach):
+        if self.get_seq_length() + tokens > min(self.reach, self.found.limit or self.reach):
             self.rebase()
         self.check_room(tokens)
 
@@ -238,7 +359,7 @@ class StreamingKVCache(Cache):
         The next token then stands at S + W, or up to k - 1 beyond. Each key of the window is turned
         once, by the same number of positions; nothing that a query can see changes.
         """
-        by = self.cut(self.layers[0].seen) - self.base - (self.n_sink + self.window)
+        by = self.cut(self.seen) - self.base - (self.n_sink + self.window)
         if by > 0:
             for layer in self.layers:
                 layer.move(-by)
@@ -246,67 +367,105 @@ class StreamingKVCache(Cache):
 
     def check_room(self, tokens: int) -> None:
         """Raise ``UsageError`` where rotary frequencies that change with length would change."""
-        self.rotary.check_room(self.n_sink + self.ring - 1 + tokens)
+        positions = self.n_sink + self.window + self.evict_every - 1 + tokens
+        self.found.check_room(positions, "a smaller --window or --chunk-size")
 
     def check_attention(self, t: int, c: int) -> None:
         """Raise ``UsageError`` where C tokens at t see evicted keys without our attention."""
-        fits = t + c <= self.n_sink + self.window + 1
-        if not self.streams and not fits and (c > 1 or self.evict_every > 1):
+        if self.streams:
+            return
+        most = min(kind.n_sink + kind.window for kind in self.kinds)
+        masked = self.evict_every > 1 or any(kind.block for kind in self.kinds)
+        grows = any(layer.grows for layer in self.found.layers)
+        if t + c > most + 1 and (c > 1 or masked or grows):
             raise UsageError(
                 f"{c} more tokens outgrow a cache of {self.n_sink}+{self.window} keys under the "
-                "model's own attention: use core.attention.streaming_attention(model)."
+                "model's own attention: use core.attention.streaming_attention(model, cache)."
             )
+
+    @property
+    def seen(self) -> int:
+        """Tokens of the stream so far."""
+        return int(self.layers[0].seen)
+
+    @property
+    def full(self) -> bool:
+        """Whether every layer holds as much as it ever will: the next token takes a used slot."""
+        return all(x.is_initialized and x.seen + 1 >= x.kind.slots for x in self.layers)
 
     def cut(self, t: Any) -> Any:
         """The number of the token before which the cache that t finds was last cut; t if k is 1."""
         return (t - 1) // self.evict_every * self.evict_every + 1
 
-    def sink_turn(self, t: int) -> Turn:
-        """The rotation that takes the sinks to where the query at t must meet them."""
-        delta = self.cut(t) - self.base - (self.n_sink + self.window)
-        if delta not in self._turns:
-            self._turns = {delta: self.rotary.turn(torch.tensor([float(delta)]))}
-        return self._turns[delta]
+    def place(self, t: Any) -> Any:
+        """Where the query number t stands in the cache: at t, later at S + W to S + W + k - 1."""
+        beyond = self.cut(t) - (self.n_sink + self.window)
+        return t - (beyond.clamp(min=0) if isinstance(beyond, Tensor) else max(0, beyond))
+
+    def sink_turn(self, kind: Kind, t: int) -> Turn | None:
+        """What takes the sinks to where the query at t must meet them; None where nothing does."""
+        delta = kind.cut(t) - self.base - (kind.n_sink + kind.window)
+        if kind.rotation is None or kind.cut(t) < kind.n_sink + kind.window:
+            return None
+        key = kind.rotation, delta
+        if key not in self._turns:
+            self._turns = {old: turn for old, turn in self._turns.items() if old[1] == delta}
+            self._turns[key] = kind.rotation.turn(torch.tensor([float(delta)]))
+        return self._turns[key]
 
     def sinks(self, layer: int) -> tuple[Tensor, Tensor]:
         """The saved sinks of a layer: keys and values, (B, K, S, D) each."""
         held = self.layers[layer]
-        return held.sinks, held.values[:, :, : self.n_sink]
+        return held.sinks, held.values[:, :, : held.kind.n_sink]
 
     def mask(self, layer: int) -> Tensor | None:
         """Which slots the token that ``layer`` was just given sees, (N,) bool; None for all."""
-        if self.evict_every == 1:
+        kind, t = self.kinds[layer], self.layers[layer].seen - 1
+        if kind.every == 1 and kind.block is None:
             return None
-        t = self.layers[layer].seen - 1
-        if t not in self._masks:
-            slot = torch.arange(min(t + 1, self.n_sink + self.ring), device=self._device)
-            token = t - (t - slot) % self.ring  # slot S + r holds the latest one that is r past S
-            kept = (token >= self.cut(t) - self.window) | (slot < self.n_sink)
-            self._masks = {t: kept}
-        return self._masks[t]
+        if kind not in self._masks or self._masks[kind][0] != t:
+            slot = torch.arange(min(t + 1, kind.slots), device=self._device)
+            self._masks[kind] = t, slots_seen(kind, slot, t)
+        return self._masks[kind][1]
+
+    def grown(self, layer: int, c: int) -> Tensor | None:
+        """What takes C queries from their size in the frame to that at their place in the cache."""
+        if not self.found.layers[layer].grows:
+            return None
+        t = self.layers[layer].seen - c
+        query = torch.arange(t, t + c, device=self._device)
+        sizes = anatomy.query_sizes(self.model, self.found, t + c - self.base)[layer]
+        return sizes[self.place(query)] / sizes[query - self.base]
 
     def view(self, layer: int, c: int) -> ChunkView:
         """What the chunk of C tokens that ``layer`` was just given sees."""
-        t = self.layers[layer].seen - c
-        if (t, c) not in self._views:
-            self._views = {(t, c): self._look(t, c)}
-        return self._views[t, c]
+        kind, t = self.kinds[layer], self.layers[layer].seen - c
+        if kind not in self._views or self._views[kind][:2] != (t, c):
+            self._views[kind] = t, c, self._look(kind, t, c)
+        return self._views[kind][2]
 
-    def _look(self, t: int, c: int) -> ChunkView:
-        s, ring, device = self.n_sink, self.ring, self._device
+    def _look(self, kind: Kind, t: int, c: int) -> ChunkView:
+        s, ring, device = kind.n_sink, kind.ring, self._device
         query = torch.arange(t, t + c, device=device)  # (C,)
         held = torch.arange(ring if t > s else 0, device=device)
         # Slot r holds the latest token before t whose number is r modulo the ring's length.
         key = torch.cat((t - 1 - (t - 1 - s - held) % ring, query))  # (N,)
-        cut = self.cut(query)
-        kept = key >= (cut - self.window).clamp(min=s)[:, None]
+        kept = key >= kind.first_seen(query).clamp(min=s)[:, None]
         band = kept & (key <= query[:, None])  # (C, N)
         sinks = torch.arange(s, device=device) <= query[:, None]  # (C, S)
-        back = (cut - self.base - (s + self.window)).clamp(min=0)
-        return ChunkView(band, sinks, self.rotary.turn(-back))
+        back = (kind.cut(query) - self.base - (s + kind.window)).clamp(min=0)
+        return ChunkView(band, sinks, kind.rotation.turn(-back) if kind.rotation and s else None)
 
     def reset(self) -> None:
         """Forget the stream and keep the buffers."""
         super().reset()
         self.base = 0
         self._views = {}
+        self._masks = {}
+
+
+def slots_seen(kind: Kind, slot: Tensor, t: Any) -> Tensor:
+    """Which slots (N,) hold a token that t sees, once t is in its slot: (N,) bool."""
+    token = t - (t - slot) % kind.ring  # slot S + r holds the latest one that is r past S
+    seen: Tensor = (token >= kind.first_seen(t)) | (slot < kind.n_sink)
+    return seen

@@ -24,6 +24,8 @@ AT_LEAST_ONE = (
     "batch_size",
     "threads",
 )
+# No text has more tokens, and what is computed from these still fits into 64 bits.
+AT_MOST = {**dict.fromkeys((*AT_LEAST_ONE, "n_sink"), 10**12), "seed": 2**63 - 1}
 MAX_TOKENS = 4096
 # C, and tokens a forward of all rows, beyond which memory grows and time does not shrink. Two cores
 # take pythia-70m 1.29 ms a token with 64 of one row, 0.94 with 256 and 0.91 with 1,024; of 8 rows
@@ -107,6 +109,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be 1 or more.")
+        for name, most in AT_MOST.items():
+            value = getattr(self, name)
+            if value is not None and abs(value) > most:
+                raise UsageError(f"{name} is {value}: it must be {most:,} or less.")
         self._check_mode()
         self._check_eviction()
         self._check_engine()

@@ -27,20 +27,18 @@ import warnings
 import weakref
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from core import attention
+from core import anatomy, attention
+from core.cache import Kind, StreamingKVCache, slots_seen
 from core.errors import StreamError, UsageError
 from core.meters import Clock
-from core.rope import CHANGES_WITH_LENGTH, Turn
+from core.rope import Turn
 from core.weights import compiler, lying
-
-if TYPE_CHECKING:
-    from core.cache import StreamingKVCache
 
 # What ``auto`` reckons with, measured on two cores with the shapes of pythia-70m and smollm2-135m:
 # seconds that compilation takes the first time, and the least milliseconds that it saves at every
@@ -54,6 +52,20 @@ _steps: weakref.WeakKeyDictionary[Any, dict[Any, Callable[..., Tensor]]] = (
 )
 
 
+class _Step:
+    """What layers of one kind do in a step: (1,) tensors on the device, and S + 1 slots."""
+
+    def __init__(self, kind: Kind, seen: Tensor, base: Tensor) -> None:
+        s, slots = kind.n_sink, torch.arange(kind.slots, device=seen.device)
+        self.slot = s + (seen - s) % kind.ring
+        self.slots = torch.cat((slots[:s], self.slot))
+        self.turn: Turn | None = None
+        if s and kind.rotation:
+            self.turn = kind.rotation.turn(kind.cut(seen) - base - (s + kind.window))
+        masked = kind.every > 1 or kind.block is not None
+        self.seen_slots = slots_seen(kind, slots, seen) if masked else None  # (S+W+k,)
+
+
 class _StepView(Cache):
     """What the model's attention layers see of a full cache for one step."""
 
@@ -62,31 +74,32 @@ class _StepView(Cache):
     def __init__(self, held: StreamingKVCache, seen: Tensor, base: Tensor) -> None:
         self.layers: list[Any] = []
         self.held = held
-        s, ring, every = held.n_sink, held.ring, held.evict_every
-        self.position = seen - base  # (1,) in the cache's frame
-        self.slot = s + (seen - s) % ring  # (1,)
-        self.slots = torch.cat((torch.arange(s, device=seen.device), self.slot))  # (S+1,)
-        cut = held.cut(seen)
-        self.turn: Turn = held.rotary.turn(cut - base - (s + held.window))
-        self.seen_slots: Tensor | None = None
-        if every > 1:
-            slot = torch.arange(s + ring, device=seen.device)
-            token = seen - (seen - slot) % ring
-            self.seen_slots = (token >= cut - held.window) | (slot < s)  # (S+W+k,)
+        self.seen, self.position = seen, seen - base  # (1,) each; the latter in the cache's frame
+        self.steps = [_Step(kind, seen, base) for kind in held.different]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write the token (B, K, 1, D) and the turned sinks in place; all slots are returned."""
-        layer = self.held.layers[layer_idx]
-        keys = torch.cat((self.turn(layer.sinks), key_states), dim=-2)  # (B, K, S+1, D)
-        layer.keys.index_copy_(2, self.slots, keys)
-        layer.values.index_copy_(2, self.slot, value_states)
+        layer, step = self.held.layers[layer_idx], self.steps[self.held.which[layer_idx]]
+        if step.turn is not None:
+            key_states = torch.cat((step.turn(layer.sinks), key_states), dim=-2)  # (B, K, S+1, D)
+            layer.keys.index_copy_(2, step.slots, key_states)
+        else:
+            layer.keys.index_copy_(2, step.slot, key_states)
+        layer.values.index_copy_(2, step.slot, value_states)
         return layer.keys, layer.values
 
     def mask(self, layer: int) -> Tensor | None:
         """See ``StreamingKVCache.mask``."""
-        return self.seen_slots
+        return self.steps[self.held.which[layer]].seen_slots
+
+    def grown(self, layer: int, c: int) -> Tensor | None:
+        """See ``StreamingKVCache.grown``."""
+        if not self.held.found.layers[layer].grows:
+            return None
+        sizes = self.held.found.sizes[layer]
+        return sizes[self.held.place(self.seen)] / sizes[self.position]
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:
         """Position of the token, on the device."""
@@ -144,8 +157,7 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Whether the cache is full: the next token goes where an evicted one was."""
-        layer = self.cache.layers[0]
-        return bool(layer.is_initialized and layer.seen + 1 >= layer.get_max_cache_shape())
+        return self.cache.full
 
     @property
     def made(self) -> bool:
@@ -164,6 +176,7 @@ class Engine:
             return
         clock = Clock(str(self.model.device))
         self._set_counters()
+        anatomy.query_sizes(self.model, self.cache.found, self.cache.reach + 1)
         try:
             with attention.streaming_attention(self.model), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's own, of what it uses inside
@@ -195,7 +208,7 @@ class Engine:
 
     def _set_counters(self) -> None:
         """Tell the device where the stream is, if it does not know."""
-        at = self.cache.layers[0].seen, self.cache.base
+        at = self.cache.seen, self.cache.base
         if self._at != at:
             self.seen.fill_(at[0])
             self.base.fill_(at[1])
@@ -219,10 +232,15 @@ class Engine:
 
 def check(kind: str, model: Any, cache: StreamingKVCache) -> None:
     """Raise ``UsageError`` where such an engine can't run such a model, or not on its device."""
-    if kind != "eager" and cache.rotary.limit is not None:
+    if kind != "eager" and cache.found.limit is not None:
         raise UsageError(
             f"engine {kind!r}: this model's rotary frequencies may change with length, which the "
             "host has to look after at every step: use --engine eager."
+        )
+    if kind != "eager" and not cache.found.passes:
+        raise UsageError(
+            f"engine {kind!r}: the code of a {cache.found.kind!r} model hands no step to its "
+            "attention: use --engine eager."
         )
     if kind == "cudagraph" and model.device.type != "cuda":
         raise UsageError(
@@ -247,8 +265,8 @@ def choose(kind: str, model: Any, steps: int) -> str:
     layers = model.config.num_hidden_layers
     saved_s = steps * SAVED_MS_A_LAYER * layers / 1000
     pays = saved_s > COMPILE_S + COMPILE_S_A_LAYER * layers
-    plain = getattr(model.config, "rope_parameters", None) or {}
-    static = plain.get("rope_type", "default") not in CHANGES_WITH_LENGTH
+    found = anatomy.of(model)
+    static = found.limit is None and found.passes
     return "compiled" if pays and static and model.device.type == "cpu" and compiler() else "eager"
 
 

@@ -14,21 +14,28 @@ class RunFacts:
         requested_dataset: The dataset that was asked for.
         model_revision: Hub commit or package version, None for a folder or file.
         weights_sha256: Hash of the weight files.
+        files_sha256: Hash of the model's other files that a run depends on: its configuration,
+            tokenizer and, where it may run, code.
         parameters: Number of parameters.
         trained_length: Positions that the model was trained on.
         dataset_form: How the text was made from its source, in words.
         dataset_revision: Commit or hash of the source.
         tokens_sha256: Hash of the token ids of all documents; equal hashes, equal tokens.
         bos: What stands before each document: ``none``, or ``tokenizer adds <s>``.
+        layers: What each kind of layer keeps and sees, in words.
+        proof: What was proved of the model's layers before the run, in words.
     """
 
     requested_model: str
     requested_dataset: str
     model_revision: str | None = None
     weights_sha256: str | None = None
+    files_sha256: str | None = None
     parameters: int | None = None
     trained_length: int | None = None
     dataset_form: str | None = None
     dataset_revision: str | None = None
     tokens_sha256: str | None = None
     bos: str | None = None
+    layers: str | None = None
+    proof: str | None = None

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from core import anatomy
 from core.meters import Clock
 from core.weights import lying
 
@@ -138,10 +139,8 @@ def _head_dim(config: Any) -> int:
 
 
 def _key_values(model: Any) -> int:
-    """2 x layers x K x D: numbers that a key and a value take."""
-    config = model.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * _head_dim(config))
+    """Numbers that the key and the value of a token take in all layers."""
+    return anatomy.of(model).token_numbers
 
 
 def _attention(model: Any) -> int:

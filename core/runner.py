@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from core import engine, environment, models, registry, tokens
+from core import anatomy, engine, environment, models, registry, tokens
 from core.config import OFFICIAL, RunConfig, has_engine
 from core.datasets.base import Corpus
 from core.environment import Environment
@@ -77,6 +79,7 @@ def load_model(config: RunConfig, *, explicit: bool) -> Loaded:
         source=config.source,
         trust=config.trust,
         explicit=explicit,
+        streams=registry.load("method", config.method).moves,
     )
 
 
@@ -111,22 +114,28 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         engine=_engine(fitted, loaded, stream),
         threads=torch.get_num_threads(),
     )
+    tokens.check_range(stream, loaded)
+    method = method_of(resolved)
+    method.start(loaded, 1)  # refuses a model that the method can't run on
+    method.check(loaded, max(len(document.ids) for document in stream.documents))
     facts = RunFacts(
         requested_model=config.model,
         requested_dataset=config.dataset,
         model_revision=loaded.revision,
         weights_sha256=loaded.weights_sha256,
+        files_sha256=loaded.files_sha256,
         parameters=loaded.parameters,
         trained_length=loaded.trained_length,
         dataset_form=corpus.form,
         dataset_revision=corpus.revision,
         tokens_sha256=stream.sha256,
         bos=stream.bos,
+        layers=method.layers(loaded),
+        proof=anatomy.of(loaded.model).proof_in_words,
     )
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
     found = environment.describe(gpu)
     notes = (*loaded.notes, *corpus.notes, *stream.notes, *_unfilled(resolved, stream))
-    method_of(resolved).start(loaded, 1)  # refuses a model that the method can't run on
     return Prepared(resolved, facts, found, loaded, stream, notes, config.engine == "auto")
 
 
@@ -150,7 +159,27 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
             f"out of memory on {config.device}: choose a smaller --chunk-size, --batch-size or "
             "--window, or --dtype bfloat16."
         ) from error
+    _check_finite(result, prepared)
     return result
+
+
+def _check_finite(result: RunResult, prepared: Prepared) -> None:
+    """Refuse scores that are no numbers, and say where they are from: nothing is told by them."""
+    bad = ~np.isfinite(result.nll)
+    unproved = math.isnan(anatomy.of(prepared.loaded.model).largest_nats)
+    if not bad.any() and not unproved:
+        return
+    first, config = int(bad.argmax()), prepared.config
+    weight = models.not_finite(prepared.loaded.model)
+    why = f"its weight {weight} holds NaN or infinity, so fetch the model again"
+    if weight is None:
+        why = "though all its weights are finite: try --engine eager"
+    if config.dtype != "float32":
+        why += f", or {config.dtype} is too narrow for it: use --dtype float32"
+    raise StreamError(
+        f"{config.model} gives token {first + 1} a score of {result.nll[first]}, which is no "
+        f"result: {why}."
+    )
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -172,7 +201,8 @@ def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
     """What ``auto`` is for this text, by how many steps it has with a full cache."""
     if config.engine != "auto" or not has_engine(config.method, config.mode):
         return "eager" if config.engine == "auto" else config.engine
-    full = [max(0, len(document.ids) - config.attended_keys) for document in stream.documents]
+    after = method_of(config).full_after(loaded)
+    full = [max(0, len(document.ids) - after) for document in stream.documents]
     steps = config.timed_tokens or sum(full) // config.batch_size
     return engine.choose("auto", loaded.model, steps)
 

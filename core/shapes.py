@@ -7,6 +7,8 @@ published ones: float16 for Pythia, bfloat16 for the others. Torch-free until on
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from core.errors import unknown
@@ -88,6 +90,7 @@ def build(name: str, *, dtype: str, device: str, seed: int = 0) -> Loaded:
 
     if name not in SHAPES:
         raise unknown("shape", name, SHAPES)
+    asked = json.dumps(SHAPES[name], sort_keys=True)
     torch.manual_seed(seed)
     config = AutoConfig.for_model(**SHAPES[name])
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
@@ -101,6 +104,7 @@ def build(name: str, *, dtype: str, device: str, seed: int = 0) -> Loaded:
         name=f"random:{name}",
         revision=None,
         weights_sha256=f"random, seed {seed}",
+        files_sha256=hashlib.sha256(asked.encode()).hexdigest(),
         trained_length=config.max_position_embeddings,
         parameters=sum(weight.numel() for weight in model.parameters()),
         notes=("Weights are random: times mean something, predictions do not.",),

@@ -6,10 +6,9 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import registry
+from core import paths, registry
 from core.datasets import files
 from core.datasets.base import Corpus
 from core.errors import UsageError, unknown
@@ -17,7 +16,10 @@ from core.errors import UsageError, unknown
 if TYPE_CHECKING:
     import torch
 
+    from core.models import Loaded
+
 MARGIN = 64  # tokens at a cut that the text after it could still change; a word is a few
+PATHS = f"or a path ending in {', '.join(files.READERS)}"
 BREAK = re.compile(r"(?<=\S)(?=\s)")
 
 
@@ -62,14 +64,18 @@ def open_corpus(spec: str, source: str) -> Corpus:
         UsageError: It names nothing.
         StreamError: It can't be had.
     """
+    if not spec.strip():
+        raise UsageError(
+            f"the text has no name: --dataset takes one of {', '.join(registry.DATASETS)}, {PATHS}."
+        )
     name = spec.partition(":")[0]
     if name in registry.DATASETS:
         corpus: Corpus = registry.load("dataset", name)(spec, source)
         return corpus
-    if Path(spec).suffix in files.READERS or "/" in spec or Path(spec).exists():
+    path = paths.path(spec)
+    if path.suffix in files.READERS or "/" in spec or path.exists():
         return files.read(spec, source)
-    hint = f"or a path ending in {', '.join(files.READERS)}"
-    raise unknown("dataset", spec, registry.DATASETS, hint)
+    raise unknown("dataset", spec, registry.DATASETS, PATHS)
 
 
 def tokenize(corpus: Corpus, tokenizer: Any, max_tokens: int) -> TokenStream:
@@ -105,6 +111,22 @@ def tokenize(corpus: Corpus, tokenizer: Any, max_tokens: int) -> TokenStream:
         notes.append(f"asked for {max_tokens} tokens, the text has {max_tokens - left}.")
     bos = f"tokenizer adds {' '.join(tokenizer.convert_ids_to_tokens(front))}" if front else "none"
     return TokenStream(tuple(documents), _sha256(documents), bos, tuple(notes))
+
+
+def check_range(stream: TokenStream, loaded: Loaded) -> None:
+    """Refuse token ids that the model has no embedding for.
+
+    Raises:
+        UsageError: There is one: the tokenizer is another model's.
+    """
+    rows = len(loaded.model.get_input_embeddings().weight)
+    largest = max(int(document.ids.max()) for document in stream.documents)
+    if largest >= rows:
+        raise UsageError(
+            f"{loaded.name}: its tokenizer makes token id {largest}, and the model has {rows} "
+            f"embeddings, for ids 0 to {rows - 1}: the tokenizer is of another model; put the "
+            "model's own beside its weights."
+        )
 
 
 def text_size(tokenizer: Any, ids: torch.Tensor) -> tuple[int, int]:

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import attention, reference, registry
-from core.cache import StreamingKVCache
+from core import anatomy, reference, registry
 from core.config import RunConfig, has_engine
 from core.errors import UsageError
 from core.meters import token_nll
@@ -82,6 +81,16 @@ def verify(
         raise UsageError(
             f"{len(ids)} tokens hardly fill a cache of {config.attended_keys} keys, so they prove "
             "nothing: give more --max-tokens or a smaller --window."
+        )
+    found = anatomy.of(loaded.model)
+    if not found.refusal:
+        yield Finding(
+            subject="layers are as seen",
+            form=f"{anatomy.LENGTH} tokens, moved",
+            claimed=True,
+            limit_nats=anatomy.EXACT[1],
+            largest_nats=found.largest_nats,
+            mean_nats=found.largest_nats,
         )
     references: _References = {}
     for name in methods:
@@ -173,14 +182,12 @@ def _invariants(
 @torch.inference_mode()
 def _moving(loaded: Loaded, ids: Tensor, config: RunConfig) -> Tensor:
     """Nats (T-1,) of a stream whose frame is moved back to the start before every chunk of 16."""
-    model, parts = loaded.model, []
-    cache = StreamingKVCache(config.n_sink, config.window_size, model)
-    with attention.streaming_attention(model):
-        for start in range(0, len(ids) - 1, 16):
-            stop = min(start + 16, len(ids) - 1)
-            cache.rebase()
-            logits = model(ids[None, start:stop], past_key_values=cache, stream=cache).logits
-            parts.append(token_nll(logits, ids[None, start + 1 : stop + 1])[0])
+    stream, parts = registry.load("method", "streaming")(config).start(loaded, 1), []
+    for start in range(0, len(ids) - 1, 16):
+        stop = min(start + 16, len(ids) - 1)
+        stream.cache.rebase()
+        logits = stream.feed(ids[None, start:stop])
+        parts.append(token_nll(logits, ids[None, start + 1 : stop + 1])[0])
     return torch.cat(parts).cpu()
 
 

@@ -90,7 +90,7 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
 
 
 def startup(rounds: int) -> list[dict[str, Any]]:
-    """Time whole commands in turn: the help, and a first run.
+    """Time whole commands in turn: the help, a run, and what reads the runs so far.
 
     Raises:
         StreamError: A command failed.
@@ -101,8 +101,14 @@ def startup(rounds: int) -> list[dict[str, Any]]:
 
     with TemporaryDirectory() as folder:
         tiny = ["--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "64"]
-        tiny += ["--window", "28", "--db", f"{folder}/runs.db"]
-        commands = {"--help": ["--help"], "run, 64 tokens": ["run", *tiny]}
+        db = ["--db", f"{folder}/runs.db"]
+        commands = {
+            "--help": ["--help"],
+            "run, 64 tokens": ["run", *tiny, "--window", "28", *db],
+            "report": ["report", *db],
+            "compare": ["compare", *db],
+            "plot": ["plot", *db, "--out", f"{folder}/figures"],
+        }
         took: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(rounds):
             for name, words in commands.items():

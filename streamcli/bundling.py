@@ -55,8 +55,8 @@ README = """\
 | `run.sh` | makes the runs again: `sh run.sh`, with streamcli installed |
 | `SHA256SUMS` | `sha256sum --check SHA256SUMS` proves that nothing was changed |
 
-A model or text that is a path is not in this folder; its hash is, `weights_sha256` and
-`tokens_sha256` in `runs.csv`, and `streamcli rerun` refuses another.
+A model or text that is a path is not in this folder; its hashes are, `weights_sha256`,
+`files_sha256` and `tokens_sha256` in `runs.csv`, and `streamcli rerun` refuses another.
 
 streamcli ran at commit {commits}.
 """

@@ -9,6 +9,8 @@ grows slower or faster meanwhile does so for all arms alike.
 
 from __future__ import annotations
 
+import reprlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -48,6 +50,8 @@ SINGLE: dict[str, type] = {
     "db": str,
 }
 KINDS = {str: "text", int: "a whole number", bool: "true or false"}
+SUFFIXES = (".yaml", ".yml", ".toml")
+LARGEST = 2**20  # bytes of a plan
 NOT_EVERYWHERE = ("timed_tokens", "context_tokens", "evict_every", "engine")
 
 
@@ -278,18 +282,27 @@ def _parse(file: Path) -> Any:
 
     import yaml
 
+    if file.suffix not in SUFFIXES:
+        raise UsageError(f"--file {file}: a plan is a .yaml, .yml or .toml file.")
     try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UsageError(f"--file {file} is no plain file: a plan is text in a file on disk.")
+        if found.st_size > LARGEST:
+            raise UsageError(
+                f"--file {file} has {found.st_size:,} bytes: a plan has {LARGEST:,} at most."
+            )
         text = file.read_text(encoding="utf-8")
-        if file.suffix == ".toml":
-            return tomllib.loads(text)
-        if file.suffix in (".yaml", ".yml"):
-            return yaml.safe_load(text)
+        return tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
+    except RecursionError as error:
+        raise UsageError(
+            f"{file} is no plan: it is nested too deeply; write lines such as 'windows: [60, 124]'."
+        ) from error
     except OSError as error:
         raise UsageError(f"--file {file} can't be read: {error.strerror or error}.") from error
     except (ValueError, yaml.YAMLError) as error:
         where = " ".join(str(error).split())
         raise UsageError(f"{file} is no valid {file.suffix[1:].upper()}: {where}.") from error
-    raise UsageError(f"--file {file}: a plan is a .yaml, .yml or .toml file.")
 
 
 def _typed(file: Path, name: str, value: Any) -> Any:
@@ -300,5 +313,7 @@ def _typed(file: Path, name: str, value: Any) -> Any:
     for one in several:
         if type(one) is not kind:  # True is an int to isinstance
             also = ", or a list of such" if name in LISTS else ""
-            raise UsageError(f"{file}: {name} is {one!r}: it must be {KINDS[kind]}{also}.")
+            raise UsageError(
+                f"{file}: {name} is {reprlib.repr(one)}: it must be {KINDS[kind]}{also}."
+            )
     return several if name in LISTS else value

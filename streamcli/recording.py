@@ -121,7 +121,7 @@ class Recorder:
         return run_id
 
     def finished(self, prepared: Prepared) -> dict[str, int]:
-        """The finished runs of this very configuration, weights, tokens and host: their repeats."""
+        """The finished runs of this very configuration, model, tokens and host: their repeats."""
         from streamcli.results import frames
 
         rows = frames.runs(
@@ -129,6 +129,7 @@ class Recorder:
             columns=("run_id", "repeat"),
             config_key=prepared.config.key,
             weights_sha256=prepared.facts.weights_sha256,
+            files_sha256=prepared.facts.files_sha256,
             tokens_sha256=prepared.facts.tokens_sha256,
             host=prepared.environment.host,
         )

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     threads: int | None = Field(None, description="CPU threads; empty: torch's choice.")
     seed: int = Field(RunConfig.seed, description="Random seed.")
-    repeats: int = Field(1, ge=1, description="Times to run, each recorded.")
+    repeats: int = Field(1, ge=1, le=10**6, description="Times to run, each recorded.")
     source: str = Field(RunConfig.source, description="auto, hub or bundled.")
     trust: bool = Field(RunConfig.trust, description="Allow pickled weights and a model's code.")
     database_url: str = DATABASE

@@ -1,4 +1,4 @@
-"""Sweeps in processes of their own, forked from one that has imported torch: quick to start.
+"""Runs and sweeps in processes of their own, forked from one that has imported torch already.
 
 ``python -m tests.forked SCENARIO DB`` runs one of the scenarios below and prints, as JSON, how its
 processes ended. For ``test_sweep``, which looks at the database afterwards.
@@ -31,6 +31,10 @@ HEAVY = (
 )
 TEXT = ("--models", "bundled", "--datasets", "bundled-narrative", "--modes", "chunked")
 SWEEP = ("sweep", *TEXT, "--max-tokens", "60")
+LONG = (
+    *("run", "--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "9000"),
+    *("--method", "recompute", "--window", "250"),
+)
 LARGE = (*SWEEP, "--methods", "streaming", "window", "recompute", "--windows", "10", "20")
 REPEATS = 6
 KILLS = 20
@@ -76,16 +80,22 @@ def killed(db: str) -> list[int]:
 
 
 def stopped(db: str) -> list[int]:
-    """A sweep that a scheduler stops at its third run, then runs to its end."""
+    """Two long runs, by a user and by a scheduler, and a sweep at its third run, which goes on."""
+    ends = [stop(1, f"{db}.{number}", number, *LONG) for number in (signal.SIGINT, signal.SIGTERM)]
+    return [*ends, stop(3, db, signal.SIGTERM, *LARGE), ended(start(*LARGE, "--db", db))]
+
+
+def stop(begun: int, db: str, number: int, *words: str) -> int:
+    """The exit code of a process that gets a signal when it has begun so many runs."""
     from streamcli.results import frames
     from streamcli.results.store import Store
 
-    words = (*LARGE, "--db", db)
-    child = start(*words)
-    while not os.path.exists(db) or len(frames.runs(Store.open(db), status=None)) < 3:
+    child = start(*words, "--db", db)
+    while not os.path.exists(db) or len(frames.runs(Store.open(db), status=None)) < begun:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it has ended by itself"
         time.sleep(0.01)
-    os.kill(child, signal.SIGTERM)
-    return [ended(child), ended(start(*words))]
+    os.kill(child, number)
+    return ended(child)
 
 
 def together(db: str) -> list[int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from streamcli.results.schema import unpack
 from tests.typed import Type
 
 pytest_plugins = ("tests.typed",)
+pytestmark = pytest.mark.usefixtures("little")
 
 
 def arm(name: str, log: list[str]) -> Arm:
@@ -84,7 +87,9 @@ def test_bench_prints_rows_and_records_them_apart_from_the_runs(
     assert [(row["method"], row["window"]) for row in rows] == [
         (method, window) for window in (28, 60) for method in ("streaming", "mit", "recompute")
     ]
-    assert all(row["ms_per_token"] > row["floor_ms"] > 0 for row in rows)
+    for row in rows:
+        assert row["floor_ms"] > 0
+        assert row["ratio_to_floor"] == row["ms_per_token"] / row["floor_ms"]
     assert set(rows[0]["ratios"]) == {"mit"} and set(rows[0]["speed_ups"]) == {"recompute"}
     with sqlite3.connect(where) as database:
         found = database.execute("SELECT model, engine, rounds, latency_ms FROM benchmarks")
@@ -133,3 +138,15 @@ def test_bench_refuses_what_does_not_exist(typed: Type) -> None:
     for option, value in (("--shape", "pythia-71m"), ("--methods", "stream")):
         code, _, err = typed("bench", "decode", option, value)
         assert code == 2 and err.count("\n") == 1 and value in err and "Did you mean" in err
+
+
+def test_startup_times_whole_commands_and_names_one_that_fails(
+    typed: Type, in_process: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads(typed("bench", "startup", "--rounds", "2", "--json").out)
+    names = ["--help", "run", "report", "compare", "plot"]
+    assert [row["command"].split(",")[0] for row in rows] == names
+    assert [words[0] for words in in_process] == names * 2
+    monkeypatch.setattr(subprocess, "run", lambda call, **_: CompletedProcess(call, 1, "", "why"))
+    failed = typed("bench", "startup", "--rounds", "2")
+    assert (failed.code, failed.err) == (1, "streamcli: `streamcli --help` failed: why\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.hub_standin import ROOT, Hub, pg19, tiny_model, wikitext
 from tests.method_cases import need
+from tests.process import typed_there
 
 SHORT = ("--mode", "chunked", "--window", "20", "--max-tokens", "90", "--json")
 
@@ -17,7 +18,7 @@ SHORT = ("--mode", "chunked", "--window", "20", "--max-tokens", "90", "--json")
 def streamcli(folder: Path, env: dict[str, str], *words: str) -> Any:
     command = [sys.executable, "-m", "streamcli", *words]
     env = {**env, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
 def test_the_default_model_and_texts_come_from_the_hub(hub: Hub, tmp_path: Path) -> None:
@@ -26,13 +27,15 @@ def test_the_default_model_and_texts_come_from_the_hub(hub: Hub, tmp_path: Path)
         "Salesforce/wikitext", wikitext(["A lighthouse stands on a rock. " * 40]), kind="datasets"
     )
     hub.put("emozilla/pg19", pg19({10146: "It was a dark night. " * 60}), kind="datasets")
-    for dataset in ("wikitext", "pg19"):
-        done = streamcli(tmp_path, hub.env(), "run", "--dataset", dataset, *SHORT)
-        assert done.returncode == 0, done.stderr
-        row = json.loads(done.stdout)
+    texts = ("wikitext", "pg19")
+    lines = [["run", "--dataset", dataset, *SHORT] for dataset in texts]
+    ended, _ = typed_there(*lines, folder=tmp_path, env=hub.env())
+    for dataset, done in zip(texts, ended, strict=True):
+        assert done.code == 0, done.err
+        row = json.loads(done.out)
         assert (row["model"], row["dataset"]) == ("EleutherAI/pythia-70m", dataset)
         assert row["model_revision"] == commit
-        assert "instead" not in done.stderr
+        assert "instead" not in done.err
 
 
 def test_stand_ins_take_over_where_no_hub_answers_and_are_recorded_as_such(
@@ -54,11 +57,12 @@ def test_stand_ins_take_over_where_no_hub_answers_and_are_recorded_as_such(
 
 def test_a_model_that_is_named_never_gives_way(hub: Hub, tmp_path: Path) -> None:
     env = hub.env(cache="empty", HF_ENDPOINT="http://127.0.0.1:9")
-    for words in (["--model", "EleutherAI/pythia-70m"], ["--source", "hub"]):
-        done = streamcli(tmp_path, env, "run", *words, *SHORT)
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1 and "pythia-70m" in done.stderr
-        assert not (tmp_path / "data").exists()
+    asked = (["--model", "EleutherAI/pythia-70m"], ["--source", "hub"])
+    lines = [["run", *words, *SHORT] for words in asked]
+    for done in typed_there(*lines, folder=tmp_path, env=env)[0]:
+        assert done.code == 1
+        assert len(done.err.splitlines()) == 1 and "pythia-70m" in done.err
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_three_commands_of_the_design_card_work_as_typed_with_a_hub(

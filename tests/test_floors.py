@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from core import floors, shapes
 from core.floors import Machine, Work
+
+pytest_plugins = ("tests.typed",)
 
 
 def test_a_decode_step_reads_weights_once_and_every_key_and_value_once() -> None:
@@ -38,9 +41,11 @@ def test_a_floor_is_at_the_median_of_the_rates_of_all_rounds() -> None:
     assert (machine.bytes_per_s, machine.flops_per_s) == (2e9, 1e10)
 
 
-def test_rates_are_measured_once_a_round() -> None:
+def test_rates_are_measured_once_a_round(little: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    took = iter([4.0, 2, 8, 4, 4, 8, 4, 2, 8, 4, 1, 8])
+    monkeypatch.setattr(Machine, "_time", lambda self, act: act() is not None and next(took))
     machine = Machine("cpu", torch.float32)
-    machine.measure(1)
-    machine.measure(2)
-    assert len(machine.reads) == len(machine.products) == 2
-    assert min(machine.reads + machine.products) > 1e8
+    machine.measure(1)  # three ways to read, and a product
+    machine.measure(2)  # twice each
+    assert machine.reads == [2**20 / 2, 2**20 / 2]
+    assert machine.products == [2 * 64**3 / 4, 2 * 64**3 / 1]

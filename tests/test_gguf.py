@@ -109,6 +109,7 @@ def test_a_gguf_model_gives_the_logits_of_the_original(llama: Any, tmp_path: Pat
         torch.testing.assert_close(loaded.model(ids).logits, llama(ids).logits)
     assert loaded.trained_length == 128
     assert loaded.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.files_sha256 == loaded.weights_sha256  # the file is all of the model
     assert (loaded.notes, loaded.model.training) == ((), False)
     assert {w.dtype for w in load(str(path), dtype="float16", device="cpu").model.parameters()} == {
         torch.float16

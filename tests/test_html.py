@@ -126,7 +126,7 @@ def test_a_figure_tells_its_values_under_the_pointer(opened: Opened) -> None:
     assert marks
     opened.page.mouse.move(marks["x"] + marks["width"] / 2, marks["y"] + marks["height"] / 2)
     tip = figure.locator(".hoverlayer .hovertext").first
-    tip.wait_for(timeout=5000)
+    tip.wait_for()
     assert re.search(r"\d\d\d\.\d", tip.text_content() or "")
 
 
@@ -150,11 +150,10 @@ def test_hostile_names_stay_words(opened: Opened) -> None:
 def test_the_page_never_scrolls_sideways(opened: Opened, width: int) -> None:
     page = opened.page
     page.set_viewport_size({"width": width, "height": 800})
-    page.wait_for_timeout(400)  # Plotly follows
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    inside = page.evaluate("[...document.querySelectorAll('.plot svg')].map((s) => s.clientWidth)")
-    assert inside and max(inside) <= width
+    inside = f"[...document.querySelectorAll('.plot svg')].every((s) => s.clientWidth <= {width})"
+    page.wait_for_function(f"{inside} && document.documentElement.scrollWidth === {width}")
+    assert page.locator(".plot svg").count()
     sideways = page.locator(".scroll").first.evaluate("(at) => at.scrollWidth > at.clientWidth")
     assert sideways == (width == 380)
 
@@ -170,7 +169,7 @@ def test_dark_is_dark_with_readable_figures_and_paper_is_white(opened: Opened) -
     paper = "getComputedStyle(document.body).backgroundColor"
     assert luminance(page.evaluate(paper)) > 0.9 and luminance(page.evaluate(tick)) < 0.3
     page.emulate_media(color_scheme="dark")
-    for _ in range(50):  # until the page has followed
+    for _ in range(300):  # until the page has followed
         if luminance(page.evaluate(tick)) > 0.7:
             break
         page.wait_for_timeout(100)

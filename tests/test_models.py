@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -254,6 +255,31 @@ def test_every_shard_counts_in_the_hash(folder: Path, tmp_path: Path) -> None:
     assert read(folder).weights_sha256 == whole
     shards[-1].unlink()
     assert "with all its parts" in refusal(folder)
+
+
+def test_whatever_else_a_run_depends_on_counts_in_a_hash_of_its_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    before = read(folder)
+    shutil.copytree(folder, tmp_path / "moved")
+    assert read(tmp_path / "moved").files_sha256 == before.files_sha256 != before.weights_sha256
+    (folder / "README.md").write_text("Nothing reads it.")
+    (folder / "own.py").write_text("pass")
+    assert read(folder).files_sha256 == before.files_sha256
+    trusted = read(folder, trust=True).files_sha256
+    config = json.loads((folder / "config.json").read_text()) | {"rope_theta": 20000.0}
+    found = {before.files_sha256, trusted}
+    for name, text in (
+        ("config.json", json.dumps(config)),
+        ("generation_config.json", "{}"),
+        ("special_tokens_map.json", "{}"),
+        ("chat_template.jinja", "{{ messages }}"),
+    ):
+        (folder / name).write_text(text)
+        after = read(folder)
+        found.add(after.files_sha256)
+        assert after.weights_sha256 == before.weights_sha256
+    assert len(found) == 6
 
 
 def test_a_misspelt_name_is_met_with_the_nearest_one() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,19 @@ import pytest
 from sqlalchemy import insert
 
 from core.errors import StreamError
+from streamcli.commands.plot import REPEATS
 from streamcli.render import images
 from streamcli.render.figures import NAMES, TITLES, Drawn, draw, style
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
 from streamcli.results.schema import Run, Trace, pack
 from streamcli.results.store import Store
+from tests.asked import Asked
 from tests.figure_runs import frame, run, study, traces
+from tests.process import imported
 from tests.typed import DB, Type
 
-pytest_plugins = ("tests.typed",)
+pytest_plugins = ("tests.typed", "tests.asked")
 
 
 def _browser() -> str | None:
@@ -253,25 +254,25 @@ def test_repeats_are_the_latest_of_each_configuration(filled: Store) -> None:
     assert set(frames.repeats(filled, 2, method="window")["method"]) == {"window"}
 
 
-def test_many_runs_are_plotted_in_seconds_and_without_torch(home: Path) -> None:
-    rows = study()
-    many = [
-        row | {"run_id": f"{10_000 + 50 * n + k:026d}"}
-        for n in range(20_000 // 50)
-        for k, row in enumerate(rows[:50])
-    ]
-    fill(Store.open(DB), many)
-    code = "import sys; from streamcli import cli; sys.argv[0] = 'streamcli'\ntry: cli.main()\n"
-    code += "except SystemExit: print('torch' in sys.modules, 'transformers' in sys.modules)"
-    took = []
-    for _ in range(3):
-        began = os.times().children_user
-        done = subprocess.run(
-            [sys.executable, "-c", code, "plot"], capture_output=True, text=True, check=True
-        )
-        took.append(os.times().children_user - began)
-        if took[-1] < 3:
-            break
-    *paths, modules = done.stdout.splitlines()
-    assert (modules, len(paths)) == ("False False", len(NAMES)), done.stderr
-    assert min(took) < 3, f"{took} s of processor time"
+def test_more_repeats_are_no_more_questions_and_each_is_answered_by_an_index(
+    typed: Type, home: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "write", lambda figures, *_, **__: [each.name for each in figures])
+    rows, said = study()[:30], []
+    for times in (REPEATS, 3 * REPEATS):
+        many = [
+            row | {"run_id": f"{10_000 + 50 * turn + place:026d}"}
+            for turn in range(times)
+            for place, row in enumerate(rows)
+        ]
+        fill(Store.open(f"{times}.db"), many)
+        asked.clear()
+        done = typed("plot", "--db", f"{times}.db")
+        assert (done.code, len(done.out.split())) == (0, len(NAMES))
+        assert asked.whole_rows == REPEATS * len({row["config_key"] for row in rows})
+        said.append(list(asked.statements))
+    assert said[0] == said[1] and asked.long_ways(f"{times}.db") == []
+
+
+def test_it_never_imports_torch(filled: Store) -> None:
+    assert not {"torch", "transformers", "scipy", "alembic"} & imported("plot")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from core.bundled import bundled
 from core.config import RunConfig
 from streamcli import again
 from streamcli.results import frames
+from streamcli.results.comparison import groups
 from streamcli.results.schema import Run, pack
 from streamcli.results.store import Store
-from tests.typed import DATA, Type
+from tests.typed import DATA, TINY, Type
 
 pytest_plugins = ("tests.typed",)
 
@@ -73,6 +77,30 @@ def test_other_weights_end_with_code_1_and_run_nothing(typed: Type, store: Store
     assert done.code == 1 and "the weights of bundled are not those of run" in done.err
     assert done.err.count("\n") == 1
     assert len(frames.runs(store, status=None)) == 4
+
+
+def test_another_configuration_of_the_same_weights_is_another_run(typed: Type, home: Path) -> None:
+    shutil.copytree(bundled("model"), "mine")
+    mine = ("--model", "mine", *TINY[2:])
+    assert typed("run", *mine).code == 0
+    config = json.loads(Path("mine/config.json").read_text())
+    config["rope_parameters"]["rope_theta"] *= 2
+    Path("mine/config.json").write_text(json.dumps(config))
+    done = typed("rerun", "latest")
+    assert done.code == 1 and done.err.count("\n") == 1
+    assert "the configuration and tokenizer files of mine are not those of run" in done.err
+    assert typed("run", *mine).code == 0
+    found = frames.runs(Store.open("data/streamcli.db"))
+    assert found["weights_sha256"].nunique() == 1 and found["config_key"].nunique() == 1
+    assert found["files_sha256"].nunique() == 2 and found["ppl"].nunique() == 2
+    assert len(groups(found)) == 2
+
+
+def test_a_run_of_an_older_version_can_be_made_again(typed: Type, store: Store) -> None:
+    change(store, "files_sha256 = NULL")
+    done = typed("rerun", "latest")
+    assert done.code == 0 and "bit for bit the same" in done.out
+    assert "not recorded then" in done.out
 
 
 def test_what_differs_is_told(typed: Type, store: Store) -> None:

@@ -26,6 +26,7 @@ from streamcli.render import progress
 from streamcli.results import frames, values
 from streamcli.results.store import Store
 from tests import forked
+from tests.process import imported
 from tests.typed import Type
 
 pytest_plugins = ("tests.typed",)
@@ -174,7 +175,7 @@ def test_an_interrupted_sweep_says_that_it_goes_on(
 def scenario(name: str, db: Path) -> tuple[list[int], str]:
     """The exit codes of the processes of a scenario of ``tests.forked``, and what they said."""
     command = [sys.executable, "-m", "tests.forked", name, str(db)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     codes: list[int] = json.loads(done.stdout)
     assert "Traceback" not in done.stderr, done.stderr
@@ -204,10 +205,13 @@ def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(home: Path) ->
     whole(db)
 
 
-def test_a_stopped_sweep_says_interrupted_and_goes_on(home: Path) -> None:
+def test_what_is_stopped_says_interrupted_and_a_sweep_goes_on(home: Path) -> None:
     db = home / "stopped.db"
     codes, said = scenario("stopped", db)
-    assert codes == [130, 0] and "the same command goes on from here" in said
+    assert codes == [130, 130, 130, 0] and "the same command goes on from here" in said
+    assert said.count("streamcli: interrupted; run ") >= 2
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert list(rows(f"{db}.{number}")["status"]) == ["interrupted"]
     by_status = rows(db)["status"].value_counts()
     assert by_status["done"] == 6 and by_status.get("interrupted", 0) <= 1
     whole(db)
@@ -284,17 +288,11 @@ def test_a_dry_run_knows_open_settings_from_earlier_runs(typed: Type) -> None:
     assert "2 runs, 1 to be made" in out
 
 
-def test_a_dry_run_never_imports_torch(home: Path) -> None:
+def test_a_dry_run_never_imports_torch(typed: Type) -> None:
     Store.open("data/streamcli.db")
-    code = (
-        "import sys; sys.argv = ['streamcli', 'sweep', '--dry-run', '--preset', 'paper']\n"
-        "from streamcli.cli import main\n"
-        "try:\n    main()\nfinally:\n"
-        "    assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "72 runs, 72 to be made" in done.stdout
+    words = "sweep --dry-run --preset paper"
+    assert not {"torch", "transformers", "pandas"} & imported(words)
+    assert "72 runs, 72 to be made" in typed(*words.split()).out
 
 
 def test_the_help_tells_what_each_preset_is_for(typed: Type, monkeypatch: Any) -> None:

@@ -60,7 +60,7 @@ def test_what_never_evicts_past_the_trained_length_is_named(
 ) -> None:
     monkeypatch.setitem(registry.METHODS, "broken", "tests.traps:NeverEvicts")
     short = replace(neox, trained_length=20)
-    (found, _) = prove(short, ids, "broken")
+    (_, found, _) = prove(short, ids, "broken")
     assert "past the trained length: nothing is being evicted" in found.diagnosis
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.cache import ChunkView, StreamingKVCache
+from core.attention import ChunkView
+from core.cache import Kind, StreamingKVCache
 from core.methods.base import Stream
 from core.methods.streaming import Streaming, _CacheStream
 from core.models import Loaded
@@ -23,8 +24,8 @@ class _Trap(Streaming):
 
 
 class _Evicting(StreamingKVCache):
-    def _look(self, t: int, c: int) -> ChunkView:
-        view = super()._look(t, c)
+    def _look(self, kind: Kind, t: int, c: int) -> ChunkView:
+        view = super()._look(kind, t, c)
         return replace(view, band=view.band & view.band[-1])  # what is left for the last query
 
 
@@ -35,8 +36,9 @@ class EvictsInsideAChunk(_Trap):
 
 
 class _Still(StreamingKVCache):
-    def sink_turn(self, t: int) -> Turn:
-        return self.rotary.turn(torch.zeros(1))
+    def sink_turn(self, kind: Kind, t: int) -> Turn:
+        assert kind.rotation is not None
+        return kind.rotation.turn(torch.zeros(1))
 
 
 class NoRotation(_Trap):

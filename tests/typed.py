@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,6 +20,7 @@ from streamcli import cli
 from streamcli.results.store import Store
 from streamcli.settings import PREFIX
 
+SCREEN = 500  # characters
 DB = Path("data/streamcli.db")
 DATA = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "90")
 TINY = (*DATA, "--window", "20", "--mode", "chunked", "--chunk-size", "32", "--threads", "1")
@@ -30,6 +32,15 @@ class Typed(NamedTuple):
     code: int
     out: str
     err: str
+
+    def refuses(self, code: int, *words: str) -> bool:
+        """Whether it ended with ``code`` and one short line that says all this."""
+        assert (self.code, self.out) == (code, ""), self
+        assert self.err.startswith("streamcli: ") and self.err.count("\n") == 1, self.err
+        assert len(self.err) < SCREEN, self.err
+        assert all(word in self.err for word in words), self.err
+        assert "Error:" not in self.err, self.err  # nobody meant it to be seen
+        return True
 
 
 Type = Callable[..., Typed]
@@ -59,6 +70,28 @@ def typed(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         return Typed(int(ended.value.code or 0), out, err)
 
     return run
+
+
+@pytest.fixture
+def in_process(typed: Type, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Types what would have been a streamcli process; fills up with the words."""
+    elsewhere, done = subprocess.run, list[list[str]]()
+
+    def run(call: list[str], **how: Any) -> Any:
+        if call[:3] != [sys.executable, "-m", "streamcli"]:
+            return elsewhere(call, **how)
+        done.append(call[3:])
+        return subprocess.CompletedProcess(call, *typed(*call[3:]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return done
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine's rates are measured on little: their values prove nothing here."""
+    monkeypatch.setattr("core.floors.BUFFER_BYTES", 2**20)
+    monkeypatch.setattr("core.floors.SQUARE", 64)
 
 
 @pytest.fixture(scope="session")

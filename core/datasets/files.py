@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from core import paths
 from core.datasets.base import Corpus, Document
 from core.errors import UsageError
 
@@ -17,7 +18,7 @@ def read(spec: str, source: str) -> Corpus:
     Raises:
         UsageError: Nothing there that can be read; for a bad row, when the row is reached.
     """
-    path = Path(spec).expanduser()
+    path = paths.path(spec)
     if path.is_dir():
         raise UsageError(f"{spec} is a folder: name a {' or '.join(READERS)} file in it.")
     if path.suffix not in READERS:
@@ -55,7 +56,7 @@ def _jsonl_documents(path: Path) -> Iterator[Document]:
                 continue
             try:
                 row = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}: row {number} is not JSON: {error}.") from error
             yield _document(row if isinstance(row, dict) else {}, number, path)
 
@@ -72,6 +73,8 @@ def _parquet(path: Path) -> tuple[str, Iterator[Document]]:
     if "text" not in columns:
         raise UsageError(f"{path} has no column text: its columns are {', '.join(columns)}.")
     wanted = [name for name in ("id", "title", "text") if name in columns]
+    if twice := [name for name in wanted if columns.count(name) > 1]:
+        raise UsageError(f"{path} has several columns {twice[0]}: leave one.")
     return "one document a row, column text", _parquet_documents(file, wanted, path)
 
 
@@ -81,9 +84,15 @@ def _parquet_documents(file: Any, columns: list[str], path: Path) -> Iterator[Do
     number = 0
     try:
         for batch in file.iter_batches(batch_size=64, columns=columns):
-            for row in batch.to_pylist():
+            for place in range(batch.num_rows):
+                row = {name: batch[name][place].as_py() for name in columns}
                 number += 1
                 yield _document(row, number, path)
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path}: row {number + 1} is not UTF-8 text: byte {error.start} of it is "
+            f"{error.object[error.start]:#04x}; write the column text as UTF-8."
+        ) from error
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path} can't be read after row {number}: {error}.") from error
 
@@ -92,6 +101,13 @@ def _document(row: dict[str, Any], number: int, path: Path) -> Document:
     text = row.get("text")
     if not isinstance(text, str):
         raise UsageError(f"{path}: row {number} has no text: each row needs a string named text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{path}: row {number} is no text: character {error.start} is half of a surrogate "
+            f"pair, \\u{ord(text[error.start]):04x}; write both halves, or leave it out."
+        ) from error
     name = row.get("id", row.get("title"))
     return Document(f"row {number}" if name is None else str(name), text)
 

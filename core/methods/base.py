@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core import anatomy
 from core.config import RunConfig
 from core.models import Loaded
 
@@ -88,6 +89,7 @@ class Method(ABC):
         exact_chunks: Whether a chunk predicts what its tokens would one by one.
         reference: What ``core.reference`` has to hold it against: streaming, recompute or dense.
         exact: Whether it claims to equal that reference, token by token.
+        moves: Whether it moves keys, which not every model allows.
         may_be_eager: Whether an engine that can't be had gives way, as nobody asked for it.
     """
 
@@ -97,6 +99,7 @@ class Method(ABC):
     reference = "streaming"
     exact = True
     may_be_eager = False
+    moves = True
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -105,8 +108,15 @@ class Method(ABC):
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty memory for ``batch`` documents."""
 
-    @property
-    def full_after(self) -> int:
+    def check(self, loaded: Loaded, length: int) -> None:
+        """Raise ``UsageError`` where a stream of ``length`` tokens can't be right on this model."""
+        return
+
+    def layers(self, loaded: Loaded) -> str:
+        """What each kind of the model's layers keeps or sees, in words."""
+        return anatomy.of(loaded.model).layers_in_words
+
+    def full_after(self, loaded: Loaded) -> int:
         """Tokens after which every step costs the same; 0 where no such point comes."""
         return self.config.attended_keys + self.config.steps_between_evictions() - 1
 
@@ -142,13 +152,24 @@ def another_budget(method: str, every: int) -> tuple[str, ...]:
     return (f"{method} evicts every {every} steps: up to {every - 1} keys beyond the budget.",)
 
 
-def key_bytes(model: Any, batch: int) -> int:
-    """Bytes of one token's keys in all layers: layers x B x K x D x bytes a number."""
-    config = model.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    size: int = config.num_hidden_layers * batch * heads * dim * model.dtype.itemsize
-    return size
+def own_windows(loaded: Loaded) -> tuple[str, ...]:
+    """What must be said where some layers have a window of their own, which no budget changes."""
+    layers = anatomy.of(loaded.model).layers
+    own = [layer.native.keys for layer in layers if layer.native]
+    if not own or len(own) == len(layers):
+        return ()
+    return (
+        f"the budget is that of the {len(layers) - len(own)} of {len(layers)} layers that see all: "
+        f"the others keep the model's own {max(own):,} keys, of which re-computation over L tokens "
+        "shows them L at most.",
+    )
+
+
+def token_bytes(loaded: Loaded, batch: int) -> int:
+    """Bytes of one token's keys and values in all layers."""
+    model = loaded.model
+    numbers: int = anatomy.of(model).token_numbers
+    return batch * numbers * int(model.dtype.itemsize)
 
 
 def past_trained_length(method: str, loaded: Loaded, length: int) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from core.methods.base import CacheStream, Method, Stream, key_bytes
+from core import anatomy
+from core.methods.base import CacheStream, Method, Stream
 from core.models import Loaded
 
 
@@ -22,13 +23,24 @@ class Dense(Method):
     positions = "absolute"
     eviction = "none"
     reference = "dense"
+    moves = False
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
-        """An empty cache that will hold everything."""
+        """An empty cache that will hold everything that its layers' own masks show.
+
+        Raises:
+            UsageError: The model's own cache gives other scores than one forward.
+        """
+        anatomy.of(loaded.model).check_cached()
         return CacheStream(loaded.model, DynamicCache(config=loaded.model.config))
 
-    @property
-    def full_after(self) -> int:
+    def check(self, loaded: Loaded, length: int) -> None:
+        """Keys must not be of two kinds of rotary frequencies, which change with length in some."""
+        anatomy.of(loaded.model).check_room(
+            length, "fewer --max-tokens, as keys in the cache keep the frequencies they came with"
+        )
+
+    def full_after(self, loaded: Loaded) -> int:
         """Never: each step costs more than the one before."""
         return 0
 
@@ -37,5 +49,9 @@ class Dense(Method):
         return torch.arange(1, sum(feeds) + 1)
 
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
-        """Keys and values of every token."""
-        return 2 * sum(feeds) * key_bytes(loaded.model, batch)
+        """Keys and values of every token, or of as many as a layer's own mask shows."""
+        total, numbers = sum(feeds), 0
+        for layer in anatomy.of(loaded.model).layers:
+            held = min(total, layer.native.keys - 1) if layer.native else total
+            numbers += held * (layer.key_numbers + layer.value_numbers)
+        return batch * numbers * int(loaded.model.dtype.itemsize)

@@ -33,7 +33,7 @@ from core.methods.base import (
     Stream,
     another_budget,
     eviction,
-    key_bytes,
+    token_bytes,
 )
 from core.models import Loaded
 
@@ -79,7 +79,7 @@ class _Presses(Method):
 
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
         """Keys and values of the tokens that the last feed left."""
-        return 2 * self._follow(feeds)[1] * key_bytes(loaded.model, batch)
+        return self._follow(feeds)[1] * token_bytes(loaded, batch)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Which press it is, and what it does with a chunk."""
@@ -207,8 +207,7 @@ class Prefill(_Presses):
     eviction = "after-prefill"
     interval = None
 
-    @property
-    def full_after(self) -> int:
+    def full_after(self, loaded: Loaded) -> int:
         """Never: each step costs more than the one before."""
         return 0
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from core.attention import check_native_window
+from core import anatomy
+from core.cache import Kind, in_words, kinds_of
 from core.config import RunConfig
 from core.errors import UsageError
 from core.methods.base import (
@@ -31,10 +32,10 @@ from core.methods.base import (
     Stream,
     another_budget,
     eviction,
-    key_bytes,
+    own_windows,
 )
 from core.models import Loaded
-from core.rope import Rotary, Turn
+from core.rope import Rotation, Turn
 
 
 class StartRecentLayer(DynamicLayer):
@@ -43,9 +44,10 @@ class StartRecentLayer(DynamicLayer):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, cache: StartRecentKVCache) -> None:
+    def __init__(self, cache: StartRecentKVCache, kind: Kind) -> None:
         super().__init__()
-        self.cache = cache
+        self.cache, self.kind = cache, kind
+        self.is_sliding = kind.own
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -53,22 +55,42 @@ class StartRecentLayer(DynamicLayer):
         """Store C tokens and return every key, rotated to its place in the cache.
 
         Args:
-            key_states: (B, K, C, D), rotated to n..n+C-1 where n keys are held.
+            key_states: (B, K, C, D), rotated to p..p+C-1 where the cache holds p keys.
             value_states: (B, K, C, D).
             args: Unused; some versions of transformers pass more.
             kwargs: Unused, likewise.
 
         Returns:
-            Keys (B, K, n+C, D) at 0..n+C-1, and the values.
+            The n + C keys (B, K, n+C, D) of this layer, the last of them at p+C-1, and the values.
         """
-        n, c = self.get_seq_length(), key_states.shape[-2]
-        plain = self.cache.turn(-n, -1, c)(key_states)
-        keys, values = super().update(plain, value_states)  # (B, K, n+C, D), a new tensor
-        return self.cache.turn(0, 1, n + c)(keys), values
+        n, c, p = self.held, key_states.shape[-2], self.cache.position
+        rotation = self.kind.rotation
+        if rotation:
+            key_states = self.cache.turn(rotation, -p, -1, c)(key_states)
+        keys, values = super().update(key_states, value_states)  # (B, K, n+C, D), a new tensor
+        if self.kind.own:  # its own mask shows no more to the next token
+            self.keep(0, self.kind.window)
+        if self is self.cache.layers[-1]:
+            self.cache.position += c
+        return self.cache.turn(rotation, p - n, 1, n + c)(keys) if rotation else keys, values
+
+    @property
+    def held(self) -> int:
+        """n, keys that this layer holds."""
+        return self.keys.shape[-2] if self.is_initialized and self.keys.numel() else 0
+
+    def get_seq_length(self) -> int:
+        """p, keys that the cache holds in layers that see all: where the next token stands."""
+        return self.cache.position
+
+    def get_mask_sizes(self, query: Any) -> tuple[int, int]:
+        """Length and first position of the keys that ``query`` tokens will be given."""
+        c = query if isinstance(query, int) else query.shape[0]
+        return self.held + c, self.cache.position - self.held
 
     def keep(self, start: int, recent: int) -> None:
         """Concatenate the first ``start`` and the last ``recent`` tokens, and drop the others."""
-        if n := self.get_seq_length():
+        if (n := self.held) > start + recent:
             self.keys, self.values = (
                 torch.cat((held[:, :, :start], held[:, :, n - recent :]), dim=-2)
                 for held in (self.keys, self.values)
@@ -78,6 +100,7 @@ class StartRecentLayer(DynamicLayer):
         """Forget the stream."""
         self.is_initialized = False
         self.keys = self.values = torch.empty(0)
+        self.cache.position = 0
 
 
 class StartRecentKVCache(Cache):
@@ -109,37 +132,46 @@ class StartRecentKVCache(Cache):
                 "n_sink must be 0 or more and window 1 or more."
             )
         self.start_size, self.recent_size = start_size, recent_size
-        self.rotary, self.config = Rotary(model), model.config
-        self._turns: dict[int, tuple[tuple[int, int], Turn]] = {}
-        super().__init__(
-            layers=[StartRecentLayer(self) for _ in range(self.config.num_hidden_layers)]
-        )
+        self.found, self.every = anatomy.of(model), every
+        kinds = kinds_of(self.found, start_size, recent_size, every)
+        if any(kind.block for kind in kinds):
+            raise UsageError(
+                "mit keeps windows, and this model has layers that look back by blocks: "
+                "use --method streaming."
+            )
+        self.position = 0  # keys held in layers that see all that came before
+        self._turns: dict[tuple[Rotation, int], tuple[tuple[int, int], Turn]] = {}
+        super().__init__(layers=[StartRecentLayer(self, kind) for kind in kinds])
         self.check_room(start_size + recent_size + every)
 
     def evict(self) -> None:
         """After a step: keep S + W tokens (their ``__call__``)."""
-        if self.get_seq_length() > self.start_size + self.recent_size:
-            for layer in self.layers:
-                layer.keep(self.start_size, self.recent_size)
+        if self.position > self.start_size + self.recent_size:
+            self._keep(self.recent_size)
 
     def evict_for_space(self, num_coming: int) -> None:
         """Before a chunk: keep so few recent tokens that it fits into S + W, or none."""
-        if self.get_seq_length() + num_coming > self.start_size + self.recent_size:
-            for layer in self.layers:
-                layer.keep(self.start_size, max(0, self.recent_size - num_coming))
-        self.check_room(self.get_seq_length() + num_coming)
+        if self.position + num_coming > self.start_size + self.recent_size:
+            self._keep(max(0, self.recent_size - num_coming))
+        self.check_room(self.position + num_coming)
+
+    def _keep(self, recent: int) -> None:
+        for layer in self.layers:
+            if not layer.kind.own:
+                layer.keep(self.start_size, recent)
+        self.position = min(self.position, self.start_size + recent)
 
     def check_room(self, positions: int) -> None:
         """Raise ``UsageError`` where so many keys are more than the model can place."""
-        check_native_window(self.config, positions)
-        self.rotary.check_room(positions)
+        kinds_of(self.found, 0, positions - 1, 1)
+        self.found.check_room(positions, "a smaller --window or --chunk-size")
 
-    def turn(self, first: int, step: int, count: int) -> Turn:
+    def turn(self, rotation: Rotation, first: int, step: int, count: int) -> Turn:
         """The rotation by ``first``, ``first + step``, ...: once for all layers of a forward."""
-        key, (last, turn) = (first, count), self._turns.get(step, ((0, -1), None))
+        (last, turn), key = self._turns.get((rotation, step), ((0, -1), None)), (first, count)
         if turn is None or last != key:
-            turn = self.rotary.turn(torch.arange(first, first + step * count, step))
-            self._turns[step] = key, turn
+            turn = rotation.turn(torch.arange(first, first + step * count, step))
+            self._turns[rotation, step] = key, turn
         return turn
 
 
@@ -188,20 +220,36 @@ class Mit(Method):
                 held = min(held, sinks + window)
         return torch.cat(seen)
 
+    def layers(self, loaded: Loaded) -> str:
+        """What each kind of layer keeps."""
+        return in_words(self._kinds(loaded))
+
+    def full_after(self, loaded: Loaded) -> int:
+        """Once every layer is full; one with a window of its own may take longer."""
+        return max(kind.slots for kind in self._kinds(loaded))
+
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
         """Keys and values of S + W tokens and those not yet evicted, or of all that there were."""
         held = min(sum(feeds), self.config.attended_keys - 1 + (len(feeds) - 1) % self.every)
-        return 2 * held * key_bytes(loaded.model, batch)
+        numbers, layers = 0, anatomy.of(loaded.model).layers
+        for kind, layer in zip(self._kinds(loaded), layers, strict=True):
+            own = min(sum(feeds), kind.window) if kind.own else held
+            numbers += own * (layer.key_numbers + layer.value_numbers)
+        return batch * numbers * int(loaded.model.dtype.itemsize)
+
+    def _kinds(self, loaded: Loaded) -> tuple[Kind, ...]:
+        sizes = self.config.n_sink, self.config.window_size, self.every
+        return kinds_of(anatomy.of(loaded.model), *sizes)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Chunks are the authors', not the exact form."""
         size, budget = self.config.chunk, self.config.attended_keys
-        if self.every > 1:
-            return another_budget("mit", self.every)
-        if self.config.mode != "chunked" or size == 1 or length <= budget - 1:
-            return ()
+        notes = (*another_budget("mit", self.every), *own_windows(loaded))
+        if self.every > 1 or self.config.mode != "chunked" or size == 1 or length <= budget - 1:
+            return notes
         left = self.config.n_sink + max(0, self.config.window_size - size)
         return (
+            *notes,
             f"mit evicts before a chunk, as its authors' code does: a chunk of {size} tokens finds "
             f"{left} keys, its first token sees {left + 1} and its last {left + size}, where the "
             f"exact form (streaming, or mit in the decode loop) shows {budget} to each.",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from core import anatomy
 from core.config import RunConfig
 from core.methods.base import Method, Stream
 from core.models import Loaded
@@ -60,13 +61,20 @@ class Recompute(Method):
     positions = "cache"
     eviction = "re-encode"
     reference = "recompute"
+    moves = False
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.length = config.attended_keys
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
-        """No tokens yet."""
+        """No tokens yet.
+
+        Raises:
+            UsageError: The model's rotary frequencies change within L positions.
+        """
+        found = anatomy.of(loaded.model)
+        found.check_room(self.length, "a smaller --window")  # shorter windows have other ones
         return _WindowStream(loaded, batch, self.length)
 
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor
 
-from core import attention, weights
-from core.cache import StreamingKVCache
+from core import anatomy, weights
+from core.cache import Kind, StreamingKVCache, in_words, kinds_of
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import StreamError
@@ -23,7 +23,7 @@ from core.methods.base import (
     another_budget,
     attended_lazily,
     eviction,
-    key_bytes,
+    own_windows,
 )
 from core.models import Loaded
 
@@ -39,7 +39,7 @@ class _CacheStream(Stream):
     ) -> None:
         self.model, self.cache, self.owner = loaded.model, cache, owner
         # On a CPU the eager step is as fast as the model with its cache (13.3 ms beside 13.7).
-        static = kind != "eager" or self.model.device.type != "cpu"
+        static = kind != "eager" or (self.model.device.type != "cpu" and cache.found.passes)
         self.stepper = Engine(self.model, cache, kind) if static else None
         self.narrow = kind == "compiled" and batch <= weights.FEW
         self.laid_out = ExitStack()
@@ -76,19 +76,13 @@ class _CacheStream(Stream):
             self.compile_s = laid_out_s + self.stepper.compile_s
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
-        self.cache.make_room(ids.shape[1])
         if self.stepper and self.stepper.made and ids.shape[1] == 1:
+            self.cache.make_room(1)
             return self.stepper(ids)
-        with attention.streaming_attention(self.model):
-            logits: Tensor = self.model(
-                ids, past_key_values=self.cache, stream=self.cache, logits_to_keep=keep
-            ).logits
-        return logits
+        return self.cache.read(ids, keep)
 
     def held(self) -> int:
-        seen = int(self.cache.layers[0].seen)
-        cut = self.cache.cut(seen)
-        return seen - max(0, int(cut) - self.cache.n_sink - self.cache.window)
+        return self.cache.kinds[self.cache.global_layer].held(self.cache.seen)
 
     def kv_bytes(self) -> int:
         held = (t for layer in self.cache.layers for t in (layer.keys, layer.values, layer.sinks))
@@ -116,14 +110,29 @@ class Streaming(Method):
         """S + W and itself, and between evictions up to k - 1 more."""
         return attended_lazily(sum(feeds), self.config.attended_keys - 1, self.every)
 
+    def layers(self, loaded: Loaded) -> str:
+        """What each kind of layer keeps."""
+        return in_words(self._kinds(loaded))
+
+    def full_after(self, loaded: Loaded) -> int:
+        """Once every layer is full; one with a window of its own may take longer."""
+        return max(kind.slots for kind in self._kinds(loaded))
+
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
-        """Keys and values of S + W + k tokens, and the S sinks' original keys."""
-        held = 2 * (self.config.attended_keys - 1 + self.every) + self.config.n_sink
-        return held * key_bytes(loaded.model, batch)
+        """Of each layer, keys and values of S + W + k tokens, and the S sinks' original keys."""
+        numbers = 0
+        for kind, layer in zip(self._kinds(loaded), anatomy.of(loaded.model).layers, strict=True):
+            numbers += kind.slots * (layer.key_numbers + layer.value_numbers)
+            numbers += kind.n_sink * layer.key_numbers
+        return batch * numbers * int(loaded.model.dtype.itemsize)
+
+    def _kinds(self, loaded: Loaded) -> tuple[Kind, ...]:
+        sizes = self.config.n_sink, self.config.window_size, self.every
+        return kinds_of(anatomy.of(loaded.model), *sizes)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """An interval is another budget, and a step that is laid out for speed is an advantage."""
-        notes = another_budget(self.config.method, self.every)
+        notes = (*another_budget(self.config.method, self.every), *own_windows(loaded))
         if self.config.mode == "chunked" or not weights.reads_fast(loaded.model):
             return notes
         return (*notes, weights.FAST)

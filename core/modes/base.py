@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core import anatomy
 from core.config import RunConfig
 from core.meters import MIB, PeakMemory
 from core.methods.base import Method, Stream, past_trained_length
@@ -38,6 +39,11 @@ class Task:
     method: Method
     config: RunConfig
     progress: Progress
+
+    def start(self, batch: int) -> Stream:
+        """An empty memory for ``batch`` documents, in a model as it was first seen."""
+        anatomy.of(self.loaded.model)  # puts back what a longer stream has changed
+        return self.method.start(self.loaded, batch)
 
     @property
     def exact_chunk(self) -> int:

@@ -19,7 +19,7 @@ def score(task: Task, size: int) -> tuple[Scores, list[float]]:
     scores, times = Scores(task), []
     clock = Clock(task.config.device)
     for batch in batches(task):
-        stream = task.method.start(task.loaded, len(batch.documents))
+        stream = task.start(len(batch.documents))
         sheet = scores.of(batch)
         for start in range(0, batch.ids.shape[1] - 1, size):
             stop = min(start + size, batch.ids.shape[1] - 1)

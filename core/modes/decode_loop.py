@@ -29,9 +29,9 @@ def _whole(task: Task) -> RunResult:
     scores, latency, steady, compile_s, engine = Scores(task), [], [], 0.0, "eager"
     notes: dict[str, None] = {}
     for batch in batches(task):
-        stream = task.method.start(task.loaded, len(batch.documents))
+        stream = task.start(len(batch.documents))
         sheet, width = scores.of(batch), batch.ids.shape[1] - 1
-        full = task.method.full_after
+        full = task.method.full_after(task.loaded)
         with stream.decoding():
             for t in range(width):
                 logits, ms = step(task, stream, batch, t)
@@ -71,8 +71,9 @@ def _sample(task: Task) -> RunResult:
         )
     peak, wall = PeakMemory(task.config.device), Clock(task.config.device)
     scores, _ = chunked.score(task, task.exact_chunk)
-    fill = min(task.method.full_after or room, room)
-    stream, clock = task.method.start(task.loaded, len(batch.documents)), Clock(task.config.device)
+    full = task.method.full_after(task.loaded)
+    fill = min(full or room, room)
+    stream, clock = task.start(len(batch.documents)), Clock(task.config.device)
     for start in range(0, fill, task.exact_chunk):
         stream.feed(batch.ids[:, start : min(start + task.exact_chunk, fill)], keep=1)
     prefill = clock.lap()
@@ -82,7 +83,7 @@ def _sample(task: Task) -> RunResult:
     steady = np.arange(asked) >= WARMUP_STEPS
     mean = float(times[steady].mean())
     notes = stream.notes
-    if fill < task.method.full_after:
+    if fill < full:
         notes += (f"the text is too short to fill the cache: timing began at token {fill}.",)
     timing = Timing(
         total_s=mean * sum(each.ids.shape[1] - 1 for each in batches(task)) / 1000,

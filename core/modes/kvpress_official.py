@@ -38,7 +38,7 @@ class _Pipeline:
     def run(self, batch: Batch, context: int) -> None:
         """Read the context (1, N) of one document, then score the rest of it."""
         task, sheet = self.task, self.scores.of(batch)
-        stream, clock = task.method.start(task.loaded, 1), Clock(task.config.device)
+        stream, clock = task.start(1), Clock(task.config.device)
         stream.feed(batch.ids[:, :context], keep=1)
         self.prefill_s += clock.lap()
         sheet.skip(context)

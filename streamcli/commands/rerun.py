@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from core.runner import Prepared
     from streamcli.results.schema import Run
 
-SAME = {"weights_sha256": "weights", "tokens_sha256": "tokens"}  # or it is another run
+SAME = {  # or it is another run
+    "weights_sha256": ("weights", "model"),
+    "files_sha256": ("configuration and tokenizer files", "model"),
+    "tokens_sha256": ("tokens", "dataset"),
+}
 
 
 def rerun(
@@ -27,7 +31,7 @@ def rerun(
 
     Model, text, budget, threads and device are those that ran, not those
     that were asked for. Ends with code 1, and runs nothing, where the
-    weights or the tokens are no longer the same.
+    weights, the configuration files or the tokens are no longer the same.
 
     [dim]streamcli rerun latest[/dim]
     """
@@ -56,11 +60,11 @@ def rerun(
 
 
 def _refuse_another(before: Run, prepared: Prepared) -> None:
-    for column, word in SAME.items():
+    for column, (words, what) in SAME.items():
         was, now = getattr(before, column), getattr(prepared.facts, column)
-        if was != now:
-            of = prepared.config.model if word == "weights" else prepared.config.dataset
+        if was and was != now:  # older versions did not record every hash
+            name = getattr(prepared.config, what)
             raise StreamError(
-                f"the {word} of {of} are not those of run {before.run_id} ({now[:10]} now, "
+                f"the {words} of {name} are not those of run {before.run_id} ({now[:10]} now, "
                 f"{was[:10]} then): it can't be made again, and nothing was run."
             )

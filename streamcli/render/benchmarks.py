@@ -58,7 +58,7 @@ def startup(rows: list[dict[str, Any]], rounds: int) -> Sheet:
         Column("high_s", "to (s)", "significant", ""),
     ]
     cells = [[format_value(column, row[column.name]) for column in columns] for row in rows]
-    note = "The first run imports torch and loads the bundled model."
+    note = "A run imports torch and loads the bundled model; what comes after it reads the runs."
     return Sheet("bench startup", columns, cells, [note, *_few(rounds)])
 
 

@@ -88,7 +88,8 @@ DIFFERING = tuple(
     in (
         *("model", "dataset", "method", "mode", "n_sink", "window", "attended_keys", "dtype"),
         *("device", "engine", "threads", "timed_tokens", "context_tokens", "evict_every"),
-        *("chunk_size", "batch_size", "seed", "weights_sha256", "bos", "positions", "eviction"),
+        *("chunk_size", "batch_size", "seed", "weights_sha256", "files_sha256", "bos"),
+        *("positions", "eviction"),
         *("git_commit", "git_dirty", "versions", "python", "host", "cpu", "gpu", "created_at"),
     )
 )

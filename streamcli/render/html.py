@@ -31,6 +31,9 @@ PROVENANCE = (  # what says where a row comes from, in this order
     "requested_model",
     "model_revision",
     "weights_sha256",
+    "files_sha256",
+    "layers",
+    "proof",
     "requested_dataset",
     "dataset_form",
     "dataset_revision",
@@ -58,7 +61,7 @@ PROVENANCE = (  # what says where a row comes from, in this order
     "error",
     "notes",
 )
-IN_FULL = ("weights_sha256", "tokens_sha256", "git_commit", "workdir_commit")
+IN_FULL = ("weights_sha256", "files_sha256", "tokens_sha256", "git_commit", "workdir_commit")
 
 
 def page(

@@ -32,7 +32,8 @@ MAY_SHARE = ("status", "model", "dataset", "mode")
 GROUPS = {  # in the order of a page; what is in none of them comes under the third
     "What ran": (
         *("run_id", "status", "created_at"),
-        *("model", "requested_model", "model_revision", "weights_sha256", "parameters"),
+        *("model", "requested_model", "model_revision", "weights_sha256", "files_sha256"),
+        *("parameters", "layers", "proof"),
         *("trained_length", "dataset", "requested_dataset", "dataset_form", "dataset_revision"),
         *("tokens_sha256", "bos", "documents", "method", "mode", "n_sink", "window", "evict_every"),
         *("chunk_size", "context_tokens", "timed_tokens", "max_tokens", "batch_size", "dtype"),
@@ -168,7 +169,8 @@ def repetition(before: Run, after: Run, scores: str, changes: Iterable[Change]) 
     ]
     time = time_column(before.mode)
     rows = []
-    for name in ("weights_sha256", "tokens_sha256", "scored_tokens", "ppl", time, "peak_mem_mib"):
+    hashes = ("weights_sha256", "files_sha256", "tokens_sha256")
+    for name in (*hashes, "scored_tokens", "ppl", time, "peak_mem_mib"):
         was, now = getattr(before, name), getattr(after, name)
         rows.append([_titled(name), *(format_value(COLUMNS[name], v) for v in (was, now))])
         rows[-1].append(scores if name == "scored_tokens" else _difference(name, was, now))
@@ -187,6 +189,8 @@ def _titled(name: str) -> str:
 def _difference(name: str, was: Any, now: Any) -> str:
     if was == now:
         return "the same"
+    if was is None:  # an older version's record
+        return "not recorded then"
     if not isinstance(was, float) or not was or now is None or not math.isfinite(now / was):
         return "changed"
     return format_value(Column("", "", "percent", ""), now / was - 1)

@@ -144,6 +144,9 @@ _LIST = (
     Column("tags", "tags", "text", "Your tags, separated by spaces"),
     Column("comment", "comment", "text", "Your words on it"),
     Column("compile_s", "compiling", "significant", "Time that made a decode step fast", "s"),
+    Column("files_sha256", "files", "sha", "Hash of the model's configuration and tokenizer files"),
+    Column("layers", "layers", "text", "What each kind of layer keeps and sees"),
+    Column("proof", "proof", "text", "What was proved of the model's layers before the run"),
 )
 COLUMNS: dict[str, Column] = {column.name: column for column in _LIST}
 PUBLIC = tuple(COLUMNS)[: tuple(COLUMNS).index("created_at") + 1]

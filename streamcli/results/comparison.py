@@ -1,8 +1,8 @@
 """Which runs may stand in one table, and how each does against a baseline, re-computation.
 
-Runs share a comparison only where model, weights, token ids, mode, rows in step, number format,
-device, threads and machine are the same; a speed-up or a perplexity ratio also needs the same
-attended keys.
+Runs share a comparison only where model, weights, configuration files, token ids, mode, rows in
+step, number format, device, threads and machine are the same; a speed-up or a perplexity ratio
+also needs the same attended keys.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ Row: TypeAlias = dict[str, Any]
 SAME = (
     "model",
     "weights_sha256",
+    "files_sha256",
     "dataset",
     "tokens_sha256",
     "mode",

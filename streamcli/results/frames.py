@@ -94,7 +94,7 @@ def latest(
 ) -> pd.DataFrame:
     """The latest finished run of each configuration that meets every condition, newest first.
 
-    Repeats are runs of one configuration on the same weights, tokens and machine; the column
+    Repeats are runs of one configuration on the same model files, tokens and machine; the column
     ``runs`` says how many there are. Made for databases of many runs: it reads the rows it gives.
 
     Args:

@@ -306,7 +306,8 @@ def _clocks(run: Row, base: Row) -> str:
 def _configuration(row: Row) -> tuple[str, ...]:
     """What a configuration is at any commit; its key changes when a field is added."""
     names = [name for name in RunConfig.names() if name not in UNMEASURED]
-    return tuple(str(row[name]) for name in (*names, "weights_sha256", "tokens_sha256"))
+    hashes = ("weights_sha256", "files_sha256", "tokens_sha256")
+    return tuple(str(row[name]) for name in (*names, *hashes))
 
 
 def same(run: Row, base: Row, name: str) -> bool:

@@ -80,7 +80,15 @@ def connected(url: URL) -> Engine:
 
 
 def _file(url: URL, path: str) -> URL:
-    return url.set(database=str(Path(path).expanduser().absolute()))
+    try:
+        file = Path(path).expanduser().absolute()
+    except RuntimeError as problem:
+        user = path.partition("/")[0].removeprefix("~")
+        raise UsageError(
+            f"{path} can't be found: this machine has no home of a user {user!r}; write the path "
+            "out."
+        ) from problem
+    return url.set(database=str(file))
 
 
 def _masked(text: str) -> str:

@@ -16,7 +16,9 @@ from sqlalchemy import BigInteger, CheckConstraint, Index
 from sqlmodel import Field, SQLModel
 
 STATUSES = ("running", "done", "failed", "interrupted")
-SAME_RUN = ("config_key", "weights_sha256", "tokens_sha256", "host")  # repeats of one another
+# What repeats of one another share. ``files_sha256`` is NULL in rows of an older version, which are
+# repeats of each other only.
+SAME_RUN = ("config_key", "weights_sha256", "files_sha256", "tokens_sha256", "host")
 
 Whole = Annotated[int, Field(sa_type=BigInteger)]
 WholeOrNone = Annotated[int | None, Field(sa_type=BigInteger)]
@@ -113,6 +115,9 @@ class Run(SQLModel, table=True):
     tags: str | None = None
     comment: str | None = None
     compile_s: float | None = None
+    files_sha256: str | None = None
+    layers: str | None = None
+    proof: str | None = None
 
 
 class DocumentRow(SQLModel, table=True):

@@ -49,9 +49,7 @@ def server() -> Iterator[str]:
 
     def call(name: str, *words: str) -> None:
         command = [str(programs / name), "-D", str(folder / "data"), *words]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=60, **user
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **user)
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
 
     try:
@@ -148,12 +146,15 @@ def facts() -> RunFacts:
         requested_dataset="wikitext",
         model_revision="0123456789abcdef0123456789abcdef01234567",
         weights_sha256="a" * 64,
+        files_sha256="f" * 64,
         parameters=6_900_000_000,
         trained_length=2048,
         dataset_form="articles, joined",
         dataset_revision="v1",
         tokens_sha256="b" * 64,
         bos="none",
+        layers="30 full attention layers: S + W",
+        proof="each layer turns its keys by position",
     )
 
 

@@ -104,7 +104,7 @@ def test_processes_that_open_a_fresh_database_at_once_lose_no_run(
     processes = [start(where, RUNS, (*parts[:3], result)) for _ in range(PROCESSES)]
     go(processes)
     for process in processes:
-        _, problem = process.communicate(timeout=60)
+        _, problem = process.communicate()
         assert process.returncode == 0, problem.decode()
     runs = frames.runs(Store.open(where))
     assert len(runs) == runs.run_id.nunique() == PROCESSES * RUNS
@@ -117,7 +117,7 @@ def test_a_process_killed_before_it_commits_leaves_the_run_running(
 ) -> None:
     process = start(where, 1, parts, "before-commit")
     go([process])
-    _, problem = process.communicate(timeout=60)
+    _, problem = process.communicate()
     assert process.returncode == -signal.SIGKILL, problem.decode()
     assert frames.runs(Store.open(where), status=None).status.tolist() == ["running"]
     whole(where)
@@ -134,6 +134,6 @@ def test_processes_killed_at_any_time_leave_the_database_whole(
     for process in processes:
         time.sleep(0.137)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate()
         Store.open(where)
     whole(where)

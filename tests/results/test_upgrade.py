@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from core.config import RunConfig
 from core.environment import Environment
 from core.facts import RunFacts
 from core.result import RunResult
-from streamcli.results import maintenance, migrations, places
+from streamcli.results import frames, maintenance, migrations, places
 from streamcli.results.columns import PUBLIC, VIEW
+from streamcli.results.comparison import groups
 from streamcli.results.store import Store
 
 TABLES = ("runs", "documents", "traces")
@@ -95,3 +97,18 @@ def test_a_downgrade_to_nothing_leaves_nothing(old: Any) -> None:
     with store.transaction(writes=True) as connection:
         migrate(connection, command.downgrade, "base")
         assert connection.execute(text("SELECT * FROM alembic_version")).all() == []
+
+
+def test_runs_of_an_older_version_are_compared_among_themselves(
+    old: Any, config: RunConfig, facts: RunFacts, environment: Environment, sound: RunResult
+) -> None:
+    store = Store.open(old[0])
+    before = replace(facts, files_sha256=None)  # as it was recorded then
+    names = [store.begin(config, each, environment, 1) for each in (before, facts)]
+    for name in names:
+        store.finish(name, sound)
+    every = frames.runs(store)
+    assert len(every) == 3
+    assert sorted(frames.latest(store)["runs"]) == [1, 2]
+    assert sorted(frames.repeats(store, 1)["run_id"]) == sorted(names)
+    assert sorted(map(len, groups(every))) == [1, 2]

@@ -20,7 +20,10 @@ from streamcli.results.schema import SAME_RUN
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTING = ("model", "weights_sha256", "dtype", "device", "threads", "host", "batch_size")
+SETTING = (
+    *("model", "weights_sha256", "files_sha256", "dtype", "device", "threads", "host"),
+    "batch_size",
+)
 MODE = ("mode", "context_tokens")
 TEXT = ("dataset", "tokens_sha256")
 SAME_CODE = ("git_commit", "git_dirty", "versions", "cpu", "gpu")  # repeats of other code differ
