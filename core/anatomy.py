@@ -34,7 +34,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache
 
 from core import rope
-from core.attention import ChunkView, implementation, streaming_attention
+from core.attention import ChunkView, cache_name, implementation, streaming_attention
 from core.errors import UsageError
 from core.meters import token_nll
 from core.rope import Rotation, Turn
@@ -386,13 +386,13 @@ class _Watch(Cache):
 
 def _fed(model: Any, ids: Tensor, past: int, registered: bool) -> _Watch:
     """What the layers hand over for ids (B, C), at positions ``past`` and on."""
-    watch = _Watch(past)
+    watch, name = _Watch(past), cache_name(model)
     try:
         if registered:
             with _watched(model, watch):
-                model(ids, past_key_values=watch, use_cache=True, stream=watch)
+                model(ids, **{name: watch}, use_cache=True, stream=watch)
         else:
-            model(ids, past_key_values=watch, use_cache=True)
+            model(ids, **{name: watch}, use_cache=True)
     except CODE as error:
         raise _Refused(_no_cache(error)) from error
     return watch
@@ -623,17 +623,17 @@ def _compare(model: Any, found: Anatomy) -> Anatomy:
     if not own.isfinite().all():  # nothing is proved, and no run of it will be done
         return replace(found, largest_nats=float("nan"))
     by = MOVED_BY if (found.limit or MOVED_BY * 2) > MOVED_BY + length else 0
-    far, parts = _Shuffled(by, found, model), []
+    far, parts, name = _Shuffled(by, found, model), [], cache_name(model)
     with _bound(model, far):
         for t in range(length - 1):
-            logits = model(ids[:, t : t + 1], past_key_values=far).logits
+            logits = model(ids[:, t : t + 1], **{name: far}).logits
             parts.append(token_nll(logits, ids[:, t + 1 : t + 2]))
             far.past += 1
     apart = [(torch.cat(parts, 1) - own).abs().max()]
     if found.registered:
         near = _Shuffled(0, found, model)
         with _bound(model, near):
-            logits = model(ids[:, :-1], past_key_values=near).logits
+            logits = model(ids[:, :-1], **{name: near}).logits
         apart.append((token_nll(logits, ids[:, 1:]) - own).abs().max())
     largest = float(torch.stack(apart).max())
     scale = max(1.0, float(own.max()) / 20)  # what half precision rounds grows with the scores
@@ -676,7 +676,7 @@ def _cached_amiss(model: Any) -> str | None:
     try:
         cache = DynamicCache(config=model.config)
         for start, stop in ((0, 4), (4, 5), (5, LENGTH - 1)):
-            logits = model(ids[:, start:stop], past_key_values=cache).logits
+            logits = model(ids[:, start:stop], **{cache_name(model): cache}).logits
             parts.append(token_nll(logits, ids[:, start + 1 : stop + 1]))
     except Exception as error:
         return f"its own code does not take transformers' cache ({type(error).__name__})"

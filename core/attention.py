@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -61,6 +62,12 @@ class Stream(Protocol):
 
     def grown(self, layer: int, c: int) -> Tensor | None:
         """Factors (C,) of queries that grow with their position; None where they do not."""
+
+
+def cache_name(model: Any) -> str:
+    """The keyword by which a forward of ``model`` is given its cache; 5.24 has another than 5.2."""
+    given = signature(model.forward).parameters
+    return "cache" if "cache" in given else "past_key_values"
 
 
 @contextmanager

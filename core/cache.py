@@ -293,6 +293,7 @@ class StreamingKVCache(Cache):
             )
         self.n_sink, self.window, self.evict_every = n_sink, window, evict_every
         self.found, self.model, self.config = anatomy.of(model), model, model.config
+        self.name = attention.cache_name(model)
         if evict_every > 1 and not self.found.registered:
             raise UsageError(
                 f"evict_every is {evict_every}, but a {self.found.kind!r} model does not take "
@@ -338,7 +339,7 @@ class StreamingKVCache(Cache):
 
     def _forward(self, ids: Tensor, keep: int) -> Tensor:
         self.make_room(ids.shape[1])
-        logits: Tensor = self.model(ids, past_key_values=self, logits_to_keep=keep).logits
+        logits: Tensor = self.model(ids, **{self.name: self}, logits_to_keep=keep).logits
         return logits
 
     def make_room(self, tokens: int) -> None:

@@ -124,7 +124,7 @@ def advance(model: Any, held: StreamingKVCache, seen: Tensor, base: Tensor, ids:
         ids,
         position_ids=view.position[None],  # (1, 1)
         cache_position=view.position,
-        past_key_values=view,
+        **{held.name: view},
         use_cache=True,
         stream=view,
         logits_to_keep=1,

@@ -1,32 +1,103 @@
-"""What a GGUF file needs beyond transformers' own loader for its figures to be the model's.
+"""What a GGUF file says, read once, and what transformers' own loader makes of it corrected.
 
-transformers dequantises the weights rightly but drops three things that the file says: whether the
-tokenizer adds a BOS, how it splits text into words, and how rotary positions are scaled.
+transformers dequantises the weights rightly but reads the whole file again at every turn, and drops
+three things that it says: whether the tokenizer adds a BOS, how it splits text into words, and how
+rotary positions are scaled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from core.errors import UsageError
 from core.hub import first_line
 
 SPLITS = ("default", "gpt-2", "qwen2", "smollm")  # word splittings that end up as the file says
+BEGIN = ("llama-bpe", "llama3", "llama-v3", "tekken")  # those that begin with a BOS unless told
+KINDS = ("llama", "gpt2")  # SentencePiece with scores, and byte-level BPE with merges
+TOKENIZER = "tokenizer.ggml."
+INSTEAD = "use the model's safetensors files"
 
 
-def read_fields(path: Path) -> dict[str, Any]:
-    """The metadata of a GGUF file, without its token lists.
+@dataclass(frozen=True, eq=False)
+class GgufFile:
+    """A GGUF file whose metadata was read.
+
+    Attributes:
+        path: Where it lies.
+        fields: Its metadata but for the lists.
+    """
+
+    path: Path
+    fields: dict[str, Any]
+    _reader: Any
+
+    def said(self, name: str, default: Any = None) -> Any:
+        """What it says of the tokenizer, such as ``model``, or ``default``."""
+        return self.fields.get(TOKENIZER + name, default)
+
+    def listed(self, name: str) -> list[Any]:
+        """A list of the tokenizer's, such as ``tokens``; empty where there is none."""
+        field = self._reader.fields.get(TOKENIZER + name)
+        return list(field.contents()) if field else []
+
+    def refusal(self, what: str) -> UsageError:
+        """The error for a tokenizer that would not be the model's own."""
+        return UsageError(
+            f"{self.path} has a tokenizer that can't be built as it was: {what}; {INSTEAD}."
+        )
+
+    @contextmanager
+    def lent(self, tokens: bool = False) -> Iterator[None]:
+        """Have transformers take what was read instead of reading it again.
+
+        Args:
+            tokens: Whether it needs the token lists, which take it seconds to look at.
+        """
+        import gguf
+
+        own, reader = gguf.GGUFReader, self._reader if tokens else _Bare(self._reader)
+
+        def lend(path: Any, *rest: Any) -> Any:
+            return reader if Path(path).samefile(self.path) else own(path, *rest)
+
+        with mock.patch.object(gguf, "GGUFReader", lend):
+            yield
+
+
+class _Bare:
+    """A reader whose tokens are counted but not told."""
+
+    def __init__(self, reader: Any) -> None:
+        self.tensors = reader.tensors
+        self.fields = {
+            name: field
+            for name, field in reader.fields.items()
+            if not name.startswith(TOKENIZER) or len(field.data) == 1
+        }
+        if tokens := reader.fields.get(f"{TOKENIZER}tokens"):
+            empty = tokens.parts[tokens.data[0]][:0] if tokens.data else b""
+            told = tokens._replace(parts=[empty], data=[0] * len(tokens.data))
+            self.fields[tokens.name] = told
+
+
+def read(path: Path) -> GgufFile:
+    """Read the metadata of a GGUF file.
 
     Raises:
         UsageError: Not a GGUF file that can be read, or rotary positions are scaled, which
             transformers would drop in silence.
     """
-    from gguf import GGUFReader
+    from core.gguf_reader import Reader
 
     try:
-        reader = GGUFReader(path)
+        reader: Any = Reader(path)
         fields = {
             name: field.contents() for name, field in reader.fields.items() if len(field.data) == 1
         }
@@ -38,9 +109,9 @@ def read_fields(path: Path) -> dict[str, Any]:
     if scaling:
         raise UsageError(
             f"{path} scales its rotary positions ({scaling[0]}), which transformers drops: "
-            "use the model's safetensors files."
+            f"{INSTEAD}."
         )
-    return fields
+    return GgufFile(path, fields, reader)
 
 
 def _scales(name: str, value: Any) -> bool:
@@ -48,13 +119,27 @@ def _scales(name: str, value: Any) -> bool:
     return kind.startswith("scal") and value not in ("none", 1.0, False)
 
 
-def mend(tokenizer: Any, fields: dict[str, Any]) -> tuple[str, ...]:
-    """Make ``tokenizer`` do what the file says; return notes on what it still does otherwise."""
+def check_tokenizer(file: GgufFile) -> None:
+    """Refuse a kind of tokenizer that can't be built as the file has it.
+
+    Raises:
+        UsageError: It is no SentencePiece with scores and no byte-level BPE with merges.
+    """
+    kind = file.said("model")
+    if kind not in KINDS:
+        raise file.refusal(f"its kind is {kind!r}, and only {' and '.join(KINDS)} are known")
+
+
+def mend(tokenizer: Any, file: GgufFile) -> tuple[str, ...]:
+    """Make a byte-level ``tokenizer`` do what the file says; notes on what it does otherwise."""
     library: Any = import_module("tokenizers")
-    backend = tokenizer.backend_tokenizer
-    if fields.get("tokenizer.ggml.add_bos_token") is False:
-        backend.post_processor = library.processors.ByteLevel(trim_offsets=False)
-    split = fields.get("tokenizer.ggml.pre", "default")
+    backend, split = tokenizer.backend_tokenizer, file.said("pre", "default")
+    for name in ("bos_token", "eos_token"):
+        if (index := file.said(f"{name}_id")) is not None:
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(index))
+    words = library.processors.ByteLevel(trim_offsets=False)
+    framed = frame(file, begins=split in BEGIN)
+    backend.post_processor = library.processors.Sequence([words, framed]) if framed else words
     if split == "smollm":  # digits stand alone, then GPT-2's words
         backend.pre_tokenizer = library.pre_tokenizers.Sequence(
             [
@@ -68,3 +153,31 @@ def mend(tokenizer: Any, fields: dict[str, Any]) -> tuple[str, ...]:
         f"this GGUF file splits words the {split!r} way, which transformers only approximates: "
         "perplexity may differ from the original tokenizer's.",
     )
+
+
+def frame(file: GgufFile, begins: bool) -> Any:
+    """The post-processor that adds BOS and EOS as the file says, None where it adds none.
+
+    Args:
+        file: The file.
+        begins: Whether a text begins with a BOS where the file does not say.
+
+    Raises:
+        UsageError: It adds a token without saying which.
+    """
+    library: Any = import_module("tokenizers")
+    added = [
+        name
+        for name, default in (("bos", begins), ("eos", False))
+        if file.said(f"add_{name}_token", default)
+    ]
+    for name in added:
+        if file.said(f"{name}_token_id") is None:
+            raise file.refusal(f"it adds a token ({name}) of which the file gives no id")
+    if not added:
+        return None
+    special = [
+        {"id": name, "ids": [file.said(f"{name}_token_id")], "tokens": [name]} for name in added
+    ]
+    template = [*added, "$A"] if added == ["bos"] else [*added[:-1], "$A", "eos"]
+    return library.processors.TemplateProcessing(single=template, special_tokens=special)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import decoder, gguf_file, hub, places
+from core import decoder, gguf_file, hub, places, sentencepiece
 from core.errors import StreamError, UsageError, unknown
 from core.hashing import named, sha256
 from core.places import Place
@@ -128,10 +128,11 @@ def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
     """Load a GGUF file with its weights dequantised."""
     from transformers import AutoConfig
 
-    fields = gguf_file.read_fields(place.path)
+    file = gguf_file.read(place.path)
     folder, options = place.path.parent, {"gguf_file": place.path.name, "local_files_only": True}
     try:
-        config = AutoConfig.from_pretrained(folder, **options)
+        with file.lent():
+            config = AutoConfig.from_pretrained(folder, **options)
     except Exception as error:
         raise UsageError(f"{place.name} can't be loaded: {hub.first_line(error)}.") from error
     decoder.check_config(config, place.name)
@@ -139,9 +140,16 @@ def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
         from core import anatomy  # which imports torch
 
         anatomy.check_config(config)
-    tokenizer = _tokenizer(place, folder, **options)
-    notes = gguf_file.mend(tokenizer, fields)
-    model = _model(place, folder, dtype, config=config, **options)
+    gguf_file.check_tokenizer(file)
+    notes: tuple[str, ...] = ()
+    if file.said("model") == "llama":
+        tokenizer = sentencepiece.build(file)
+    else:
+        with file.lent(tokens=True):
+            tokenizer = _tokenizer(place, folder, **options)
+        notes = gguf_file.mend(tokenizer, file)
+    with file.lent():
+        model = _model(place, folder, dtype, config=config, **options)
     whole = sha256([place.path])
     return _loaded(place, model.to(device), tokenizer, whole, whole, notes)
 

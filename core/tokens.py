@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from core import paths, registry
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 MARGIN = 64  # tokens at a cut that the text after it could still change; a word is a few
 PATHS = f"or a path ending in {', '.join(files.READERS)}"
+CUT = "\ufffd"  # what bytes that are no whole character are decoded to
+BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 BREAK = re.compile(r"(?<=\S)(?=\s)")
 
 
@@ -130,9 +135,52 @@ def check_range(stream: TokenStream, loaded: Loaded) -> None:
 
 
 def text_size(tokenizer: Any, ids: torch.Tensor) -> tuple[int, int]:
-    """Words (split at white space) and UTF-8 bytes of the scored ones, ``ids[1:]`` of (T,)."""
-    text = tokenizer.decode(ids[1:].tolist(), clean_up_tokenization_spaces=False)
-    return len(text.split()), len(text.encode())
+    """Words (split at white space) and UTF-8 bytes of the scored ones, ``ids[1:]`` of (T,).
+
+    Of a character that the stream is cut in, the bytes that scored tokens stand for are counted.
+    """
+    scored = ids[1:].tolist()
+    text = tokenizer.decode(scored, clean_up_tokenization_spaces=False)
+    if CUT not in text:
+        return len(text.split()), len(text.encode())
+    return len(text.split()), _true_bytes(tokenizer, scored, text)
+
+
+def _true_bytes(tokenizer: Any, ids: list[int], text: str) -> int:
+    """UTF-8 bytes that ``ids``, decoded to ``text``, stand for where ``CUT`` may be in the way.
+
+    Tokens of a byte-level BPE have a character for each byte. Where characters fall back on bytes,
+    a run of such tokens that is no UTF-8 is decoded to one ``CUT`` for each byte.
+    """
+    steps, tokens = _decoding(tokenizer), tokenizer.convert_ids_to_tokens(ids)
+    if steps == ["ByteLevel"]:
+        library: Any = import_module("tokenizers")
+        alphabet = set(library.pre_tokenizers.ByteLevel.alphabet())
+        return sum(len(t) if alphabet.issuperset(t) else len(t.encode()) for t in tokens)
+    size = len(text.encode())
+    if "ByteFallback" in steps:
+        for is_byte, run in groupby(tokens, lambda token: bool(BYTE.fullmatch(token))):
+            found = bytes(int(token[3:5], 16) for token in run) if is_byte else b""
+            if not _is_utf8(found):
+                size -= (len(CUT.encode()) - 1) * len(found)
+    return size
+
+
+def _decoding(tokenizer: Any) -> list[str]:
+    """The kinds of a fast tokenizer's decoding steps."""
+    decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
+    if decoder is None:
+        return []
+    told = json.loads(decoder.__getstate__())
+    return [step["type"] for step in told.get("decoders", [told])]
+
+
+def _is_utf8(some: bytes) -> bool:
+    try:
+        some.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _front(tokenizer: Any) -> list[int]:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from core.bundled import bundled
@@ -131,6 +132,42 @@ def test_text_size_counts_the_scored_tokens_only(tokenizer: Any) -> None:
         len(scored.encode()),
     )
     assert scored.endswith("  one, two 's .")
+
+
+EMOJI = "a 👩‍👩‍👧é\ufffd🤗 漢字"
+
+
+def byte_fallback() -> Any:
+    """A SentencePiece tokenizer whose only pieces are ``a`` and a space."""
+    library: Any = import_module("tokenizers")
+    named = ["<bos>", *(f"<0x{value:02X}>" for value in range(256)), "a", "\u2581"]
+    backend = library.Tokenizer(
+        library.models.BPE({token: at for at, token in enumerate(named)}, [], byte_fallback=True)
+    )
+    backend.normalizer = library.normalizers.Replace(" ", "\u2581")
+    backend.decoder = library.decoders.Sequence(
+        [
+            library.decoders.Replace("\u2581", " "),
+            library.decoders.ByteFallback(),
+            library.decoders.Fuse(),
+        ]
+    )
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=backend, bos_token="<bos>")
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "byte fallback"])
+def test_text_size_counts_the_true_bytes_of_a_character_that_is_cut(
+    tokenizer: Any, kind: str
+) -> None:
+    chosen = tokenizer if kind == "byte-level" else byte_fallback()
+    whole = torch.tensor(plain(chosen, EMOJI))
+    cuts = range(1, len(whole) + 1)
+    before = [text_size(chosen, whole[:cut])[1] for cut in cuts]
+    behind = [text_size(chosen, whole[cut - 1 :])[1] for cut in cuts]
+    total = len(EMOJI.encode()) - len("a")  # which is the first token and not scored
+    assert {one + other for one, other in zip(before, behind, strict=True)} == {total}
+    assert sum("\ufffd" in chosen.decode(whole[1:cut]) for cut in cuts) > 10
 
 
 def test_a_long_text_draws_no_warning(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core import anatomy
+from core.attention import cache_name
 from core.config import RunConfig
 from core.models import Loaded
 
@@ -64,11 +65,11 @@ class CacheStream(Stream):
     """A stream through a transformers cache that the model fills by itself."""
 
     def __init__(self, model: Any, cache: Any) -> None:
-        self.model, self.cache = model, cache
+        self.model, self.cache, self.name = model, cache, cache_name(model)
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
         """See ``Stream``."""
-        logits: Tensor = self.model(ids, past_key_values=self.cache, logits_to_keep=keep).logits
+        logits: Tensor = self.model(ids, **{self.name: self.cache}, logits_to_keep=keep).logits
         return logits
 
     def held(self) -> int:
