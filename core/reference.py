@@ -109,7 +109,7 @@ class _Memory:
 
     def read(self, ids: Tensor, kept: list[int], own: dict[int, Tensor]) -> Tensor:
         """Logits (B, V) after the last token of ``kept``, which is new."""
-        t, options = kept[-1], {}
+        t, options = kept[-1], dict[str, Any]()
         self.places, self.query, self.masks = kept, len(kept) - 1, {}
         if own:
             # Tokens that a layer's own mask shows stand behind those that are kept, as copies.
@@ -124,9 +124,11 @@ class _Memory:
             options["position_ids"] = torch.tensor([positions], device=ids.device)
             if "cache_position" in inspect.signature(self.model.base_model.forward).parameters:
                 options["cache_position"] = options["position_ids"][0]
+        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+            options["logits_to_keep"] = torch.tensor([self.query], device=ids.device)
         rows_ids = ids[:, self.places]
         logits: Tensor = self.model(rows_ids, use_cache=False, **options).logits
-        return logits[:, self.query]
+        return logits[:, 0 if logits.shape[1] == 1 else self.query]
 
     def hook(self, i: int) -> Any:
         """Replaces what layer ``i`` is given for older tokens, and notes what it is for the new."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from core import press
 from core.config import LAZY
 from core.errors import UsageError
-from core.reference import streaming_nll as naive_nll
+from tests.samples import naive_nll
 
 N_SINK, WINDOW = 4, 27
 BUDGET = N_SINK + WINDOW + 1

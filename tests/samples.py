@@ -18,6 +18,7 @@ from core.errors import StreamError, UsageError
 from core.meters import token_nll
 from core.methods.base import Method
 from core.models import Loaded, load
+from core.reference import streaming_nll
 
 
 def ids_of(loaded: Loaded, length: int) -> torch.Tensor:
@@ -65,6 +66,18 @@ def fed_nll(loaded: Loaded, ids: Tensor, size: int, method: Method) -> Tensor:
         stop = min(start + size, ids.shape[1] - 1)
         parts.append(token_nll(stream.feed(ids[:, start:stop]), ids[:, start + 1 : stop + 1]))
     return torch.cat(parts, dim=1)
+
+
+_WANTS: dict[tuple[object, ...], Tensor] = {}
+
+
+def naive_nll(model: Any, ids: Tensor, n_sink: int, window: int, every: int = 1) -> Tensor:
+    """``core.reference.streaming_nll``, computed once for equal models and tokens."""
+    weights = float(sum(weight.detach().double().abs().sum() for weight in model.parameters()))
+    key = (repr(model.config), weights, ids.numpy().tobytes(), n_sink, window, every)
+    if key not in _WANTS:
+        _WANTS[key] = streaming_nll(model, ids, n_sink, window, every)
+    return _WANTS[key]
 
 
 def watched_attention(monkeypatch: pytest.MonkeyPatch) -> list[int]:

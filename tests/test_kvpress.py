@@ -20,10 +20,9 @@ from core.errors import UsageError
 from core.models import Loaded
 from core.press import PressStream
 from core.reference import dense_nll
-from core.reference import streaming_nll as naive_nll
 from core.verify import in_half
 from tests.method_cases import need
-from tests.samples import fed_nll, method_of, random_ids, tiny_llama, watched_attention
+from tests.samples import fed_nll, method_of, naive_nll, random_ids, tiny_llama, watched_attention
 from tests.test_mit import EXACT, gap, windowed_nll
 from tests.test_streaming import ROPES
 

@@ -14,8 +14,7 @@ from core.errors import UsageError
 from core.meters import token_nll
 from core.methods.mit import StartRecentKVCache
 from core.models import Loaded
-from core.reference import streaming_nll as naive_nll
-from tests.samples import fed_nll, method_of, random_ids, tiny_llama, watched_attention
+from tests.samples import fed_nll, method_of, naive_nll, random_ids, tiny_llama, watched_attention
 from tests.test_streaming import ROPES
 
 EXACT = 1e-4

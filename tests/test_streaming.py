@@ -30,9 +30,8 @@ from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
 from core.meters import token_nll
 from core.models import Loaded
-from core.reference import streaming_nll as naive_nll
 from core.verify import in_half
-from tests.samples import ids_of, random_ids, tiny_llama
+from tests.samples import ids_of, naive_nll, random_ids, tiny_llama
 
 EXACT = 1e-4  # nats on any token, float32
 
