@@ -44,14 +44,12 @@ ROWS = 16  # tokens that are watched
 SHIFTS = (1, 5)  # positions that they are moved by, and one far away
 FAR, FARTHEST = 4096, 2**20  # the latter for the size of queries alone
 LENGTH = 8  # tokens of the short text
-MOVED_BY, STARTS = 37, 3  # where the short text stands the second time
+MOVED_BY = 37  # positions on, where the short text stands when it is out of order
 HORIZON = 2**20  # tokens back that a mask is asked about
 # What rounding may do to a key (of its size) and to a token of the short text (nats).
 ROUNDING = {torch.bfloat16: (3e-2, 0.4), torch.float16: (4e-3, 0.05)}
 EXACT = (1e-5, 1e-3)
-PHASE = (
-    4e-7  # radians a position that a model's phases in float32 may be off, and ours by its table
-)
+PHASE = 4e-7  # radians a position that a model's phases in float32 may be off
 INSTEAD = "choose another model, or --method recompute or dense"
 BIASED = "no layer turns its keys, so positions enter otherwise, such as by a bias (ALiBi)"
 NOT_ROTARY = "it has no rotary positions, which are those that can be moved"
@@ -243,7 +241,9 @@ CODE = (AttributeError, TypeError, KeyError, IndexError, ValueError, RuntimeErro
 
 
 def _no_cache(error: Exception) -> str:
-    """What an error of the model's code says of the cache that it was given."""
+    """What an error of the model's code says of the cache that it was given; memory is no such."""
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        raise error
     if isinstance(error, AttributeError) and isinstance(error.obj, Cache):
         return f"it asks its cache for {error.name!r}, so it keeps more than keys and values"
     lines = str(error).strip().splitlines() or [""]
@@ -563,6 +563,11 @@ def _rounding(model: Any) -> tuple[float, float]:
     return ROUNDING.get(model.dtype, EXACT)
 
 
+def _allowed(model: Any, nats: Tensor) -> float:
+    """What rounding may do to a token; in half precision it grows with the scores."""
+    return _rounding(model)[1] * max(1.0, float(nats.max()) / 20)
+
+
 class _Shuffled(_Watch):
     """Everything is kept, in reversed order, ``past`` positions on; nothing is evicted."""
 
@@ -636,8 +641,7 @@ def _compare(model: Any, found: Anatomy) -> Anatomy:
             logits = model(ids[:, :-1], **{name: near}).logits
         apart.append((token_nll(logits, ids[:, 1:]) - own).abs().max())
     largest = float(torch.stack(apart).max())
-    scale = max(1.0, float(own.max()) / 20)  # what half precision rounds grows with the scores
-    if not largest <= _rounding(model)[1] * scale:  # NaN is not, either
+    if not largest <= _allowed(model, own):  # NaN is not, either
         how = "moved and out of order" if apart[0] == largest else "in one chunk"
         return replace(
             found,
@@ -678,9 +682,9 @@ def _cached_amiss(model: Any) -> str | None:
         for start, stop in ((0, 4), (4, 5), (5, LENGTH - 1)):
             logits = model(ids[:, start:stop], **{cache_name(model): cache}).logits
             parts.append(token_nll(logits, ids[:, start + 1 : stop + 1]))
-    except Exception as error:
-        return f"its own code does not take transformers' cache ({type(error).__name__})"
+    except CODE as error:
+        return _no_cache(error)
     apart = float((torch.cat(parts, 1) - want).abs().max())
-    if apart <= _rounding(model)[1] or not want.isfinite().all():
+    if apart <= _allowed(model, want) or not want.isfinite().all():
         return None
     return f"{LENGTH} tokens in three parts differ by {apart:.2g} nats from one forward"
