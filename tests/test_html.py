@@ -152,7 +152,12 @@ def test_the_page_never_scrolls_sideways(opened: Opened, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     inside = f"[...document.querySelectorAll('.plot svg')].every((s) => s.clientWidth <= {width})"
-    page.wait_for_function(f"{inside} && document.documentElement.scrollWidth === {width}")
+    fits = f"{inside} && document.documentElement.scrollWidth === {width}"
+    for _ in range(300):  # until Plotly has followed
+        if page.evaluate(fits):
+            break
+        page.wait_for_timeout(100)
+    assert page.evaluate(fits)
     assert page.locator(".plot svg").count()
     sideways = page.locator(".scroll").first.evaluate("(at) => at.scrollWidth > at.clientWidth")
     assert sideways == (width == 380)
