@@ -14,10 +14,7 @@ DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop \
         --methods streaming window recompute dense
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
-MODEL_TESTS := $(addprefix tests/test_,streaming.py anatomy.py families.py mit.py kvpress.py \
-               kvpress_official.py modes.py \
-               verify.py engine.py weights.py models.py gguf.py tokens.py datasets.py cli.py cli_hub.py)
-
+MODEL_TESTS := tests/core tests/streamcli/test_cli.py tests/streamcli/test_cli_hub.py
 .PHONY: demo demo-real test check newest docs models peers
 .DEFAULT_GOAL := demo
 
@@ -45,12 +42,12 @@ newest: $(READY)
 	PYTHONPATH=.newest $(BIN)/python -m pytest --numprocesses 2 $(MODEL_TESTS)
 
 docs: $(READY)
-	$(BIN)/python -m streamcli.reference
+	$(BIN)/python -m streamcli.docs
 
 models: $(READY)
-	$(BIN)/python -m tests.models_page $(ARGS)
+	$(BIN)/python -m tests.support.models_page $(ARGS)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
-	PYTHONPATH=.newest $(BIN)/python -m tests.models_page $(ARGS)
+	PYTHONPATH=.newest $(BIN)/python -m tests.support.models_page $(ARGS)
 
 .peers/.ready: tests/peers/requirements.txt
 	$(PYTHON) -m venv .peers

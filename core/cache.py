@@ -37,10 +37,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from core import anatomy, attention
-from core.anatomy import Anatomy
+from core import attention
 from core.attention import ChunkView
 from core.errors import UsageError
+from core.models import anatomy
+from core.models.anatomy import Anatomy
 from core.rope import Rotation, Turn
 
 # How far past S + W the frame runs before it is moved back. The model computes phases in float32:

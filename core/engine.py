@@ -33,10 +33,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from core import anatomy, attention
+from core import attention
 from core.cache import Kind, StreamingKVCache, slots_seen
 from core.errors import StreamError, UsageError
-from core.meters import Clock
+from core.measure.meters import Clock
+from core.models import anatomy
 from core.rope import Turn
 from core.weights import compiler, lying
 

@@ -1,7 +1,8 @@
 """Rotary positions seen from outside the model: turn a vector by a number of positions.
 
 Angles are computed in float64 from the frequencies that the model's own rotary modules hold. Which
-dims of which layer are turned, and in which pairs, is not known here: ``core.anatomy`` sees it.
+dims of which layer are turned, and in which pairs, is not known here:
+``core.models.anatomy`` sees it.
 
 Knows nothing of caches or attention.
 """

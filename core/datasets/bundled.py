@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.bundled import bundled
 from core.datasets.base import Corpus, Document
 from core.errors import StreamError, UsageError
 from core.hashing import sha256
+from core.packaged import bundled
 
 FILES = {"bundled-encyclopedia": "encyclopedia.txt", "bundled-narrative": "narrative.txt"}
 

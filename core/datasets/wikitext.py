@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from core import hub
 from core.datasets.base import Corpus, Document
 from core.datasets.bundled import stand_in
-from core.datasets.hub import Rows, Split, open_rows
+from core.datasets.hub_rows import Rows, Split, open_rows
 from core.errors import UsageError, unknown
 
 REPO = "Salesforce/wikitext"

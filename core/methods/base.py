@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import anatomy
 from core.attention import cache_name
 from core.config import RunConfig
-from core.models import Loaded
+from core.models import anatomy
+from core.models.loading import Loaded
 
 
 class Stream(ABC):
@@ -88,7 +88,8 @@ class Method(ABC):
         positions: Where keys and query sit, see ``RunResult``.
         eviction: When keys are dropped, see ``RunResult``.
         exact_chunks: Whether a chunk predicts what its tokens would one by one.
-        reference: What ``core.reference`` has to hold it against: streaming, recompute or dense.
+        reference: What ``core.proof.reference`` has to hold it against: streaming,
+            recompute or dense.
         exact: Whether it claims to equal that reference, token by token.
         moves: Whether it moves keys, which not every model allows.
         may_be_eager: Whether an engine that can't be had gives way, as nobody asked for it.

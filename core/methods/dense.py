@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from core import anatomy
 from core.methods.base import CacheStream, Method, Stream
-from core.models import Loaded
+from core.models import anatomy
+from core.models.loading import Loaded
 
 
 class Dense(Method):

@@ -1,8 +1,9 @@
 """StreamingLLM by the package kvpress (github.com/NVIDIA/kvpress, 0.5.5): four ways to use it.
 
 Its ``StreamingLLMPress`` was made to shorten a prompt once; a ``DecodingPress`` around it acts
-between decode steps as well. What runs is the package's own code, through ``core.press``; set here
-are its parameters: S sinks, and S + W tokens to keep, so that the budget is everybody's.
+between decode steps as well. What runs is the package's own code, through
+``core.methods.press``; set here are its parameters: S sinks, and S + W tokens to keep, so that
+the budget is everybody's.
 Line numbers are those of ``kvpress/presses/`` in 0.5.5, and of its ``pipeline.py``.
 
 What the four share, as the package has it:
@@ -26,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import press
 from core.config import OFFICIAL, RunConfig
+from core.methods import press
 from core.methods.base import (
     Method,
     Stream,
@@ -35,7 +36,7 @@ from core.methods.base import (
     eviction,
     token_bytes,
 )
-from core.models import Loaded
+from core.models.loading import Loaded
 
 
 class _Presses(Method):
@@ -122,9 +123,9 @@ class Kvpress(_Presses):
     """What the paper means, by the package's parts; equals ``streaming`` one token at a time.
 
     ``PrefillDecodingPress`` cuts the prompt and lets a ``DecodingPress`` of interval 1 cut after
-    every step, both around a ``StreamingLLMPress`` that re-rotates its keys (``core.press``). It
-    turns the keys it holds a little further at each step, which float32 does not notice and half
-    precision does: the error adds up over the W steps that a key lives.
+    every step, both around a ``StreamingLLMPress`` that re-rotates its keys
+    (``core.methods.press``). It turns the keys it holds a little further at each step, which float32
+    does not notice and half precision does: the error adds up over the W steps that a key lives.
 
     Deviation: for a ``PrefillDecodingPress`` the package's pipeline counts on from the length of
     the context (``pipeline.py:237-238``); here the query stands at that of the cache.

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from core import anatomy
 from core.cache import Kind, in_words, kinds_of
 from core.config import RunConfig
 from core.errors import UsageError
@@ -34,7 +33,8 @@ from core.methods.base import (
     eviction,
     own_windows,
 )
-from core.models import Loaded
+from core.models import anatomy
+from core.models.loading import Loaded
 from core.rope import Rotation, Turn
 
 

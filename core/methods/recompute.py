@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core import anatomy
 from core.config import RunConfig
 from core.methods.base import Method, Stream
-from core.models import Loaded
+from core.models import anatomy
+from core.models.loading import Loaded
 
 TOKENS_PER_FORWARD = 2048  # of all windows in a batch; 8,192 take 10 to 20 % longer on two cores
 

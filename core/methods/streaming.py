@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor
 
-from core import anatomy, weights
+from core import weights
 from core.cache import Kind, StreamingKVCache, in_words, kinds_of
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import StreamError
-from core.meters import Clock
+from core.measure.meters import Clock
 from core.methods.base import (
     Method,
     Stream,
@@ -25,7 +25,8 @@ from core.methods.base import (
     eviction,
     own_windows,
 )
-from core.models import Loaded
+from core.models import anatomy
+from core.models.loading import Loaded
 
 
 class _CacheStream(Stream):

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core import anatomy
 from core.config import RunConfig
-from core.meters import MIB, PeakMemory
+from core.measure.meters import MIB, PeakMemory
 from core.methods.base import Method, Stream, past_trained_length
-from core.models import Loaded
+from core.models import anatomy
+from core.models.loading import Loaded
 from core.result import DocumentResult, RunResult
 from core.tokens import TokenDocument, TokenStream, text_size
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.meters import Clock, PeakMemory, token_nll
+from core.measure.meters import Clock, PeakMemory, token_nll
 from core.modes.base import Scores, Task, Timing, batches, result
 from core.result import RunResult
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from core.errors import UsageError
-from core.meters import Clock, PeakMemory, token_nll
+from core.measure.meters import Clock, PeakMemory, token_nll
 from core.methods.base import Stream
 from core.modes import chunked
 from core.modes.base import Batch, Scores, Task, Timing, batches, result

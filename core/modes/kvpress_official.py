@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.errors import UsageError
-from core.meters import Clock, PeakMemory, token_nll
+from core.measure.meters import Clock, PeakMemory, token_nll
 from core.methods.base import past_trained_length
 from core.modes.base import Batch, Scores, Task, Timing, batches, result
 from core.modes.decode_loop import WARMUP_STEPS, step

@@ -23,11 +23,11 @@ def opened(db: str | None, *, new: bool = False) -> Store:
         UsageError: No such file, or no database.
     """
     from streamcli import settings
-    from streamcli.results import places
+    from streamcli.results import addresses
     from streamcli.results.store import Store
 
     url = settings.place(db)
-    file = places.file_of(places.located(url))
+    file = addresses.file_of(addresses.located(url))
     if db and not new and file and not os.path.exists(file):
         raise UsageError(f"there is no database {file}: name another with --db, or leave that out.")
     return Store.open(url)

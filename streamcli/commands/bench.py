@@ -10,8 +10,8 @@ import typer
 
 from core.config import CHUNK, DTYPES, LAZY
 from core.errors import UsageError, unknown
+from core.models.shapes import SHAPES
 from core.registry import METHODS
-from core.shapes import SHAPES
 from streamcli import options
 
 
@@ -137,7 +137,7 @@ def bench(
     streamcli bench window --engines eager --json
     streamcli bench startup[/dim]
     """
-    from streamcli import benchmarking
+    from streamcli.jobs import bench as job
     from streamcli.render import benchmarks, documents, output
 
     asked = _asked(what, {k: v for k, v in ctx.params.items() if k not in ("what", "json", "db")})
@@ -146,10 +146,10 @@ def bench(
             raise UsageError(
                 "--db is for what is recorded, and bench startup is not: leave it out."
             )
-        rows = benchmarking.startup(asked["rounds"])
+        rows = job.startup(asked["rounds"])
         sheet = benchmarks.startup(rows, asked["rounds"])
     else:
-        timed = benchmarking.run(what, asked, db)
+        timed = job.run(what, asked, db)
         rows, sheet = timed.rows, benchmarks.sheet(what, asked, timed)
     if json:
         sys.stdout.write(documents.json_list(rows))

@@ -22,12 +22,13 @@ def bundle(
 
     [dim]streamcli bundle latest --out for-the-paper[/dim]
     """
-    from streamcli import again, bundling
+    from streamcli.jobs import bundle as job
+    from streamcli.jobs import rerun
     from streamcli.render import output, records
 
     store = opened(db)
-    runs = [again.finished(each) for each in store.several(run)]
-    bundling.write(store, runs, out)
+    runs = [rerun.finished(each) for each in store.several(run)]
+    job.write(store, runs, out)
     output.say(
         f"{out} holds {records.number_of(len(runs))}; its README.md says what everything is."
     )

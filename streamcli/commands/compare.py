@@ -17,8 +17,8 @@ from streamcli import options
 from streamcli.commands import opened, unmatched
 
 if TYPE_CHECKING:
+    from streamcli.analysis.paired import Pair
     from streamcli.render.tables import Sheet
-    from streamcli.results.paired import Pair
     from streamcli.results.store import Store
 
 TABLES = 5  # shown where no --limit is given
@@ -156,8 +156,8 @@ def _fraction(text: str | None) -> float | None:
 def _methods(
     store: Store, form: Format, baseline: str, across: bool, where: dict[str, Any], most: int
 ) -> list[Pair]:
+    from streamcli.analysis import paired, selection, verdicts
     from streamcli.render import compared, output
-    from streamcli.results import paired, selection, verdicts
 
     query = selection.Query(where=where, limit=selection.LIMIT if most else 0, tables=most)
     found = selection.select(store, query, baseline)
@@ -180,8 +180,8 @@ def _methods(
 
 
 def _commits(store: Store, form: Format, commits: list[str], where: dict[str, Any]) -> list[Pair]:
+    from streamcli.analysis import paired
     from streamcli.render import compared, output
-    from streamcli.results import paired
 
     before, after = commits
     pairs, alone = paired.against_commit(store, before, after, where)
@@ -199,8 +199,8 @@ def _heading(pair: Pair) -> str:
 
 
 def _two(store: Store, form: Format, runs: list[str]) -> list[Pair]:
+    from streamcli.analysis import paired
     from streamcli.render import compared
-    from streamcli.results import paired
 
     pair = paired.of_two(store, *runs)
     _show(form, [compared.two(pair)], [pair])
@@ -208,9 +208,9 @@ def _two(store: Store, form: Format, runs: list[str]) -> list[Pair]:
 
 
 def _published(store: Store, form: Format, where: dict[str, Any]) -> None:
+    from streamcli.analysis.published import beside
     from streamcli.render import documents, published
     from streamcli.results import frames
-    from streamcli.results.published import beside
 
     shown = beside(frames.latest(store, **where), where.get("mode"), where.get("dataset"))
     if form is Format.JSON:
@@ -240,7 +240,7 @@ def _pages(form: Format, sheets: Sequence[Sheet]) -> None:
 
 def _gate(pairs: list[Pair], threshold: float, asked: str, *, times: bool) -> None:
     """End with code 1 where something got worse by more than the threshold."""
-    from streamcli.results.verdicts import losses
+    from streamcli.analysis.verdicts import losses
 
     held = [pair for pair in pairs if pair.difference and not pair.is_base]
     if not held:

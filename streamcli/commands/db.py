@@ -35,9 +35,9 @@ def path(db: options.Database = None) -> None:
     [dim]streamcli db path[/dim]
     """
     from streamcli import settings
-    from streamcli.results import places
+    from streamcli.results import addresses
 
-    typer.echo(places.named(places.located(settings.place(db))))
+    typer.echo(addresses.named(addresses.located(settings.place(db))))
 
 
 @app.command()
@@ -134,10 +134,10 @@ def merge(
     [dim]streamcli db merge other.db
     streamcli db merge data/streamcli.db --db copy.db[/dim]
     """
-    from streamcli.results import places, transfer
+    from streamcli.results import addresses, transfer
 
     store = opened(db, new=True)
-    _say_moved(transfer.merge(store, other), places.named(places.located(other)), store)
+    _say_moved(transfer.merge(store, other), addresses.named(addresses.located(other)), store)
 
 
 @app.command()

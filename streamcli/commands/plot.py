@@ -59,10 +59,10 @@ def plot(
     streamcli plot window --model bundled --out paper --format svg[/dim]
     """
     from core.errors import StreamError, unknown
+    from streamcli.analysis.selection import LIMIT
     from streamcli.render import images, output
     from streamcli.render.figures import draw_all
     from streamcli.results import frames
-    from streamcli.results.selection import LIMIT
 
     for name in names or ():
         if name not in NAMES:

@@ -14,7 +14,7 @@ from streamcli import options
 from streamcli.commands import opened, unmatched
 
 if TYPE_CHECKING:
-    from streamcli.results.selection import Query
+    from streamcli.analysis.selection import Query
     from streamcli.results.store import Store
 
 
@@ -112,7 +112,7 @@ def report(
     streamcli report --columns method window ppl ms_per_token --format csv
     streamcli report --status failed[/dim]
     """
-    from streamcli.results.selection import Query
+    from streamcli.analysis.selection import Query
 
     query = Query(
         where=options.filters(ctx.params),
@@ -159,32 +159,32 @@ def _form(form: Format | None, out: Path | None) -> Format:
 
 
 def _show(store: Store, query: Query, form: Format, out: Path | None) -> None:
-    from streamcli import reporting
+    from streamcli.analysis.selection import select
+    from streamcli.jobs import report as job
     from streamcli.render import output
-    from streamcli.results.selection import select
 
     found = select(store, query)
     if out:
-        output.write(out, reporting.text(store, query, found, form))
+        output.write(out, job.text(store, query, found, form))
         output.say(f"wrote {out}")
     elif form is Format.TABLE:
-        for section in reporting.sections(query, found):
+        for section in job.sections(query, found):
             output.page(section.sheet)
     elif len(found.rows) or form in DATA:
-        sys.stdout.write(reporting.text(store, query, found, form))
+        sys.stdout.write(job.text(store, query, found, form))
     if found.more:
-        output.say(reporting.left_out(query))
+        output.say(job.left_out(query))
     if found.rows.empty:
         what = "run" if query.lists else "finished run"
         output.say(unmatched(store, what, query.where, "run"))
 
 
 def _update(store: Store, path: Path, check: bool) -> None:
-    from streamcli import reporting
+    from streamcli.jobs import report as job
     from streamcli.render import output
 
     before = output.read(path)
-    after = reporting.updated(store, before, str(path))
+    after = job.updated(store, before, str(path))
     if before == after:
         output.say(f"{path} is up to date")
     elif check:

@@ -35,13 +35,13 @@ def rerun(
 
     [dim]streamcli rerun latest[/dim]
     """
-    from streamcli import again
-    from streamcli.recording import Recorder
+    from streamcli.jobs import rerun
+    from streamcli.jobs.record import Recorder
     from streamcli.render import output, records
     from streamcli.render.progress import watch
 
     store = opened(db)
-    before = again.finished(store.get(run))
+    before = rerun.finished(store.get(run))
     if before.trust and not trust:
         raise UsageError(
             f"run {before.run_id} allowed pickled weights and the model's own code: add --trust "
@@ -50,12 +50,12 @@ def rerun(
     recorder = Recorder(
         store.engine.url.render_as_string(hide_password=False), True, output.say, watch
     )
-    prepared = recorder.prepare(again.pinned(before))
+    prepared = recorder.prepare(rerun.pinned(before))
     _refuse_another(before, prepared)
     repeat = max([before.repeat, *recorder.finished(prepared).values()]) + 1
     after = store.get(recorder.run(prepared, repeat))
-    scores = again.scores(store.trace(before.run_id)[0], store.trace(after.run_id)[0])
-    output.page(records.repetition(before, after, scores, again.surroundings(before, after)))
+    scores = rerun.scores(store.trace(before.run_id)[0], store.trace(after.run_id)[0])
+    output.page(records.repetition(before, after, scores, rerun.surroundings(before, after)))
     output.say_recorded(store.place, db)
 
 

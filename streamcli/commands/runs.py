@@ -173,7 +173,7 @@ def delete(
 
     [dim]streamcli runs delete latest --yes[/dim]
     """
-    from streamcli import processes
+    from streamcli.jobs import processes
     from streamcli.render import output, records
 
     store = opened(db)

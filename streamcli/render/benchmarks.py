@@ -8,7 +8,7 @@ from streamcli.render.tables import Sheet
 from streamcli.results.columns import COLUMNS, Column, format_value
 
 if TYPE_CHECKING:
-    from streamcli.benchmarking import Timed
+    from streamcli.jobs.bench import Timed
 
 
 def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
@@ -37,13 +37,14 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
         "Arms are timed in turn; figures are medians over rounds, ratios are taken round by round.",
         f"This machine reads {timed.read_gb_per_s:.1f} GB/s and multiplies matrices at "
         f"{timed.gflops_per_s:,.0f} GFLOP/s; the floor is what a step must read or compute at "
-        "these rates, medians over rounds too (core/floors.py). to: this time over that one's.",
+        "these rates, medians over rounds too (core/measure/floors.py). "
+        "to: this time over that one's.",
     ]
     return Sheet(title, columns, cells, notes)
 
 
 def _few(rounds: int) -> list[str]:
-    from core.bench import ENOUGH
+    from core.measure.bench import ENOUGH
 
     said = f"{rounds} rounds are too few for an interval of 95 %: take {ENOUGH} or more."
     return [said] if rounds < ENOUGH else []

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from streamcli.analysis.comparison import Row
+from streamcli.analysis.paired import Pair, Paired
+from streamcli.analysis.statistics import Interval
+from streamcli.analysis.verdicts import decimals, verdict
 from streamcli.render.tables import MARK, VERDICT, Sheet, cells, timed, title
 from streamcli.results.columns import COLUMNS, Column, format_value
-from streamcli.results.comparison import Row
-from streamcli.results.paired import Pair, Paired
-from streamcli.results.stats import Interval
-from streamcli.results.verdicts import decimals, verdict
 
 TIME = Column("ms", "ms/token", "significant", "Median time a token over the repeats", "ms")
 RATIO = Column("speed_up", "speed-up", "ratio", "Time of the baseline over this one's")

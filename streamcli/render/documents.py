@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from streamcli.analysis.selection import DERIVED
 from streamcli.render import output, tables
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import COLUMNS, Column
-from streamcli.results.selection import DERIVED
 
 if TYPE_CHECKING:
     import pandas as pd

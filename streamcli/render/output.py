@@ -15,8 +15,8 @@ from rich.markup import escape
 
 from core.errors import UsageError
 from streamcli import files
+from streamcli.analysis.comparison import Comparison
 from streamcli.render import tables
-from streamcli.results.comparison import Comparison
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from streamcli.jobs.history import Outlook
 from streamcli.render.progress import spelled
 from streamcli.render.tables import NO_BUDGET, Sheet
 from streamcli.results.columns import COLUMNS, Column
-from streamcli.results.history import Outlook
 
 LISTED = (
     Column("order", "#", "count", "Place in the first round"),

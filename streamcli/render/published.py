@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from streamcli.analysis import published
+from streamcli.analysis.comparison import Row
+from streamcli.analysis.published import Beside, Published
 from streamcli.render.compared import RATIO
 from streamcli.render.tables import MARK, Sheet, title
-from streamcli.results import published
 from streamcli.results.columns import COLUMNS, Column, format_value
-from streamcli.results.comparison import Row
-from streamcli.results.published import Beside, Published
 
 PPL, TOTAL = COLUMNS["ppl"], COLUMNS["total_s"]
 OURS = ("run_id", "model", "dataset", "scored_tokens", "ppl", "total_s", "speed_up")

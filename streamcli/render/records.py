@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from streamcli.analysis.comparison import time_column
 from streamcli.render.tables import NO_BUDGET, Sheet
 from streamcli.results.columns import COLUMNS, Column, format_value
-from streamcli.results.comparison import time_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from streamcli.again import Change
+    from streamcli.jobs.rerun import Change
     from streamcli.results.maintenance import Finding
     from streamcli.results.schema import Run
 

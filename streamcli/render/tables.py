@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from core.result import FILLING
+from streamcli.analysis.comparison import BASELINE, Comparison, Row, saw_tooths, time_column
 from streamcli.results.columns import COLUMNS, Column, format_value
-from streamcli.results.comparison import BASELINE, Comparison, Row, saw_tooths, time_column
 
 if TYPE_CHECKING:
-    from core.verify import Finding
+    from core.proof.verify import Finding
 
 CHANGE = Column("ppl_change", "vs recompute", "percent", "Perplexity against re-computation")
 SPEED_UP = Column("speed_up", "speed-up", "ratio", "Time a token of re-computation over this one's")

@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Connection, func, inspect, select
 
 from core.result import perplexity
-from streamcli.results import places, schema, transfer
+from streamcli.results import addresses, schema, transfer
 from streamcli.results.columns import VIEW
 from streamcli.results.failures import spoken
 from streamcli.results.store import Store
@@ -62,7 +62,7 @@ def vacuum(store: Store) -> tuple[int, int]:
         before = _size(store, connection)
     with spoken(store.place), closing(store.engine.raw_connection()) as raw:
         driver: Any = raw.driver_connection
-        if places.file_of(store.engine.url):
+        if addresses.file_of(store.engine.url):
             statements = ["VACUUM", "PRAGMA optimize", "PRAGMA wal_checkpoint(TRUNCATE)"]
         else:
             driver.autocommit = True
@@ -86,7 +86,7 @@ def check(store: Store) -> list[Finding]:
 
 
 def _size(store: Store, connection: Connection) -> int:
-    if file := places.file_of(store.engine.url):
+    if file := addresses.file_of(store.engine.url):
         parts = (Path(f"{file}{suffix}") for suffix in ("", "-wal"))
         return sum(part.stat().st_size for part in parts if part.exists())
     sizes = (func.pg_total_relation_size(name) for name in TABLES)
@@ -115,7 +115,7 @@ def _layout(store: Store) -> Iterator[str]:
 
 def _whole(store: Store, connection: Connection) -> Iterator[str]:
     """What SQLite itself finds; PostgreSQL checks its pages and keys as it goes."""
-    if not places.file_of(store.engine.url):
+    if not addresses.file_of(store.engine.url):
         return
     for (line,) in connection.exec_driver_sql("PRAGMA integrity_check"):
         if line != "ok":

@@ -23,7 +23,7 @@ from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.result import RunResult
-from streamcli.results import migrations, places, sqlite_file, ulid, values
+from streamcli.results import addresses, migrations, sqlite_file, ulid, values
 from streamcli.results.failures import spoken
 from streamcli.results.schema import Run, Trace, unpack
 
@@ -53,8 +53,8 @@ class Store:
             UsageError: Not a place for results, not streamcli's, newer, or not writable.
             StreamError: Damaged, or no answer. Whatever is raised, nothing was changed.
         """
-        url = places.located(where)
-        store, file = cls(places.connected(url), places.named(url)), places.file_of(url)
+        url = addresses.located(where)
+        store, file = cls(addresses.connected(url), addresses.named(url)), addresses.file_of(url)
         with spoken(store.place):
             if file:
                 sqlite_file.check(file)

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Table, insert, inspect, select
 from sqlmodel import SQLModel
 
 from core.errors import StreamError, UsageError
-from streamcli.results import migrations, places, schema, sqlite_file, ulid
+from streamcli.results import addresses, migrations, schema, sqlite_file, ulid
 from streamcli.results.columns import PUBLIC
 from streamcli.results.failures import spoken
 from streamcli.results.store import Store
@@ -93,15 +93,15 @@ def merge(store: Store, other: str) -> Moved:
         UsageError: There is no such database, or it is this one.
         StreamError: A run of that name is another one here. Nothing was taken in.
     """
-    url = places.located(other)
-    place, file = places.named(url), places.file_of(url)
+    url = addresses.located(other)
+    place, file = addresses.named(url), addresses.file_of(url)
     if file and not os.path.isfile(file):
         raise UsageError(f"there is no database {file}: name a file, or a URL of PostgreSQL.")
-    ours = places.file_of(store.engine.url)
+    ours = addresses.file_of(store.engine.url)
     if place == store.place or (file and ours and file.samefile(ours)):
         raise UsageError(f"{place} is the database itself: name another one.")
     with spoken(place):
-        engine = sqlite_file.onlooker(file) if file else places.connected(url)
+        engine = sqlite_file.onlooker(file) if file else addresses.connected(url)
         with engine.connect() as connection:
             migrations.current(connection, place)  # raises where it is newer, or another program's
             if not inspect(connection).has_table("runs"):

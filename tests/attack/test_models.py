@@ -12,10 +12,10 @@ from safetensors.torch import load, save
 
 from streamcli.results import frames
 from streamcli.results.store import Store
-from tests.hub_standin import tiny_model
-from tests.typed import DB, Type
+from tests.support.hub_standin import tiny_model
+from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.typed",)
+pytest_plugins = ("tests.support.typed",)
 
 TEXT = ("--dataset", "bundled-narrative", "--max-tokens", "60", "--window", "16")
 FAST = ("--mode", "chunked", "--threads", "1")

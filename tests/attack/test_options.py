@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from core.config import AT_MOST
-from tests.typed import Type
+from tests.support.typed import Type
 
-pytest_plugins = ("tests.typed",)
+pytest_plugins = ("tests.support.typed",)
 
 LARGE = [2**63, 2**64, 10**30, -(2**63) - 1]
 OPTIONS = (*AT_MOST, "repeats")

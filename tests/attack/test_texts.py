@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.typed import Type
+from tests.support.typed import Type
 
-pytest_plugins = ("tests.typed",)
+pytest_plugins = ("tests.support.typed",)
 
 MODEL = ("--model", "bundled", "--window", "16", "--mode", "chunked", "--threads", "1")
 DEEP = b"[" * 50_000 + b"]" * 50_000

@@ -30,7 +30,7 @@ from core import hub, runner, tokens
 from core.config import RunConfig
 from core.datasets.base import Corpus, Document
 from core.errors import StreamError, UsageError
-from core.models import Loaded
+from core.models.loading import Loaded
 from core.runner import Prepared, Text
 
 ROOT = Path(__file__).parents[2]

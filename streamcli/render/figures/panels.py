@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from core.registry import DATASETS, METHODS
-from streamcli.results.comparison import BUDGETLESS, time_column
+from streamcli.analysis.comparison import BUDGETLESS, time_column
 from streamcli.results.schema import SAME_RUN
 
 if TYPE_CHECKING:

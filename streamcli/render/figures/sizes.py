@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from streamcli.analysis.comparison import BUDGETLESS
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import DECODE, Chosen, Point
-from streamcli.results.comparison import BUDGETLESS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcli.analysis.comparison import BUDGETLESS
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
-from streamcli.results.comparison import BUDGETLESS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

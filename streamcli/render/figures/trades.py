@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streamcli.analysis.comparison import BASELINE, BUDGETLESS
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.results.columns import COLUMNS, format_value
-from streamcli.results.comparison import BASELINE, BUDGETLESS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -1,0 +1,1 @@
+"""Clocks, memory, floors, benchmarks and profiles."""

@@ -1,0 +1,227 @@
+"""Arms of a benchmark, timed in turn in one process: no arm has a quieter minute than another.
+
+A round takes every arm once, in random order, each for a slot of steps after a warm-up; rounds are
+what is compared. A figure is the median over rounds of a round's median, or of its mean where steps
+differ by design; a ratio is the median of the ratios round by round; intervals are 95 % by
+bootstrap over rounds.
+
+Knows nothing of texts, scores or databases: tokens are random.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core import registry
+from core.config import RunConfig
+from core.errors import UsageError
+from core.measure import floors
+from core.measure.floors import Machine, Work
+from core.measure.meters import MIB, Clock, token_nll
+from core.methods.base import Method, Stream
+from core.models.loading import Loaded
+
+WARM_UP = 2  # steps of a slot that are not timed
+SLOT_S = 1.5  # a slow arm ends its slot then, with LEAST steps at least
+LEAST = 2
+FILL = 256  # tokens fed at a time to fill a cache
+RESAMPLES = 2000
+ENOUGH = 6  # rounds; the median lies within the range of fewer in less than 95 % of cases
+
+
+@dataclass
+class Arm:
+    """One thing that is timed.
+
+    Attributes:
+        config: What it is, as a run would have it.
+        step: Does it once.
+        tokens: Tokens that one step is for.
+        work: What a step must move and compute at least.
+        label: A name where ``config`` does not say it.
+        within: Opened around a slot.
+        compile_s: Seconds that its preparation took.
+        notes: What a reader must know of how its steps are made.
+        kv_mib: What it holds between steps.
+        cycle: Steps after which its work repeats: k, where it evicts every k steps.
+        bounded: Whether it keeps to a budget, so that it may be held against others.
+        rounds_ms: Milliseconds a token of each timed step, round by round.
+    """
+
+    config: RunConfig
+    step: Callable[[], object]
+    tokens: int
+    work: Work
+    label: str = ""
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
+    compile_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    kv_mib: float = 0.0
+    cycle: int = 1
+    bounded: bool = True
+    rounds_ms: list[list[float]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return self.label or self.config.method
+
+    def typical(self) -> NDArray[np.float64]:
+        """The median of each round; the mean where a cycle has steps of different work."""
+        average = np.median if self.cycle == 1 else np.mean
+        return np.array([average(each) for each in self.rounds_ms])
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A median with its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def figure(rounds: NDArray[np.float64], seed: int = 0) -> Figure:
+    """The median over rounds and its interval: percentiles of the medians of resampled rounds."""
+    draw = np.random.default_rng(seed).integers(0, len(rounds), (RESAMPLES, len(rounds)))
+    low, high = np.percentile(np.median(rounds[draw], axis=1), (2.5, 97.5))
+    return Figure(float(np.median(rounds)), float(low), float(high))
+
+
+def ratio(arm: Arm, base: Arm) -> Figure:
+    """This arm's time over that one's, round by round."""
+    return figure(arm.typical() / base.typical())
+
+
+@torch.inference_mode()
+def run(arms: list[Arm], machine: Machine, rounds: int, steps: int, seed: int) -> Iterator[int]:
+    """Time every arm in every round, and the machine too; yields the number of each done round.
+
+    Raises:
+        UsageError: There is nothing to time.
+    """
+    if not arms:
+        raise UsageError("there is nothing to time: name at least one method.")
+    order = random.Random(seed)
+    for arm in arms:
+        with arm.within():
+            arm.step()
+    for number in range(rounds):
+        machine.measure()
+        for arm in order.sample(arms, len(arms)):
+            arm.rounds_ms.append(_slot(arm, steps, machine.device))
+        yield number + 1
+
+
+def _slot(arm: Arm, steps: int, device: str) -> list[float]:
+    times: list[float] = []
+    with arm.within():
+        for _ in range(WARM_UP if steps > 1 else 1):
+            arm.step()
+        clock, cycle = Clock(device), arm.cycle
+        most, least = -(-steps // cycle) * cycle, max(LEAST, cycle)
+        while len(times) < most and (
+            sum(times) < 1000 * SLOT_S or len(times) < least or len(times) % cycle
+        ):
+            clock.lap()
+            arm.step()
+            times.append(1000 * clock.lap())
+    return [ms / arm.tokens for ms in times]
+
+
+@torch.inference_mode()
+def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
+    """A decode step of ``config.method`` with a full cache, or after ``length`` tokens.
+
+    Raises:
+        StreamError: The method or the engine can't run on this model.
+    """
+    method: Method = registry.load("method", config.method)(config)
+    stream, keys = method.start(loaded, config.batch_size), config.attended_keys
+    tokens = _random_ids(loaded, config)
+    every = config.steps_between_evictions()
+    _fill(stream, tokens, length or keys + every + FILL)
+    keys = keys + (every - 1) // 2 if method.full_after(loaded) else stream.held() + 1  # on average
+    ids = next(tokens)[:, :1]
+    work_of = floors.recompute_work if config.method == "recompute" else floors.decode_work
+    with stream.decoding():
+        stream.warm(ids)
+        work = work_of(loaded.model, keys, config.batch_size)  # with weights as they lie now
+    return Arm(
+        config=replace(config, engine=stream.engine),
+        step=lambda: stream.feed(ids),
+        tokens=1,
+        work=work,
+        within=stream.decoding,
+        compile_s=stream.compile_s,
+        notes=stream.notes,
+        kv_mib=stream.kv_bytes() / MIB,
+        cycle=every,
+        bounded=bool(method.full_after(loaded)),
+    )
+
+
+@torch.inference_mode()
+def chunk_arm(loaded: Loaded, config: RunConfig) -> Arm:
+    """C tokens of a full stream, scored: the parallel form."""
+    method: Method = registry.load("method", config.method)(config)
+    stream, size = method.start(loaded, 1), config.chunk
+    tokens = _random_ids(loaded, config, size + 1)
+    _fill(stream, tokens, config.attended_keys + size)
+
+    def step() -> None:
+        ids = next(tokens)
+        token_nll(stream.feed(ids[:, :-1]), ids[:, 1:])
+
+    return Arm(
+        config=config,
+        step=step,
+        tokens=size,
+        work=floors.chunk_work(loaded.model, size, config.attended_keys),
+        kv_mib=stream.kv_bytes() / MIB,
+    )
+
+
+@torch.inference_mode()
+def plain_arm(loaded: Loaded, config: RunConfig) -> Arm:
+    """The same tokens by the model alone, chunk by chunk, each as if it were a text of its own.
+
+    That is something else than streaming: it is what the chunk's own matrix products cost.
+    """
+    tokens, size = _random_ids(loaded, config, config.chunk + 1), config.chunk
+
+    def step() -> None:
+        ids = next(tokens)
+        token_nll(loaded.model(ids[:, :-1], use_cache=False).logits, ids[:, 1:])
+
+    return Arm(
+        config=replace(config, method="dense"),
+        step=step,
+        tokens=size,
+        work=floors.chunk_work(loaded.model, size, size // 2),
+        label="plain forwards",
+    )
+
+
+def _random_ids(loaded: Loaded, config: RunConfig, length: int = FILL) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(config.seed)
+    shape = (config.batch_size, length)
+    while True:
+        ids = torch.randint(0, loaded.model.config.vocab_size, shape, generator=generator)
+        yield ids.to(loaded.model.device)
+
+
+def _fill(stream: Stream, tokens: Iterable[torch.Tensor], least: int) -> None:
+    fed = 0
+    for ids in tokens:
+        stream.feed(ids, keep=1)
+        fed += ids.shape[1]
+        if fed >= least:
+            return

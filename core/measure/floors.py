@@ -1,0 +1,149 @@
+"""The least time that a step can take on this machine, by what it must read and compute.
+
+With N weights that a step reads (all but the input embedding, of which it takes a row; a head that
+is tied to it counts) of w bytes each as they lie (see ``core.weights``), b bytes a number, n keys
+held and B rows, a step of one token has::
+
+    bytes = w x N + b x B x 2 x layers x K x D x n        weights once, keys and values once
+    FLOPs = B x (2 x N + 4 x layers x H x D x n)          a multiplication and an addition each
+    floor = max(bytes / read bandwidth, FLOPs / matrix rate)
+
+Re-computation encodes L tokens to predict after the last one: all layers see L tokens, the head
+one, and causal attention half of L x L::
+
+    bytes = w x N
+    FLOPs = B x (2 x (N - head) x L + 2 x head + 2 x layers x H x D x L x L)
+
+Both rates are measured here, in every round of steps: the fastest of several ways to read a buffer
+that no cache holds, and a product of square matrices. As of the steps, the median over rounds
+counts: a rate may double for a while (33 GB/s, and 57 in a first round, on an AMD EPYC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from core.measure.meters import Clock
+from core.models import anatomy
+from core.weights import lying
+
+BUFFER_BYTES = 512 * 1024 * 1024
+SQUARE = 2048
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step must move and compute: ``read_bytes`` and ``flops``."""
+
+    read_bytes: float
+    flops: float
+
+
+@dataclass
+class Machine:
+    """Rates of this machine.
+
+    Attributes:
+        device: The device.
+        dtype: Number format of the products.
+        reads: Bytes read a second, the best of each round.
+        products: FLOPs a second of a matrix product, likewise.
+    """
+
+    device: str
+    dtype: torch.dtype
+    reads: list[float] = field(default_factory=list)
+    products: list[float] = field(default_factory=list)
+    _held: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Read bandwidth: the median over rounds."""
+        return median(self.reads)
+
+    @property
+    def flops_per_s(self) -> float:
+        """Matrix rate: the median over rounds."""
+        return median(self.products)
+
+    def measure(self, times: int = 2) -> None:
+        """Measure both for one more round, so many times."""
+        if not self._held:
+            rows = 512
+            columns = BUFFER_BYTES // (rows * self.dtype.itemsize)
+            new: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+            self._held = (
+                torch.ones(rows, columns, **new),
+                torch.ones(1, rows, **new),
+                torch.ones(SQUARE, SQUARE, **new),
+            )
+        buffer, row, square = self._held
+        ways: list[Callable[[], Any]] = [lambda: row @ buffer, buffer.sum, buffer.max]
+        self.reads.append(buffer.nbytes / min(self._time(way) for way in ways * times))
+        fastest = min(self._time(lambda: square @ square) for _ in range(times))
+        self.products.append(2 * SQUARE**3 / fastest)
+
+    def floor_ms(self, work: Work) -> float:
+        """The least milliseconds for ``work``."""
+        return 1000 * max(work.read_bytes / self.bytes_per_s, work.flops / self.flops_per_s)
+
+    def _time(self, act: Callable[[], Any]) -> float:
+        clock = Clock(self.device)
+        act()
+        return clock.lap()
+
+
+def decode_work(model: Any, keys: int, batch: int = 1) -> Work:
+    """A step of one token a row that attends to ``keys`` keys."""
+    size, kv, attention = model.dtype.itemsize, _key_values(model), _attention(model)
+    weights, weight_bytes = _weights(model)
+    return Work(
+        read_bytes=weight_bytes + size * batch * kv * keys,
+        flops=batch * (2 * weights + attention * keys),
+    )
+
+
+def recompute_work(model: Any, keys: int, batch: int = 1) -> Work:
+    """A step that encodes the last ``keys`` tokens anew and predicts after the last."""
+    (weights, weight_bytes), head = _weights(model), model.get_output_embeddings().weight.numel()
+    flops = 2 * (weights - head) * keys + 2 * head + _attention(model) * keys * keys / 2
+    return Work(read_bytes=weight_bytes, flops=batch * flops)
+
+
+def chunk_work(model: Any, tokens: int, keys: int) -> Work:
+    """A forward over ``tokens`` tokens of one row, each attending to ``keys`` keys."""
+    (weights, weight_bytes), kv = _weights(model), _key_values(model)
+    return Work(
+        read_bytes=weight_bytes + model.dtype.itemsize * kv * keys,
+        flops=tokens * (2 * weights + _attention(model) * keys),
+    )
+
+
+def _weights(model: Any) -> tuple[int, int]:
+    """N, the parameters that a step reads whole, and the bytes that they take as they lie."""
+    embedding = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is embedding
+    read = [lies for weight, lies in lying(model).items() if tied or weight is not embedding]
+    return sum(each.numel() for each in read), sum(each.nbytes for each in read)
+
+
+def _head_dim(config: Any) -> int:
+    return int(
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+
+
+def _key_values(model: Any) -> int:
+    """Numbers that the key and the value of a token take in all layers."""
+    return anatomy.of(model).token_numbers
+
+
+def _attention(model: Any) -> int:
+    """4 x layers x H x D: FLOPs of a query and a key."""
+    config = model.config
+    return int(4 * config.num_hidden_layers * config.num_attention_heads * _head_dim(config))

@@ -1,0 +1,1 @@
+"""What frames and vectors of recorded runs say: no SQL, no rendering."""

@@ -1,0 +1,163 @@
+"""Conclusions in words: what streaming costs and what it buys, each read off the rows of one table.
+
+A sentence says only what rows hold, with the digits that the table shows; where a row is missing,
+it names the command that records it. None generalises: what holds here may not hold elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from streamcli.analysis.comparison import BASELINE, Comparison, command, same_budget, time_column
+from streamcli.results.columns import COLUMNS, Column, format_value
+
+Row: TypeAlias = dict[str, Any]
+CHANGE = Column("ppl_change", "", "percent", "")
+RATIO = Column("speed_up", "", "ratio", "")
+FEW = 2  # budgets that are told one by one; of more, the extremes
+STEP = {
+    "decode-loop": "a decode step",
+    "chunked": "scoring a token in chunks",
+    "kvpress-official": "a step after the context",
+}
+
+
+def words(comparison: Comparison) -> list[str]:
+    """Sentences on one comparison, the first on perplexity and time; there is always one."""
+    rows: list[Row] = comparison.runs.to_dict("records")
+    mode = str(comparison.same["mode"])
+    streaming = [row for row in rows if row["method"] == "streaming"]
+    if not streaming:
+        typed = command(rows[0], "streaming")
+        return [f"None of these runs is of streaming: record one with `{typed}`."]
+    held = [(row, base) for row in streaming if (base := _baseline(rows, row))]
+    said = [_cost(row, base, mode) for row, base in held]
+    if len(held) > FEW:
+        said = [_costs([row for row, _ in held])]
+    alone = [row for row in streaming if not _baseline(rows, row)]
+    if alone:
+        said.append(_unknown(alone))
+    for row in streaming if len(streaming) <= FEW else ():
+        said += _peers(rows, row, mode)
+    return [*said, *_memory(rows, streaming[-1])]
+
+
+def caution(found: list[Comparison]) -> str:
+    """How far the sentences may be trusted, one line for all of them."""
+    most = max((int(each.runs["runs"].max()) for each in found if "runs" in each.runs), default=1)
+    of = f"the latest of up to {most} repeats" if most > 1 else "one run"
+    return (
+        f"Each figure is of {of}, on one machine and one text. "
+        "`streamcli compare` tells which differences are more than chance."
+    )
+
+
+def _cost(row: Row, base: Row, mode: str) -> str:
+    """What streaming costs and buys with one budget."""
+    time = COLUMNS[time_column(mode)]
+    said = (
+        f"With {_keys(row)}{_variant(row)}, streaming has a perplexity of {_ppl(row)} against "
+        f"{_ppl(base)} of re-computation, {_apart(row['ppl_change'])}"
+    )
+    if not _there(row[time.name], base[time.name]):
+        return f"{said}."
+    ms, base_ms = (format_value(time, each[time.name]) for each in (row, base))
+    ratio = format_value(RATIO, row["speed_up"])
+    return f"{said}; {STEP[mode]} takes {ms} ms against {base_ms} ms, {ratio} the speed here."
+
+
+def _costs(rows: list[Row]) -> str:
+    """The same over many budgets, by their extremes."""
+    keys = sorted(int(row["attended_keys"]) for row in rows)
+    said = (
+        f"Over {len(rows)} settings with {_range(f'{keys[0]:,}', f'{keys[-1]:,}')} keys, "
+        "streaming's perplexity against re-computation with as many keys changes by "
+        f"{_extremes(CHANGE, rows)}"
+    )
+    return f"{said}, and its speed is {_extremes(RATIO, rows)} here."
+
+
+def _extremes(column: Column, rows: list[Row]) -> str:
+    values = [row[column.name] for row in rows if _there(row[column.name])]
+    low, high = (format_value(column, each(values, default=None)) for each in (min, max))
+    return _range(low, high)
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _variant(row: Row) -> str:
+    """What else tells a row apart."""
+    return f" ({row['variant']})" if row["variant"] else ""
+
+
+def _unknown(rows: list[Row]) -> str:
+    """What to run where a budget has no baseline."""
+    more = f", and of {len(rows) - 1} more settings," if len(rows) > 1 else ""
+    return (
+        f"What streaming costs with {_keys(rows[0])}{more} can't be told without re-computation "
+        f"with as many keys: `{command(rows[0], BASELINE)}`."
+    )
+
+
+def _peers(rows: list[Row], row: Row, mode: str) -> list[str]:
+    """What the sinks do, and who else keeps the same keys."""
+    said = []
+    window = _alike(rows, row, "window")
+    if window and row["n_sink"]:
+        apart = _apart(window["ppl"] / row["ppl"] - 1)
+        said.append(f"Without sinks, {_keys(row)} give a perplexity of {_ppl(window)}, {apart}.")
+    time = COLUMNS[time_column(mode)]
+    for method in ("mit", "kvpress"):
+        peer = _alike(rows, row, method)
+        if peer and peer["n_sink"] == row["n_sink"]:
+            ms = format_value(time, peer[time.name])
+            said.append(
+                f"{method} keeps as many: perplexity {_ppl(peer)}; {STEP[mode]} takes {ms} ms."
+            )
+    return said
+
+
+def _memory(rows: list[Row], row: Row) -> list[str]:
+    """What the cache takes, beside one that forgets nothing."""
+    dense = next((each for each in rows if each["method"] == "dense"), None)
+    if not dense or not _there(dense["kv_mib"], row["kv_mib"]):
+        return []
+    mib, dense_mib = (format_value(COLUMNS["kv_mib"], each["kv_mib"]) for each in (row, dense))
+    return [
+        f"A cache for {_keys(row)} takes {mib} MiB however long the stream; a dense one takes "
+        f"{dense_mib} MiB by the end of this one, for a perplexity of {_ppl(dense)}."
+    ]
+
+
+def _baseline(rows: list[Row], row: Row) -> Row | None:
+    """The row of re-computation that ``row`` is held against."""
+    return next((base for base in rows if base["run_id"] == row["baseline_run_id"]), None)
+
+
+def _alike(rows: list[Row], row: Row, method: str) -> Row | None:
+    """The row of a method that sees as many keys, where there is just one."""
+    alike = [each for each in rows if each["method"] == method and same_budget(each, row)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _apart(change: float) -> str:
+    text = format_value(CHANGE, change)
+    size = text.lstrip("+-")
+    if size == "0.00%":
+        return "the same to 0.01%"
+    return f"{size} {'lower' if text.startswith('-') else 'higher'}"
+
+
+def _keys(row: Row) -> str:
+    return f"{int(row['attended_keys']):,} keys"
+
+
+def _ppl(row: Row) -> str:
+    return format_value(COLUMNS["ppl"], row["ppl"])
+
+
+def _there(*values: Any) -> bool:
+    """Whether none is missing: None, NaN or pandas' NA."""
+    return all(format_value(COLUMNS["pid"], value) != "-" for value in values)

@@ -1,0 +1,234 @@
+"""The reference, made from the code: ``python -m streamcli.docs`` writes docs/*.md.
+
+``reference.md`` is what ``--help`` says of every command; ``schema.md`` is the database's layout.
+A test fails where either is out of date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs"
+MADE = "<!-- Made by `make docs` from the code: edit that, not this. -->"
+DEFAULT = re.compile(r"\s*\[dim\]\\\[default: (.*)\]\[/dim\]$", re.DOTALL)
+PARTS = {  # what no list of columns tells
+    "documents": {
+        "run_id": "The run",
+        "position": "Place in reading order, from 0",
+        "name": "Its title, book number, row or file name",
+        "scored_tokens": "Tokens that were scored: all but the first, or those after a context",
+        "nll_nats": "Sum of their negative log-likelihoods, in nats",
+        "words": "White-space separated words of the scored text",
+        "utf8_bytes": "Bytes of the scored text in UTF-8",
+    },
+    "traces": {
+        "run_id": "The run",
+        "nll": "Nats of every scored token, documents end to end in reading order",
+        "latency_ms": "Milliseconds of every forward that was timed, a step or a chunk",
+    },
+    "benchmarks": {
+        "benchmark_id": "Name of the row, a ULID",
+        "created_at": "When the benchmark ended, UTC",
+        "bench": "Which benchmark: decode, window, length or perplexity",
+        "arm": "What was timed in turn with the others",
+        "rounds": "Rounds, in each of which every arm was timed once",
+        "ms_per_token": "Milliseconds a token: median over rounds of a round's median",
+        "ms_per_token_low": "Lower end of its 95 % interval, over resampled rounds",
+        "ms_per_token_high": "Upper end",
+        "floor_ms": "Milliseconds that this machine must take for what an arm reads and computes",
+        "read_gb_per_s": "Speed at which this machine reads memory, measured beside the arms",
+        "gflops_per_s": "Speed at which it multiplies, measured likewise",
+        "latency_ms": "Milliseconds of every timed step, round by round, packed as a trace is",
+    },
+}
+QUERY = """\
+SELECT dataset, method, n_sink, "window", ppl, ms_per_token_p50
+FROM results
+WHERE mode = 'decode-loop' AND attended_keys = 65
+ORDER BY dataset, ppl"""
+UNPACK = """\
+import sqlite3, zlib
+import numpy as np
+
+connection = sqlite3.connect("data/streamcli.db")
+rows = connection.execute("SELECT run_id, nll FROM traces")
+nats = {run_id: np.frombuffer(zlib.decompress(nll), "<f4") for run_id, nll in rows}"""
+SCHEMA = """\
+{made}
+
+# The database
+
+Four tables and a view, the same in SQLite and PostgreSQL. Query them as you like; let streamcli
+write them. A run is a row of `runs` from its beginning, and the figures stay NULL until it is done.
+Times are text in UTC, `2026-01-31T12:00:00.000000Z`, which sorts as time does. Infinity is stored
+as such, and what is no number as NULL. PostgreSQL calls a BLOB BYTEA. Migrations add columns;
+none is renamed or removed.
+
+## The view `results`
+
+A row a run that is done, with the columns marked in `runs` below. It is the one to query by hand:
+
+```sql
+{query}
+```
+
+## `runs`
+
+{runs}
+
+## `documents`
+
+Of runs that are done, in the order in which they were read. A document is a stream of its own.
+
+{documents}
+
+## `traces`
+
+Of runs that are done: little-endian float32, compressed by zlib, so that every bit is kept. From
+Python, without streamcli:
+
+```python
+{unpack}
+```
+
+{traces}
+
+## `benchmarks`
+
+What `streamcli bench` timed, an arm a row. Times of random tokens: never in a table of runs.
+
+{benchmarks}
+"""
+HEAD = """\
+{made}
+
+# Reference
+
+Everything that `streamcli --help` tells. A value that is not given comes from a `STREAMCLI_*`
+variable, else from `.env`, else it is the default; [.env.example](../.env.example) names them all.
+Lists take values separated by spaces or commas. Data goes to stdout, words to stderr.
+
+Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
+
+{contents}
+"""
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command's full name and the command, group by group as ``--help`` has them."""
+    import typer.main
+
+    from streamcli import cli
+
+    top: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    panels = list(dict.fromkeys(str(command.rich_help_panel) for command in top.values()))
+    for name, command in sorted(
+        top.items(), key=lambda item: panels.index(str(item[1].rich_help_panel))
+    ):
+        yield f"streamcli {name}", command
+        for below, each in getattr(command, "commands", {}).items():
+            yield f"streamcli {name} {below}", each
+
+
+def parts(command: Any) -> tuple[str, list[str]]:
+    """A command's help without markup, and its examples, a line each."""
+    text = str(command.help or "")
+    told, mark, rest = text.rpartition("\n\n[dim]")
+    if not mark:
+        return _plain(text), []
+    return _plain(told), [line.strip() for line in rest.removesuffix("[/dim]").splitlines()]
+
+
+def reference() -> str:
+    """The text of docs/reference.md."""
+    sections, contents, group = [], [], ""
+    for name, command in commands():
+        if name.count(" ") == 1:
+            panel = str(command.rich_help_panel)
+            contents += [f"- {panel}: "] if panel != group else []
+            group, link = panel, name.replace(" ", "-")
+            comma = "" if contents[-1].endswith(": ") else ", "
+            contents[-1] += f"{comma}[{name.split()[1]}](#{link})"
+        told, examples = parts(command)
+        usage = ["```", *examples, "```", ""] if examples else []
+        rows = [row for param in command.params if (row := _param(param))]
+        table = _table(("argument or option", "what it is", "default"), rows) if rows else ""
+        level = "#" * (name.count(" ") + 1)
+        sections.append("\n".join([f"{level} {name}", "", told, "", *usage, table]).rstrip())
+    head = HEAD.format(made=MADE, contents="\n".join(contents))
+    return head + "\n" + "\n\n".join(sections) + "\n"
+
+
+def schema() -> str:
+    """The text of docs/schema.md."""
+    from sqlmodel import SQLModel
+
+    from streamcli.results import schema as tables
+    from streamcli.results.columns import COLUMNS, VIEW
+
+    found = {}
+    for model in (tables.Run, tables.DocumentRow, tables.Trace, tables.Benchmark):
+        name = str(model.__tablename__)
+        rows: list[Any] = []
+        for column in SQLModel.metadata.tables[name].columns:
+            kind = f"{column.type}{'' if column.nullable else ' NOT NULL'}"
+            if name == "runs":
+                about = COLUMNS[column.name]
+                shown = "yes" if column.name in VIEW else ""
+                rows.append((f"`{column.name}`", kind, about.unit, shown, about.help))
+            else:
+                told = PARTS[name].get(column.name) or COLUMNS[column.name].help
+                rows.append((f"`{column.name}`", kind, told))
+        wide = ("column", "type", "unit", "in `results`", "what it is")
+        found[name] = _table(wide if name == "runs" else ("column", "type", "what it is"), rows)
+    return SCHEMA.format(made=MADE, query=QUERY, unpack=UNPACK, **found)
+
+
+def write(folder: Path = DOCS) -> None:
+    """Write both files."""
+    folder.mkdir(exist_ok=True)
+    for name, text in (("reference.md", reference()), ("schema.md", schema())):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _param(param: Any) -> tuple[str, str, str] | None:
+    """Name, meaning and default of an argument or option; None for one that is hidden."""
+    if param.hidden:
+        return None
+    text = str(param.help or "")
+    given = DEFAULT.search(text)
+    default = given[1] if given else ""
+    if not given and param.show_default and param.default not in (None, False):
+        value = param.default
+        default = str(value.value if isinstance(value, Enum) else value)
+    several = " ..." if param.nargs == -1 or param.multiple else ""
+    if not param.opts[0].startswith("-"):
+        name = f"{(param.metavar or param.name).upper()}{several}"
+    else:
+        value = "" if param.is_flag else f" {str(param.name).upper()}{several}"
+        name = f"{', '.join(param.opts)}{value}"
+    if param.required:
+        default = "required"
+    return f"`{name}`", _plain(DEFAULT.sub("", text)), _plain(default)
+
+
+def _plain(text: str) -> str:
+    """Markdown for rich's markup."""
+    bold = re.sub(r"\[bold\](.*?)\[/bold\]", r"**\1**", text, flags=re.DOTALL)
+    return re.sub(r"(?<!\\)\[/?[a-z ]*\]", "", bold).replace("\\[", "[").strip()
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        f"| {' | '.join(' '.join(cell.replace('|', chr(92) + '|').split()) for cell in line)} |"
+        for line in lines
+    )
+
+
+if __name__ == "__main__":
+    write()

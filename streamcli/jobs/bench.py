@@ -1,0 +1,259 @@
+"""Carrying out a benchmark: its arms are made, timed in turn, and recorded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from core.config import LAZY, STATIC, RunConfig
+from core.errors import StreamError, UsageError
+
+if TYPE_CHECKING:
+    from core.measure.bench import Arm
+    from core.measure.floors import Machine
+    from core.models.loading import Loaded
+
+ONE_BY_ONE = "streaming, one by one"
+BASES = ("mit", "kvpress", "plain forwards")  # an arm's time over theirs
+SLOW = ("recompute", ONE_BY_ONE)  # their time over an arm's
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a benchmark found.
+
+    Attributes:
+        rows: An arm each: plain values, units in the names.
+        model: What was timed, in words.
+        where: On what.
+        notes: What a reader must know.
+        read_gb_per_s: How fast this machine reads, gigabytes a second.
+        gflops_per_s: How fast it multiplies matrices.
+    """
+
+    rows: list[dict[str, Any]]
+    model: str
+    where: str
+    notes: tuple[str, ...]
+    read_gb_per_s: float
+    gflops_per_s: float
+
+
+def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
+    """Time the arms of a benchmark and record them.
+
+    Args:
+        what: ``decode``, ``window``, ``length`` or ``perplexity``.
+        asked: Its options by name.
+        db: The results database, or None for that of the settings.
+
+    Raises:
+        StreamError: An arm can't run on this model or machine.
+    """
+    import torch
+
+    from core.measure import bench
+    from core.measure.floors import Machine
+    from core.models import shapes
+    from streamcli.commands import opened
+    from streamcli.render import output
+    from streamcli.results import benchmarks
+
+    if asked["threads"]:
+        torch.set_num_threads(asked["threads"])
+    loaded = shapes.build(
+        asked["shape"], dtype=asked["dtype"], device=asked["device"], seed=asked["seed"]
+    )
+    store = opened(db, new=True)
+    make = {"length": _lengths, "perplexity": _perplexities}.get(what, _decodes)
+    arms = list(make(asked, loaded))
+    machine = Machine(str(loaded.model.device), loaded.model.dtype)
+    for done in bench.run(arms, machine, asked["rounds"], asked["steps"], asked["seed"]):
+        output.passing(f"round {done}/{asked['rounds']}")
+    output.passing("")
+    benchmarks.record(store, [_record(what, asked, loaded, arm, machine) for arm in arms])
+    output.say(f"recorded in the table benchmarks of {store.place}")
+    device, cores = str(loaded.model.device), torch.get_num_threads()
+    return Timed(
+        rows=[_row(arm, arms, machine) for arm in arms],
+        model=f"{loaded.name}, {asked['dtype']}",
+        where=f"{cores} CPU thread{'s' * (cores > 1)}" if device == "cpu" else device,
+        notes=(*loaded.notes, *_laid_out(arms, loaded)),
+        read_gb_per_s=machine.bytes_per_s / 1e9,
+        gflops_per_s=machine.flops_per_s / 1e9,
+    )
+
+
+def startup(rounds: int) -> list[dict[str, Any]]:
+    """Time whole commands in turn: the help, a run, and what reads the runs so far.
+
+    Raises:
+        StreamError: A command failed.
+    """
+    import numpy as np
+
+    from core.measure.bench import figure
+
+    with TemporaryDirectory() as folder:
+        tiny = ["--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "64"]
+        db = ["--db", f"{folder}/runs.db"]
+        commands = {
+            "--help": ["--help"],
+            "run, 64 tokens": ["run", *tiny, "--window", "28", *db],
+            "report": ["report", *db],
+            "compare": ["compare", *db],
+            "plot": ["plot", *db, "--out", f"{folder}/figures"],
+        }
+        took: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(rounds):
+            for name, words in commands.items():
+                began = time.perf_counter()
+                call = [sys.executable, "-m", "streamcli", *words]
+                done = subprocess.run(call, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    why = [*done.stderr.strip().splitlines(), f"code {done.returncode}"][0]
+                    raise StreamError(f"`streamcli {' '.join(words)}` failed: {why}")
+                took[name].append(time.perf_counter() - began)
+    found = {name: figure(np.array(seconds)) for name, seconds in took.items()}
+    return [
+        {"command": name, "s": each.median, "low_s": each.low, "high_s": each.high}
+        for name, each in found.items()
+    ]
+
+
+def _config(asked: dict[str, Any], method: str, window: int, **more: Any) -> RunConfig:
+    same = {name: asked[name] for name in ("n_sink", "dtype", "device", "threads", "seed")}
+    options = {"engine": "eager", **same, **more}
+    model = f"random:{asked['shape']}"
+    return RunConfig(model=model, dataset="random tokens", method=method, window=window, **options)
+
+
+def _decodes(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
+    """Every method with a full cache, by every engine and at every k that it has."""
+    from core.measure import bench
+    from streamcli.render import output
+
+    named = asked["named"]  # what nobody asked for is left out where it can't run
+    second = "compiled" if loaded.model.device.type == "cpu" else "cudagraph"
+    for window, method in product(asked["windows"], asked["methods"]):
+        kinds = (asked["engines"] or ["eager", second]) if method in STATIC else ["eager"]
+        ks = asked.get("intervals", [1]) if method in LAZY else [None]
+        for engine, every in product(kinds, ks):
+            output.passing(f"{method} {engine}, W = {window}")
+            config = _config(asked, method, window, engine=engine, evict_every=every)
+            try:
+                arm = bench.decode_arm(loaded, config)
+            except UsageError as error:
+                if ("engines" if method in STATIC and engine != "eager" else "methods") in named:
+                    raise
+                output.say(f"{method} {engine} is left out: {error}")
+                continue
+            arm.label = f"{method}, every {every}" if (every or 1) > 1 else method
+            yield arm
+    output.passing("")
+
+
+def _lengths(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
+    from core.measure import bench
+
+    for window, tokens, method in product(asked["windows"], asked["lengths"], asked["methods"]):
+        arm = bench.decode_arm(loaded, _config(asked, method, window), tokens)
+        arm.label = f"{method} after {tokens:,}"
+        yield arm
+
+
+def _perplexities(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
+    from core.measure import bench
+
+    size = asked["chunk_size"]
+    for window in asked["windows"]:
+        chunked = _config(asked, "streaming", window, mode="chunked", chunk_size=size)
+        arm = bench.chunk_arm(loaded, chunked)
+        arm.label = f"streaming, chunks of {size}"
+        yield arm
+        yield bench.plain_arm(loaded, chunked)
+        arm = bench.decode_arm(loaded, _config(asked, "streaming", window))
+        arm.label = ONE_BY_ONE
+        yield arm
+
+
+def _laid_out(arms: list[Arm], loaded: Loaded) -> tuple[str, ...]:
+    """What must be said where some arms read weights that were laid out for them."""
+    from core.weights import FAST, reads_fast
+
+    fast = {arm.config.method in STATIC for arm in arms if arm.config.mode == "decode-loop"}
+    notes = [FAST] if fast == {True, False} and reads_fast(loaded.model) else []
+    return tuple(dict.fromkeys([*notes, *(note for arm in arms for note in arm.notes)]))
+
+
+def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
+    from core.measure import bench
+
+    found, floor_ms = bench.figure(arm.typical()), machine.floor_ms(arm.work) / arm.tokens
+    row: dict[str, Any] = {
+        "arm": arm.name,
+        "method": arm.config.method,
+        "engine": arm.config.engine,
+        "n_sink": arm.config.n_sink,
+        "window": arm.config.window,
+        "ms_per_token": found.median,
+        "ms_per_token_low": found.low,
+        "ms_per_token_high": found.high,
+        "floor_ms": floor_ms,
+        "ratio_to_floor": found.median / floor_ms,
+        "kv_mib": arm.kv_mib,
+        "compile_s": arm.compile_s,
+        "ratios": {},
+        "speed_ups": {},
+    }
+    for base in arms:
+        budgets = {each.config.attended_keys if each.bounded else None for each in (arm, base)}
+        if len(budgets) > 1 or None in budgets or base.name == arm.name:
+            continue
+        if base.name in BASES:
+            each = bench.ratio(arm, base)
+            row["ratios"][base.name] = [each.median, each.low, each.high]
+        elif base.name in SLOW:
+            each = bench.ratio(base, arm)
+            row["speed_ups"][base.name] = [each.median, each.low, each.high]
+    return row
+
+
+def _record(
+    what: str, asked: dict[str, Any], loaded: Loaded, arm: Arm, machine: Machine
+) -> dict[str, Any]:
+    """An arm as a row of the database; its trace has every timed step, round after round."""
+    import numpy as np
+    import torch
+
+    from core import environment
+    from core.measure import bench
+    from streamcli.results.schema import Benchmark, pack
+
+    on_gpu = loaded.model.device.type == "cuda"
+    here = environment.describe(torch.cuda.get_device_name(loaded.model.device) if on_gpu else None)
+    config, found = arm.config, bench.figure(arm.typical())
+    known = {**vars(config), "chunk_size": config.chunk, **vars(here)}
+    return {name: known[name] for name in Benchmark.model_fields if name in known} | {
+        "bench": what,
+        "arm": arm.name,
+        "device": str(loaded.model.device),
+        "threads": torch.get_num_threads(),
+        "attended_keys": config.attended_keys,
+        "rounds": asked["rounds"],
+        "ms_per_token": found.median,
+        "ms_per_token_low": found.low,
+        "ms_per_token_high": found.high,
+        "floor_ms": machine.floor_ms(arm.work) / arm.tokens,
+        "read_gb_per_s": machine.bytes_per_s / 1e9,
+        "gflops_per_s": machine.flops_per_s / 1e9,
+        "compile_s": arm.compile_s,
+        "kv_mib": arm.kv_mib,
+        "latency_ms": pack(np.concatenate([np.array(each, np.float32) for each in arm.rounds_ms])),
+    }

@@ -1,0 +1,174 @@
+"""From a query to a report: its tables with their conclusions, in any format, or in a README."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from core.errors import UsageError, unknown
+from streamcli.analysis import summary
+from streamcli.analysis.comparison import Comparison
+from streamcli.analysis.selection import ANY, DERIVED, Query, Selection, select
+from streamcli.options import FILTERS
+from streamcli.render import blocks, documents, html, output, tables
+from streamcli.render.documents import Section
+from streamcli.results import frames
+from streamcli.results.columns import format_value
+from streamcli.results.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from streamcli.render.figures import Drawn
+
+
+LISTED = (  # the columns of a list of runs where none are named
+    *("run_id", "status", "model", "dataset", "method", "mode"),
+    *("n_sink", "window", "created_at", "error"),
+)
+GROUPED = (  # and of tables by --group-by
+    *("model", "dataset", "mode", "method", "n_sink", "window", "attended_keys", "ppl"),
+    *("ppl_change", "compared_ms", "speed_up", "kv_mib", "peak_mem_mib"),
+)
+REPEATS = 5  # of a configuration that the figures of a page span at most, the latest
+
+
+def sections(query: Query, found: Selection) -> list[Section]:
+    """The tables of a report, in order."""
+    rows = found.rows
+    if rows.empty:
+        return []
+    if query.compares:
+        pairs = zip(found.comparisons, found.whole, strict=True)
+        return [Section(tables.sheet(p), p.runs, _words(query, found, w)) for p, w in pairs]
+    columns = query.columns or (LISTED if query.lists else GROUPED)
+    if not query.group_by:
+        return [Section(documents.flat(rows, columns, _title(query, rows)), rows)]
+    column = documents.KNOWN[query.group_by]
+    rest = [name for name in columns if name != column.name]
+    return [
+        Section(documents.flat(part, rest, f"{column.title}: {format_value(column, value)}"), part)
+        for value, part in rows.groupby(column.name, dropna=False)
+    ]
+
+
+def text(store: Store, query: Query, found: Selection, form: str) -> str:
+    """A report in one of the formats of ``streamcli report``, whole."""
+    if form in ("json", "csv"):
+        names = documents.names(found.rows, query.columns)
+        if form == "csv":
+            return documents.csv_table(found.rows, names)
+        return documents.json_list(found.rows[names].to_dict("records"))
+    parts = sections(query, found)
+    if form == "html":
+        return _page(store, query, found, parts)
+    if form == "table":
+        plain = io.StringIO()
+        for part in parts:
+            output.page(part.sheet, plain)
+        return plain.getvalue()
+    if form == "latex":
+        return documents.latex(parts)
+    return documents.markdown(parts, summary.caution(found.comparisons))
+
+
+def left_out(query: Query) -> str:
+    """What to say where the limit left something out."""
+    stored = query.sort and query.sort.removeprefix("-") not in DERIVED
+    few = f"{query.limit:,}"
+    which = (
+        f"first {few} by {query.sort}" if stored else f"newest {few}"
+    )  # others sort what is read
+    return f"only the {which} are here: --limit {query.limit * 4} shows more, --limit 0 all."
+
+
+def updated(store: Store, markdown: str, name: str) -> str:
+    """The text of a Markdown file, its marked blocks filled from the database.
+
+    Raises:
+        UsageError: No markers, some that don't pair or ask for what there is not, or no runs.
+    """
+    return blocks.update(markdown, lambda kind, words: _block(store, kind, words, name), name)
+
+
+def _block(store: Store, kind: str, words: str, name: str) -> str:
+    query = _query(words, f"{name}: block {' '.join([kind, words]).strip()!r}")
+    found = select(store, query)
+    parts = sections(query, found)
+    if not parts:
+        raise UsageError(
+            f"{name}: no run in {store.place} is what block {' '.join([kind, words]).strip()!r} "
+            "asks for; nothing was changed. Name the database with --db, or record runs."
+        )
+    if kind == "results":
+        return documents.markdown([Section(part.sheet, part.rows) for part in parts])
+    said = [f"**{p.sheet.title}.** {' '.join(p.words)}" for p in parts if p.words]
+    return "\n\n".join([*said, summary.caution(found.comparisons)])
+
+
+def _query(words: str, where: str) -> Query:
+    """What a marker asks for: options of ``streamcli report``, such as ``mode=chunked``."""
+    asked: dict[str, Any] = {"where": {}}
+    own = ("status", "sort", "columns", "group_by", "limit")
+    try:
+        pairs = [word.partition("=") for word in shlex.split(words)]
+    except ValueError as problem:
+        raise UsageError(f"{where} can't be read: {problem}.") from problem
+    for key, _, value in pairs:
+        option = key.replace("-", "_")
+        if option in FILTERS:
+            asked["where"][option] = value
+        elif option not in own:
+            raise unknown(f"option in {where}", key, (*FILTERS, *own))
+        elif option == "limit" and not value.isdigit():
+            raise UsageError(f"{where}: limit is {value!r}, it must be a number.")
+        else:
+            given = {"columns": tuple(filter(None, value.split(","))), "limit": value}
+            asked[option] = int(value) if option == "limit" else given.get(option, value)
+    return Query(**asked)
+
+
+def _words(query: Query, found: Selection, whole: Comparison) -> list[str]:
+    """Conclusions, unless the runs they need were not asked for, or left out."""
+    streams = "streaming" in set(whole.runs["method"])
+    asked = query.where.get("method", "streaming") == "streaming"
+    return summary.words(whole) if asked and (streams or not found.more) else []
+
+
+def _title(query: Query, rows: pd.DataFrame) -> str:
+    state = "" if query.status in (None, ANY) else f"{query.status} "
+    one = "run" if query.lists else "finished configuration"
+    what = f"{len(rows):,} {state}{one}{'' if len(rows) == 1 else 's'}"
+    if not query.sort:
+        return f"{what}, newest first"
+    name = query.sort.removeprefix("-")
+    largest = query.sort.startswith("-")
+    return f"{what} by {documents.KNOWN[name].title}, {'largest' if largest else 'smallest'} first"
+
+
+def _drawn(store: Store, query: Query, found: Selection) -> list[Drawn]:
+    """Every figure of the runs that a page shows; one that can't be drawn says why."""
+    from streamcli.render import figures
+
+    shown = {**query.where, "config_key": found.rows["config_key"].unique().tolist()}
+    runs = frames.repeats(store, REPEATS, **shown)
+    return figures.draw_all(figures.NAMES, runs, store.trace)
+
+
+def _page(store: Store, query: Query, found: Selection, parts: list[Section]) -> str:
+    """The page of HTML."""
+    drawn = _drawn(store, query, found) if query.compares and parts else []
+    only = ", ".join(f"`{name}` {value}" for name, value in query.where.items())
+    remarks = [f"Only runs of {only}."] if only else []
+    if found.more:
+        remarks.append(f"Of all that match, {left_out(query)}")
+    return html.page(
+        parts,
+        drawn,
+        place=store.place,
+        when=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
+        caution=summary.caution(found.comparisons) if found.comparisons else "",
+        remarks=remarks,
+    )

@@ -1,0 +1,52 @@
+"""What a step must move and compute, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.measure import floors
+from core.measure.floors import Machine, Work
+from core.models import shapes
+
+pytest_plugins = ("tests.support.typed",)
+
+
+def test_a_decode_step_reads_weights_once_and_every_key_and_value_once() -> None:
+    model = shapes.build("tiny", dtype="float32", device="cpu").model
+    layers, hidden, heads, vocabulary = 2, 64, 4, 512
+    layer = 4 * hidden * hidden + 4 * hidden + 8 * hidden * hidden + 5 * hidden + 4 * hidden
+    weights = layers * layer + 2 * hidden + vocabulary * hidden
+    got = floors.decode_work(model, keys=100, batch=3)
+    assert got.read_bytes == 4 * (weights + 3 * 2 * layers * hidden * 100)
+    assert got.flops == 3 * (2 * weights + 4 * layers * heads * (hidden // heads) * 100)
+
+
+def test_a_tied_head_is_read_and_grouped_keys_are_fewer() -> None:
+    model = shapes.build("smollm2-135m", dtype="bfloat16", device="cpu").model
+    assert round(floors.decode_work(model, keys=0).read_bytes / 2e6) == 135
+    one = (
+        floors.decode_work(model, keys=1).read_bytes - floors.decode_work(model, keys=0).read_bytes
+    )
+    assert one == 2 * 2 * 30 * 3 * 64
+
+
+def test_the_floor_is_the_slower_of_reading_and_computing() -> None:
+    machine = Machine("cpu", torch.float32, reads=[1e9], products=[1e10])
+    assert machine.floor_ms(Work(read_bytes=1e6, flops=1e6)) == 1.0
+    assert machine.floor_ms(Work(read_bytes=1e6, flops=1e8)) == 10.0
+
+
+def test_a_floor_is_at_the_median_of_the_rates_of_all_rounds() -> None:
+    machine = Machine("cpu", torch.float32, reads=[1e9, 9e9, 2e9], products=[1e10, 1e10, 5e9])
+    assert (machine.bytes_per_s, machine.flops_per_s) == (2e9, 1e10)
+
+
+def test_rates_are_measured_once_a_round(little: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    took = iter([4.0, 2, 8, 4, 4, 8, 4, 2, 8, 4, 1, 8])
+    monkeypatch.setattr(Machine, "_time", lambda self, act: act() is not None and next(took))
+    machine = Machine("cpu", torch.float32)
+    machine.measure(1)  # three ways to read, and a product
+    machine.measure(2)  # twice each
+    assert machine.reads == [2**20 / 2, 2**20 / 2]
+    assert machine.products == [2 * 64**3 / 4, 2 * 64**3 / 1]

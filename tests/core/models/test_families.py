@@ -1,0 +1,38 @@
+"""Every family is exact or refused, as docs/models.md says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import families, models_page
+
+COLUMNS, CELLS = models_page.read()
+
+
+@pytest.mark.parametrize("name", families.known())
+def test_a_family_is_exact_or_refused_as_the_page_says(name: str) -> None:
+    found = models_page.look(name)
+    assert not found.exact or found.largest < models_page.EXACT, found
+    if models_page.column() in COLUMNS:
+        written = CELLS[name][models_page.column()]
+        assert written.split(",")[0].split(":")[0].split(";")[0] == (
+            "exact" if found.exact else "refused"
+        )
+        assert written.endswith("; not dense") != found.dense
+
+
+MUST = (
+    *("llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "phi"),
+    *("phi3", "stablelm", "olmo", "olmo2", "olmo3", "granite", "smollm3", "exaone4", "gpt_neox"),
+    *("gptj", "cohere", "cohere2", "glm4", "deepseek_v3", "ministral3", "gpt_oss", "llama4_text"),
+)
+LATENT = ("deepseek_v3",)  # from 5.24 on its cache holds what keys are made of, not keys
+
+
+def test_the_page_shows_each_promised_family_as_exact_under_two_versions() -> None:
+    assert len(COLUMNS) >= 2
+    for column in COLUMNS:
+        exact = [name for name, row in CELLS.items() if row.get(column, "").startswith("exact")]
+        assert set(MUST) - set(exact) <= set(LATENT if column != COLUMNS[0] else ()), column
+        assert len(exact) >= 45
+        assert not any("WRONG" in row.get(column, "") for row in CELLS.values())

@@ -1,0 +1,256 @@
+"""Every mode with every method: the scores, and what is said of time and memory."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from core import registry
+from core.config import RunConfig
+from core.errors import UsageError
+from core.models.loading import Loaded
+from core.modes.base import Task
+from core.result import RunResult
+from core.tokens import TokenDocument, TokenStream
+from tests.support.method_cases import BUDGET, CASES, N_SINK, WINDOW, need
+
+EXACT = 1e-4
+LENGTHS = (150, 90, 2)
+
+
+@pytest.fixture(scope="module")
+def documents(neox_ids: Tensor) -> list[Tensor]:
+    return [neox_ids[i % 2, 40 * i : 40 * i + length] for i, length in enumerate(LENGTHS)]
+
+
+@pytest.fixture(scope="module")
+def references(neox: Loaded, documents: list[Tensor]) -> dict[str, Tensor]:
+    scored = {
+        case: torch.cat([case(neox.model, ids) for ids in documents])
+        for case in set(CASES.values())  # several methods share one
+    }
+    return {name: scored[case] for name, case in CASES.items()}
+
+
+def evaluate(loaded: Loaded, documents: list[Tensor], **asked: Any) -> RunResult:
+    seen: list[tuple[int, float]] = []
+    config = RunConfig(
+        **{"n_sink": N_SINK, "window": WINDOW, "device": "cpu", "chunk_size": 16, **asked}
+    )
+    stream = TokenStream(
+        tuple(TokenDocument(f"document {i}", ids) for i, ids in enumerate(documents)),
+        sha256="",
+        bos="none",
+        notes=(),
+    )
+    method = registry.load("method", config.method)(config)
+    task = Task(loaded, stream, method, config, lambda tokens, nats: seen.append((tokens, nats)))
+    with torch.inference_mode():
+        result: RunResult = registry.load("mode", config.mode)(task)
+    assert seen[-1][0] == result.scored_tokens
+    assert math.isclose(seen[-1][1] / seen[-1][0], result.nll_nats, rel_tol=1e-9)
+    return result
+
+
+def claimed() -> list[tuple[str, str]]:
+    """The methods and modes whose every token has a reference."""
+    modes = {True: ("decode-loop", "chunked"), False: ("decode-loop",)}
+    exact = {name: registry.load("method", name).exact_chunks for name in CASES}
+    return [(name, mode) for name in CASES for mode in modes[exact[name]]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(("method", "mode"), claimed())
+def test_every_method_scores_as_its_reference_in_every_exact_mode(
+    neox: Loaded,
+    documents: list[Tensor],
+    references: dict[str, Tensor],
+    method: str,
+    mode: str,
+    batch_size: int,
+) -> None:
+    need(method)
+    result = evaluate(neox, documents, method=method, mode=mode, batch_size=batch_size)
+    want = references[method]
+    assert float((torch.from_numpy(result.nll) - want).abs().max()) < EXACT
+    assert result.scored_tokens == sum(LENGTHS) - len(LENGTHS)
+    assert result.ppl == pytest.approx(float(want.double().mean().exp()), rel=1e-5)
+    cuts = torch.tensor(LENGTHS) - 1
+    for document, part in zip(result.documents, torch.split(want, cuts.tolist()), strict=True):
+        assert document.nll_nats == pytest.approx(float(part.double().sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", CASES)
+def test_a_sample_of_steps_scores_every_token_and_says_that_its_total_is_an_estimate(
+    neox: Loaded, documents: list[Tensor], references: dict[str, Tensor], method: str
+) -> None:
+    need(method)
+    result = evaluate(neox, documents, method=method, timed_tokens=20)
+    assert float((torch.from_numpy(result.nll) - references[method]).abs().max()) < EXACT
+    assert len(result.latency_ms) - result.warmup_tokens == 20
+    assert result.total_is_estimate
+    steps = sum(LENGTHS) - len(LENGTHS)
+    assert result.total_s == pytest.approx(result.ms_per_token * steps / 1000)
+
+
+def test_a_decode_loop_times_every_step_and_quotes_those_with_a_full_cache(
+    neox: Loaded, documents: list[Tensor]
+) -> None:
+    result = evaluate(neox, documents)
+    steps = sum(LENGTHS) - len(LENGTHS)
+    assert len(result.latency_ms) == steps
+    full = sum(max(0, length - 1 - BUDGET) for length in LENGTHS)
+    assert result.warmup_tokens == steps - full
+    assert result.ms_per_token_p50 is not None and result.ms_per_token_p99 is not None
+    assert result.ms_per_token_p50 <= result.ms_per_token_p99
+    assert result.total_s == pytest.approx(float(result.latency_ms.sum()) / 1000, rel=1e-5)
+    assert not result.total_is_estimate
+
+
+def test_a_text_too_short_to_fill_the_cache_says_so(neox: Loaded, documents: list[Tensor]) -> None:
+    assert "filling cache" in evaluate(neox, documents, window=400).notes[-1]
+    result = evaluate(neox, documents, window=400, timed_tokens=20)
+    assert "too short to fill the cache" in result.notes[-1]
+    with pytest.raises(UsageError, match="timed_tokens is 900"):
+        evaluate(neox, documents, timed_tokens=900)
+
+
+def test_chunks_have_a_throughput_and_no_latency(neox: Loaded, documents: list[Tensor]) -> None:
+    result = evaluate(neox, documents, mode="chunked")
+    assert result.ms_per_token_p50 is None and result.warmup_tokens == 0
+    assert len(result.latency_ms) == sum(-(-(length - 1) // 16) for length in LENGTHS)
+    assert result.ms_per_token == pytest.approx(1000 * result.elapsed_s / result.scored_tokens)
+
+
+class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The most bytes that tensors made within it held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+            if storage is not None and storage.data_ptr() not in self.held:
+                self.held[storage.data_ptr()] = storage.nbytes()
+                weakref.finalize(storage, self.held.pop, storage.data_ptr(), None)
+        self.peak = max(self.peak, sum(self.held.values()))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("mode", "short", "long"), [("chunked", 400, 2000), ("decode-loop", 100, 300)]
+)
+def test_memory_is_bounded_by_chunk_and_window_whatever_the_length_of_the_stream(
+    neox: Loaded, mode: str, short: int, long: int
+) -> None:
+    peaks = []
+    for length in (short, long):
+        with _Held() as held:
+            evaluate(neox, [torch.arange(length) % 4000], mode=mode, chunk_size=32)
+        peaks.append(held.peak)
+    its_id_twice_and_its_score = 2 * 8 + 4  # bytes; the keys of a token would be 8,192
+    assert peaks[1] - peaks[0] <= its_id_twice_and_its_score * (long - short)
+    assert peaks[0] > 4 * 4096 * (32 if mode == "chunked" else 1)  # the logits are among them
+
+
+def test_a_long_run_tells_whether_its_time_grows(neox: Loaded, neox_ids: Tensor) -> None:
+    for mode, size in (("decode-loop", 1), ("chunked", 2)):
+        result = evaluate(neox, [neox_ids[0, :301]], mode=mode, chunk_size=size)
+        steps = result.latency_ms[: 300 // size]
+        tenth = (len(steps) - 1) // 10
+        late, early = steps[9 * tenth : 10 * tenth], steps[tenth : 2 * tenth]
+        assert result.time_growth == pytest.approx(np.median(late) / np.median(early))
+    assert evaluate(neox, [neox_ids[0, :90]]).time_growth is None
+    assert evaluate(neox, [neox_ids[0, :301]], timed_tokens=150).time_growth is None
+
+
+def test_attended_keys_are_those_that_the_cache_returns(
+    neox: Loaded, documents: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.cache import StreamingLayer
+
+    seen: list[int] = []
+    update = StreamingLayer.update
+
+    def spy(self: StreamingLayer, *args: Any, **kwargs: Any) -> Any:
+        keys, values = update(self, *args, **kwargs)
+        if self is self.cache.layers[0]:
+            seen.append(keys.shape[-2])
+        return keys, values
+
+    monkeypatch.setattr(StreamingLayer, "update", spy)
+    result = evaluate(neox, documents)
+    assert (min(seen), max(seen)) == (result.attended_keys_min, result.attended_keys_max)
+    assert sum(seen) / len(seen) == pytest.approx(result.attended_keys_mean)
+    assert result.attended_keys_max == BUDGET
+
+
+@pytest.mark.parametrize("method", registry.METHODS)
+def test_memory_held_is_what_the_formula_says(
+    neox: Loaded, documents: list[Tensor], method: str
+) -> None:
+    need(method)
+    for mode in registry.MODES:
+        result = evaluate(neox, documents[:1], method=method, mode=mode)
+        assert result.kv_mib == pytest.approx(result.kv_formula_mib)
+        assert result.peak_mem_mib > 50
+
+
+def test_dense_past_the_trained_length_says_so(neox: Loaded, neox_ids: Tensor) -> None:
+    short = replace(neox, trained_length=100)
+    result = evaluate(short, [neox_ids[0, :150]], method="dense", mode="chunked")
+    assert result.attended_keys_max == 149
+    assert "dense ran 49 tokens past the trained length of 100" in result.notes[0]
+
+
+@pytest.mark.parametrize("method", ["streaming", "window", "mit", "recompute"])
+def test_every_method_says_where_its_positions_leave_the_training(
+    neox: Loaded, neox_ids: Tensor, method: str
+) -> None:
+    ids, said = [neox_ids[0, :80]], f"{method} ran 12 tokens past the trained length"
+    for length, words in ((N_SINK + WINDOW + 1 - 12, [said]), (N_SINK + WINDOW + 1, [])):
+        short = replace(neox, trained_length=length)
+        notes = evaluate(short, ids, method=method).notes
+        assert [note.split(" of ")[0] for note in notes if "past the" in note] == words
+
+
+def test_equal_budgets_unless_asked_otherwise() -> None:
+    streaming = RunConfig(n_sink=4, window=124)
+    window = RunConfig(n_sink=4, window=124, method="window")
+    assert (window.n_sink, window.window) == (0, 128)
+    assert window.attended_keys == streaming.attended_keys == 129
+    assert RunConfig(n_sink=0, window=124, method="window").window == 124
+
+
+@pytest.mark.parametrize(("rows", "chunk"), [(1, 256), (4, 256), (8, 128), (16, 64), (500, 64)])
+def test_more_rows_in_step_take_shorter_chunks(rows: int, chunk: int) -> None:
+    config = RunConfig(batch_size=rows, mode="chunked")
+    assert config.fitted(2048).chunk_size == chunk
+    assert replace(config, chunk_size=7).fitted(2048).chunk_size == 7
+    timed = RunConfig(batch_size=rows, timed_tokens=9)
+    assert timed.fitted(2048).chunk_size == chunk
+    assert replace(timed, timed_tokens=None, chunk_size=7).fitted(2048).chunk_size == 256
+
+
+def test_word_and_byte_figures_come_from_the_same_scores(
+    neox: Loaded, documents: list[Tensor]
+) -> None:
+    result = evaluate(neox, documents[:1], mode="chunked")
+    text = neox.tokenizer.decode(documents[0][1:])
+    nats = float(result.nll.astype("float64").sum())
+    assert result.word_ppl == pytest.approx(math.exp(nats / len(text.split())))
+    assert result.bits_per_byte == pytest.approx(nats / math.log(2) / len(text.encode()))
+    assert result.byte_ppl == pytest.approx(2**result.bits_per_byte)

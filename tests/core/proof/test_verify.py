@@ -1,0 +1,98 @@
+"""``verify`` passes what is right, and names what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from core import registry
+from core.config import RunConfig
+from core.errors import UsageError
+from core.models.loading import Loaded
+from core.proof.verify import Finding, verify
+from streamcli import cli
+
+MODES = ("decode-loop", "chunked")
+CONFIG = RunConfig(n_sink=4, window=40, chunk_size=16, device="cpu")
+
+
+def prove(loaded: Loaded, ids: Tensor, *methods: str) -> list[Finding]:
+    return list(verify(loaded, ids, CONFIG, methods, MODES))
+
+
+@pytest.fixture(scope="module")
+def ids(neox_ids: Tensor) -> Tensor:
+    return neox_ids[0, :150]
+
+
+def test_every_claim_holds_on_a_trained_model(neox: Loaded, ids: Tensor) -> None:
+    found = prove(neox, ids, "streaming", "window", "recompute", "dense")
+    assert all(each.claimed and each.passed for each in found), found
+    subjects = {each.subject for each in found}
+    assert {"T = S+W+1 is dense", "any chunk size", "the frame may move"} < subjects
+
+
+TRAPS = {
+    ("EvictsInsideAChunk", "chunked"): "eviction while it is in flight",
+    ("NoRotation", "decode-loop"): "at the first eviction: eviction or rotation",
+    ("SinksLost", "decode-loop"): "when the window alone overflows: sinks are lost",
+    ("LastPrefillTokenTwice", "decode-loop"): "before the cache fills: mask, position or BOS",
+    ("NeverEvicts", "decode-loop"): "at the first eviction: eviction or rotation",
+}
+
+
+@pytest.mark.parametrize(("trap", "mode"), TRAPS)
+def test_a_planted_trap_fails_and_is_named(
+    neox: Loaded, ids: Tensor, trap: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.METHODS, "broken", f"tests.support.traps:{trap}")
+    found = {each.form.split(" ")[0]: each for each in prove(neox, ids, "broken")}[mode]
+    assert found.claimed and not found.passed
+    assert TRAPS[trap, mode] in found.diagnosis
+
+
+def test_what_never_evicts_past_the_trained_length_is_named(
+    neox: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.METHODS, "broken", "tests.support.traps:NeverEvicts")
+    short = replace(neox, trained_length=20)
+    (_, found, _) = prove(short, ids, "broken")
+    assert "past the trained length: nothing is being evicted" in found.diagnosis
+
+
+def test_drift_in_half_precision_is_named(
+    neox: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.METHODS, "streaming", "tests.support.traps:TurnsStepByStep")
+    found = {each.subject.split(" ")[0]: each for each in prove(neox, ids, "streaming")}
+    assert found["streaming"].passed
+    drifted = found["bfloat16"]
+    assert not drifted.passed and drifted.largest_nats > drifted.mean_nats
+    assert "errors pile up" in found["bfloat16"].diagnosis
+
+
+def test_too_few_tokens_prove_nothing_and_are_refused(neox: Loaded, ids: Tensor) -> None:
+    with pytest.raises(UsageError, match="prove nothing"):
+        prove(neox, ids[:50], "streaming")
+
+
+def test_the_command_ends_with_1_where_a_claim_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["verify", "--model", "bundled", "--dataset", "bundled-narrative", "--methods"]
+    size = ["--window", "30", "--max-tokens", "90"]
+    for method, code in (("window", 0), ("streaming", 1)):
+        monkeypatch.setattr(sys, "argv", ["streamcli", *words, method, *size])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code or 0) == code, err
+        assert "claims hold, for this model, text and these sizes only" in out
+        monkeypatch.setitem(registry.METHODS, "streaming", "tests.support.traps:NoRotation")
+    assert "claims do not hold; the first: streaming, decode-loop: at the first eviction" in err
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,154 @@
+"""Arms are timed in turn and held against each other round by round; rows go where they belong."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import torch
+
+from core import engine
+from core.config import RunConfig
+from core.errors import UsageError
+from core.measure import bench, floors
+from core.measure.bench import Arm
+from core.measure.floors import Machine, Work
+from core.models import shapes
+from streamcli.results.schema import unpack
+from tests.support.typed import Type
+
+pytest_plugins = ("tests.support.typed",)
+pytestmark = pytest.mark.usefixtures("little")
+
+
+def arm(name: str, log: list[str]) -> Arm:
+    return Arm(RunConfig(window=8), lambda: log.append(name), 1, Work(1, 1), label=name)
+
+
+def test_every_round_takes_every_arm_in_an_order_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Machine, "measure", lambda self: None)
+    log: list[str] = []
+    arms = [arm(name, log) for name in "abc"]
+    assert list(bench.run(arms, Machine("cpu", torch.float32), 8, 1, seed=0)) == list(range(1, 9))
+    rounds = ["".join(log[3 + 6 * i : 9 + 6 * i : 2]) for i in range(8)]
+    assert all(sorted(each) == list("abc") for each in rounds)
+    assert len(set(rounds)) > 2
+    assert all(len(each.rounds_ms) == 8 for each in arms)
+    with pytest.raises(UsageError, match="nothing to time"):
+        list(bench.run([], Machine("cpu", torch.float32), 8, 1, seed=0))
+
+
+def test_a_ratio_is_taken_round_by_round_so_that_a_slow_minute_cancels() -> None:
+    ours, base = arm("a", []), arm("b", [])
+    minute = np.array([1.0, 10, 2, 5, 3, 8, 1])
+    ours.rounds_ms = [[t] for t in 3 * minute]
+    base.rounds_ms = [[t] for t in 6 * minute]
+    found = bench.ratio(ours, base)
+    assert (found.median, found.low, found.high) == (0.5, 0.5, 0.5)
+    wide = bench.figure(3 * minute)
+    assert wide.low < wide.median == 9 < wide.high
+
+
+def test_a_recomputing_arm_encodes_its_budget_at_every_step() -> None:
+    loaded = shapes.build("tiny", dtype="float32", device="cpu")
+    asked = RunConfig(method="recompute", n_sink=4, window=27, device="cpu")
+    fed = bench.decode_arm(loaded, asked)
+    logits = fed.step()
+    assert isinstance(logits, torch.Tensor) and logits.shape == (1, 1, 512)
+    assert fed.kv_mib == 0 and fed.work.flops > 20 * floors.decode_work(loaded.model, 32).flops
+
+
+def test_an_arm_that_holds_everything_reads_it_and_is_held_against_no_budget(typed: Type) -> None:
+    loaded = shapes.build("tiny", dtype="float32", device="cpu")
+    asked = RunConfig(method="dense", n_sink=4, window=27, device="cpu")
+    fed = bench.decode_arm(loaded, asked)
+    held = fed.kv_mib * 2**20 / (4 * 2 * 2 * 64)  # bytes x keys and values x layers x K D
+    assert held > 200 and fed.work == floors.decode_work(loaded.model, int(held) + 1)
+    words = ["--shape", "tiny", "--methods", "streaming", "dense", "recompute", "--windows", "28"]
+    words += ["--engines", "eager", "--rounds", "2", "--steps", "3", "--json"]
+    rows = {row["method"]: row for row in json.loads(typed("bench", "decode", *words).out)}
+    assert rows["streaming"]["speed_ups"] and not rows["dense"]["speed_ups"]
+
+
+def test_bench_prints_rows_and_records_them_apart_from_the_runs(
+    tmp_path: Path, typed: Type
+) -> None:
+    where = str(tmp_path / "b.db")
+    words = ["bench", "decode", "--shape", "tiny", "--methods", "streaming", "mit", "recompute"]
+    words += ["--engines", "eager", "--windows", "28", "60", "--rounds", "2", "--steps", "3"]
+    code, out, _ = typed(*words, "--json", "--db", where)
+    assert code == 0
+    rows = json.loads(out)
+    assert [(row["method"], row["window"]) for row in rows] == [
+        (method, window) for window in (28, 60) for method in ("streaming", "mit", "recompute")
+    ]
+    for row in rows:
+        assert row["floor_ms"] > 0
+        assert row["ratio_to_floor"] == row["ms_per_token"] / row["floor_ms"]
+    assert set(rows[0]["ratios"]) == {"mit"} and set(rows[0]["speed_ups"]) == {"recompute"}
+    with sqlite3.connect(where) as database:
+        found = database.execute("SELECT model, engine, rounds, latency_ms FROM benchmarks")
+        kept = found.fetchall()
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    database.close()
+    assert len(kept) == 6 and kept[0][:3] == ("random:tiny", "eager", 2)
+    assert len(unpack(kept[0][3])) == 6
+
+
+def test_a_database_that_cannot_be_opened_is_told_before_anything_is_timed(
+    typed: Type, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("timed"))
+    (home / "no.db").write_text("text, and no database at all")
+    done = typed("bench", "decode", "--shape", "tiny", "--windows", "28", "--db", "no.db")
+    assert done.code == 2 and done.err.count("\n") == 1 and "no.db" in done.err
+
+
+def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_refused(
+    typed: Type, no_kvpress: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "compiler", lambda: None)
+    words = "bench decode --shape tiny --windows 28 --rounds 2 --steps 1".split()  # noqa: SIM905
+    done = typed(*words)
+    assert done.code == 0
+    assert "kvpress eager is left out" in done.err and "compiled is left out" in done.err
+    assert "laid out for one token" in done.out
+    assert "2 rounds are too few for an interval" in done.out
+    assert typed(*words, "--engines", "eager").code == 0
+    for more in (("--engines", "compiled"), ("--methods", "kvpress")):
+        done = typed(*words, *more)
+        assert done.code == 2 and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["decode --dtype fp16", "decode --windows 0", "length --lengths 0", "startup --db x.db"],
+)
+def test_bench_refuses_what_it_cannot_do_in_one_line(typed: Type, words: str) -> None:
+    done = typed("bench", *words.split())
+    assert done.code == 2 and done.err.count("\n") == 1 and words.split()[1].strip("-") in done.err
+
+
+def test_bench_refuses_what_does_not_exist(typed: Type) -> None:
+    for option, value in (("--shape", "pythia-71m"), ("--methods", "stream")):
+        code, _, err = typed("bench", "decode", option, value)
+        assert code == 2 and err.count("\n") == 1 and value in err and "Did you mean" in err
+
+
+def test_startup_times_whole_commands_and_names_one_that_fails(
+    typed: Type, in_process: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads(typed("bench", "startup", "--rounds", "2", "--json").out)
+    names = ["--help", "run", "report", "compare", "plot"]
+    assert [row["command"].split(",")[0] for row in rows] == names
+    assert [words[0] for words in in_process] == names * 2
+    monkeypatch.setattr(subprocess, "run", lambda call, **_: CompletedProcess(call, 1, "", "why"))
+    failed = typed("bench", "startup", "--rounds", "2")
+    assert (failed.code, failed.err) == (1, "streamcli: `streamcli --help` failed: why\n")

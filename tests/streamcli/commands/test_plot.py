@@ -1,0 +1,278 @@
+"""``streamcli plot`` as it is typed: files, words, formats, and a browser or none."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from core.errors import StreamError
+from streamcli.commands.plot import REPEATS
+from streamcli.render import images
+from streamcli.render.figures import NAMES, TITLES, Drawn, draw, style
+from streamcli.results import frames
+from streamcli.results.columns import COLUMNS
+from streamcli.results.schema import Run, Trace, pack
+from streamcli.results.store import Store
+from tests.support.asked import Asked
+from tests.support.figure_runs import frame, run, study, traces
+from tests.support.process import imported
+from tests.support.typed import DB, Type
+
+pytest_plugins = ("tests.support.typed", "tests.support.asked")
+
+
+def _browser() -> str | None:
+    from choreographer.browsers import Chromium
+
+    return Chromium.find_browser(skip_local=False)
+
+
+browser = pytest.mark.skipif(not _browser(), reason="no Chromium or Chrome: apt install chromium")
+
+
+def fill(store: Store, rows: list[dict[str, Any]]) -> None:
+    """Put rows and their traces into a database as they are."""
+    held = [{name: row.get(name) for name in COLUMNS} for row in rows]
+    scored = [traces(row["run_id"]) for row in rows[-200:]]
+    packed = [
+        {"run_id": row["run_id"], "nll": pack(nll), "latency_ms": pack(ms)}
+        for row, (nll, ms) in zip(rows[-200:], scored, strict=True)
+    ]
+    with store.engine.execution_options(writes=True).begin() as connection:
+        for start in range(0, len(held), 5000):
+            connection.execute(insert(Run), held[start : start + 5000])
+        connection.execute(insert(Trace), packed)
+
+
+@pytest.fixture
+def filled(home: Path) -> Store:
+    store = Store.open(DB)
+    fill(store, study())
+    return store
+
+
+@pytest.fixture(scope="module")
+def figure() -> Drawn:
+    return draw("decode-runtime", frame(study()), traces)
+
+
+def test_every_figure_with_data_is_a_page_and_its_path_is_printed(
+    typed: Type, filled: Store
+) -> None:
+    done = typed("plot")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.split() == [f"figures/{name}.html" for name in NAMES]
+    assert all(Path(path).stat().st_size > 1e6 for path in done.out.split())
+
+
+def test_a_page_needs_nothing_else_and_has_its_caption(typed: Type, filled: Store) -> None:
+    typed("plot", "pareto", "--out", "here")
+    page = Path("here/pareto.html").read_text()
+    assert page.count("plotly.js v") == 1 and f"<title>{TITLES['pareto']}</title>" in page
+    assert "float32 on cpu, 2 threads" in page.split("<figcaption>")[1]
+    assert not re.search(r"""<(script|link|img)[^>]*(src|href)=["']?https?:""", page)
+    assert [path.name for path in Path("here").iterdir()] == ["pareto.html"], "nothing half-written"
+
+
+def test_named_figures_without_data_are_a_line_each_and_fail_after_the_others(
+    typed: Type, home: Path
+) -> None:
+    fill(Store.open(DB), [run(1), run(2, method="recompute")])
+    done = typed("plot", "sinks", "decode-runtime", "window")
+    assert (done.code, done.out) == (1, "figures/decode-runtime.html\n")
+    assert [line.split(":")[1] for line in done.err.splitlines()] == [" sinks", " window"]
+    assert "record them with `streamcli sweep --methods streaming --n-sinks" in done.err
+    assert typed("plot", "decode-runtime").code == 0
+    every = typed("plot")
+    assert every.code == 0 and "figures/decode-runtime.html" in every.out.split()
+    assert "sinks: no window was run" in every.err
+
+
+def test_of_all_figures_not_one_is_a_failure(typed: Type, home: Path) -> None:
+    fill(Store.open(DB), [run(1, method="mit", mode="kvpress-official", documents=2)])
+    done = typed("plot")
+    assert (done.code, done.out) == (1, "")
+    assert len(done.err.splitlines()) == len(NAMES) and "Traceback" not in done.err
+
+
+def test_an_empty_database_says_so(typed: Type, home: Path) -> None:
+    for names in ((), ("window",)):
+        done = typed("plot", *names)
+        assert (done.code, done.out) == (1, "") and not Path("figures").exists()
+        assert done.err.count("\n") == 1
+        assert "holds no finished run that matches: record one with streamcli run" in done.err
+
+
+def test_filters_decide_what_is_drawn(typed: Type, filled: Store) -> None:
+    typed("plot", "decode-runtime", "--dataset", "two")
+    page = Path("figures/decode-runtime.html").read_text()
+    assert "two: 399 tokens scored" in page and "one: 399 tokens scored" not in page
+
+
+def test_wrong_names_and_places_are_one_line(typed: Type, filled: Store) -> None:
+    wrong = typed("plot", "windw")
+    assert wrong.code == 2
+    assert re.search(r"unknown figure 'windw': choose .* Did you mean 'window'\?\n$", wrong.err)
+    Path("file").write_text("")
+    place = typed("plot", "window", "--out", "file/figures")
+    assert place.code == 2 and place.err.count("\n") == 1
+    assert "file/figures can't be written to (Not a directory)" in place.err
+
+
+def test_a_missing_browser_is_one_line_that_says_what_to_install(
+    typed: Type, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", "/nowhere/chromium")
+    done = typed("plot", "window", "--format", "png")
+    (line,) = [line for line in done.err.splitlines() if not line.startswith("streamcli: window:")]
+    assert (done.code, done.out, list(Path("figures").iterdir())) == (1, "", [])
+    assert line == (
+        "streamcli: png needs a Chromium or Chrome to draw with, and none was found: `apt install "
+        "chromium`, run `plotly_get_chrome`, or name one in BROWSER_PATH; --format html needs none."
+    )
+
+
+def test_a_browser_that_fails_is_one_line(
+    figure: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", "/bin/false")
+    with pytest.raises(StreamError, match=r"^the browser failed to draw png .*BROWSER_PATH"):
+        list(images.write([figure], tmp_path, "png"))
+    assert not list(tmp_path.iterdir())
+
+
+@browser
+def test_images_are_real_and_share_one_browser(
+    typed: Type, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kaleido
+
+    drawn = {
+        name: draw(name, frame(study()), traces).figure for name in ("decode-runtime", "window")
+    }
+    heights = {name: style.fit(figure, 640)["height"] for name, figure in drawn.items()}
+    opened: list[object] = []
+    start = kaleido.Kaleido.open
+
+    async def counted(self: object) -> None:
+        opened.append(self)
+        await start(self)
+
+    monkeypatch.setattr(kaleido.Kaleido, "open", counted)
+    size = ("--width", "640")
+    done = typed("plot", "decode-runtime", "window", "--format", "png", *size)
+    assert done.out.split() == ["figures/decode-runtime.png", "figures/window.png"]
+    assert len(opened) == 1 and "streamcli: window: Perplexity and time" in done.err
+    for path in done.out.split():
+        assert pixels(Path(path).read_bytes()) == (640, heights[Path(path).stem])
+
+
+def pixels(data: bytes) -> tuple[int, int]:
+    """Width and height of an 8-bit PNG of which at least a hundredth is not white."""
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", data[16:24])
+    parts, at = [], 8
+    while at < len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        if data[at + 4 : at + 8] == b"IDAT":
+            parts.append(data[at + 8 : at + 8 + length])
+        at += 12 + length
+    raw = zlib.decompress(b"".join(parts))
+    assert sum(byte not in (0, 255) for byte in raw) > len(raw) / 100, "blank"
+    return width, height
+
+
+@browser
+def test_an_svg_has_its_words_and_a_pdf_is_one(figure: Drawn, tmp_path: Path) -> None:
+    (svg,) = images.write([figure], tmp_path, "svg", width=500)
+    words = svg.read_text()
+    assert words.startswith("<svg") and 'width="500"' in words
+    for said in (TITLES["decode-runtime"], "streaming", "recompute", "ms a token"):
+        assert said in words
+    (pdf,) = images.write([figure], tmp_path, "pdf")
+    assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 5000
+
+
+@browser
+def test_pages_work_offline_without_an_error_and_fit_any_screen(
+    filled: Store, tmp_path: Path
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    runs = frames.repeats(filled, 10)
+    drawn = [draw(name, runs, traces) for name in NAMES]
+    paths = list(images.write(drawn, tmp_path, "html"))
+    said: list[str] = []
+    with sync_playwright() as player:
+        chromium = player.chromium.launch(executable_path=_browser(), args=["--no-sandbox", *QUIET])
+        page = chromium.new_page(viewport={"width": 380, "height": 700}, offline=True)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda r: said.append(r.url) if r.url.startswith("http") else None)
+        for path in paths:
+            page.goto(path.as_uri())
+            page.wait_for_selector(".main-svg .xtick text")
+            for width in (1000, 380):
+                page.set_viewport_size({"width": width, "height": 700})
+                fits = f"document.documentElement.scrollWidth <= {width}"
+                page.wait_for_function(fits)  # it is drawn anew after a while
+        chromium.close()
+    assert not said
+
+
+QUIET = ("--disable-gpu", "--disable-component-update", "--disable-sync", *images.QUIET)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(
+    figure: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = images.write([figure], tmp_path, "html")
+    before = path.read_bytes()
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(StreamError, match="No space left"):
+        list(images.write([figure], tmp_path, "html"))
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+def test_repeats_are_the_latest_of_each_configuration(filled: Store) -> None:
+    every = frames.runs(filled)
+    some = frames.repeats(filled, 2)
+    expected = every.groupby("config_key").head(2)
+    assert some["run_id"].tolist() == expected["run_id"].tolist()
+    assert list(some.columns) == list(COLUMNS) and len(every) > len(some)
+    assert set(frames.repeats(filled, 2, method="window")["method"]) == {"window"}
+
+
+def test_more_repeats_are_no_more_questions_and_each_is_answered_by_an_index(
+    typed: Type, home: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "write", lambda figures, *_, **__: [each.name for each in figures])
+    rows, said = study()[:30], []
+    for times in (REPEATS, 3 * REPEATS):
+        many = [
+            row | {"run_id": f"{10_000 + 50 * turn + place:026d}"}
+            for turn in range(times)
+            for place, row in enumerate(rows)
+        ]
+        fill(Store.open(f"{times}.db"), many)
+        asked.clear()
+        done = typed("plot", "--db", f"{times}.db")
+        assert (done.code, len(done.out.split())) == (0, len(NAMES))
+        assert asked.whole_rows == REPEATS * len({row["config_key"] for row in rows})
+        said.append(list(asked.statements))
+    assert said[0] == said[1] and asked.long_ways(f"{times}.db") == []
+
+
+def test_it_never_imports_torch(filled: Store) -> None:
+    assert not {"torch", "transformers", "scipy", "alembic"} & imported("plot")

@@ -1,0 +1,76 @@
+"""``report --update`` rewrites marked blocks of a Markdown file, and nothing besides."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.errors import UsageError
+from streamcli.render import blocks
+from streamcli.results.store import Store
+from tests.support.reported import report
+from tests.support.typed import Type
+
+pytest_plugins = ("tests.support.typed", "tests.support.reported")
+
+
+MARKED = (
+    "# Title\r\n\r\nprose \u00e9\r\n"
+    "<!-- streamcli:begin results columns=method,ppl sort=ppl -->\r\n"
+    "old\r\n<!-- streamcli:end results -->\r\nmore\r\n\r\n```\r\n"
+    "<!-- streamcli:begin results -->\r\n```\r\n"
+    "<!-- streamcli:begin words mode=decode-loop -->\r\n<!-- streamcli:end words -->\r\nend"
+)
+
+
+def test_an_update_rewrites_the_blocks_and_not_one_byte_besides(
+    four: Store, home: Path, typed: Type
+) -> None:
+    readme = home / "README.md"
+    readme.write_bytes(MARKED.encode())
+    checked = report(typed, "--update", "README.md", "--check")
+    assert checked.code == 1 and "streamcli report --update README.md rewrites it" in checked.err
+    assert readme.read_bytes() == MARKED.encode()
+    assert report(typed, "--update", "README.md").err == "streamcli: wrote README.md\n"
+    first = readme.read_bytes()
+    between = re.compile(rb"(streamcli:begin [^>]*-->\r\n).*?(<!-- streamcli:end)", re.DOTALL)
+    assert between.sub(rb"\1\2", first) == between.sub(rb"\1\2", MARKED.encode())
+    assert b"| dense | 209.79 |\r\n| streaming | 216.21 |\r\n" in first
+    assert b"216.21 against 216.98" in first and b"\n" not in first.replace(b"\r\n", b"")
+    again = report(typed, "--update", "README.md", "--check")
+    assert (again.code, again.err) == (0, "streamcli: README.md is up to date\n")
+    assert readme.read_bytes() == first
+
+
+BROKEN = {
+    "no marker at all": "has no block to rewrite",
+    "`<!-- streamcli:begin results -->` in prose": "has no block to rewrite",
+    "<!-- streamcli:begin results -->\nold": "line 1: the block never ends",
+    "<!-- streamcli:end results -->": "ends a block 'results', but no block is open",
+    "<!-- streamcli:begin results -->\n<!-- streamcli:begin words -->": "is open: end it",
+    "<!-- streamcli:begin results -->\n<!-- streamcli:end words -->": "the open block is 'results'",
+    "<!-- streamcli:begin result -->\n<!-- streamcli:end result -->": "Did you mean 'results'?",
+    "<!-- streamcli:start results -->": "streamcli:start is no marker",
+    "<!-- streamcli:begin results mod=x -->\n<!-- streamcli:end results -->": "Did you mean 'mod",
+    "<!-- streamcli:begin results sort=pp -->\n<!-- streamcli:end results -->": "column 'pp'",
+    "<!-- streamcli:begin results limit=x -->\n<!-- streamcli:end results -->": "limit is 'x'",
+    "<!-- streamcli:begin results mode=x -->\n<!-- streamcli:end results -->": "no run in",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_markers_that_do_not_pair_or_ask_for_nothing_change_nothing(
+    four: Store, home: Path, typed: Type, text: str
+) -> None:
+    (home / "README.md").write_text(text)
+    done = report(typed, "--update", "README.md")
+    assert done.code == 2 and done.err.count("\n") == 1 and BROKEN[text] in done.err
+    assert (home / "README.md").read_text() == text
+
+
+def test_a_marker_in_fenced_code_is_an_example() -> None:
+    text = "~~~~\n<!-- streamcli:begin results -->\n~~~\n~~~~\n"
+    with pytest.raises(UsageError, match="no block to rewrite"):
+        blocks.update(text, lambda *_: "x", "README.md")

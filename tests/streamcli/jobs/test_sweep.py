@@ -1,0 +1,333 @@
+"""Sweeps as they are carried out: what is run, skipped, failed, killed and shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from core import environment, runner
+from core.config import RunConfig
+from core.errors import StreamError
+from core.facts import RunFacts
+from streamcli.jobs import processes
+from streamcli.render import progress
+from streamcli.results import frames, values
+from streamcli.results.store import Store
+from tests.support import forked
+from tests.support.process import imported
+from tests.support.typed import Type
+
+pytest_plugins = ("tests.support.typed",)
+pytestmark = pytest.mark.usefixtures("home")
+
+ROOT = Path(__file__).parents[3]
+TINY = ("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60")
+CHUNKED = (*TINY, "--modes", "chunked", "--windows", "20")
+TWO = (*CHUNKED, "--methods", "streaming", "window")
+
+
+def rows(db: str | Path = "data/streamcli.db") -> Any:
+    return frames.runs(Store.open(db), status=None, sort="run_id")
+
+
+def test_what_is_finished_is_skipped_and_shown_and_force_runs_it_again(typed: Type) -> None:
+    assert typed(*TWO)[0] == 0
+    code, out, err = typed(*TWO, "dense")
+    assert code == 0
+    assert re.search(r"1/3 streaming chunked on bundled-narrative.*: finished before", err)
+    assert "3 runs: 1 done, 2 finished on this machine before (--force runs them again)." in err
+    assert all(method in out for method in ("streaming", "window", "dense"))
+    assert list(rows()["method"]) == ["streaming", "window", "dense"]
+    assert rows()["sweep"].nunique() == 2 and set(rows()["sweep"].str.len()) == {26}
+    assert "2 runs: 2 done." in typed(*TWO, "--force")[2]
+    assert len(rows()) == 5
+
+
+def test_repeats_are_filled_up_in_rounds_of_alternating_order(typed: Type) -> None:
+    typed(*TWO)
+    _, _, err = typed(*TWO, "--repeats", "3")
+    assert "6 runs: 4 done, 2 finished" in err
+    assert list(zip(rows()["method"], rows()["repeat"], strict=True)) == [
+        *(("streaming", 0), ("window", 0)),
+        *(("window", 1), ("streaming", 1), ("streaming", 2), ("window", 2)),
+    ]
+
+
+def test_what_another_machine_has_finished_is_run_here(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed(*TWO)
+    monkeypatch.setattr("platform.node", lambda: "another")
+    assert "2 runs: 2 done." in typed(*TWO)[2]
+
+
+def test_a_mistake_in_any_run_is_found_before_anything_is_loaded(
+    typed: Type, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setattr(runner, "load_model", lambda *_, **__: pytest.fail("was loaded"))
+    for words in (["--methods", "dense", "windoww"], ["--datasets", "no.txt"], ["--windows", "0"]):
+        code, out, err = typed(*TINY, *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+    assert not (home / "data").exists()
+
+
+def test_a_failed_run_is_recorded_and_the_rest_goes_on(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = runner.execute
+
+    def fails(prepared: Any, meter: Any) -> Any:
+        if prepared.config.method == "window":
+            raise RuntimeError("no\nluck")
+        return execute(prepared, meter)
+
+    monkeypatch.setattr(runner, "execute", fails)
+    code, out, err = typed(*CHUNKED, "--methods", "window", "dense", "--repeats", "2")
+    assert code == 1 and "dense" in out
+    assert err.splitlines()[-3:] == [
+        "streamcli: 4 runs: 2 done, 2 failed.",
+        "streamcli: failed: window chunked on bundled-narrative, round 1 and 1 more: "
+        "RuntimeError: no luck",
+        "streamcli: 2 of 4 runs failed.",
+    ]
+    failed = rows().query("status == 'failed'")
+    assert list(failed["method"]) == ["window"] * 2 and set(failed["error"]) == {
+        "RuntimeError: no luck"
+    }
+    monkeypatch.setattr(runner, "execute", execute)
+    assert (
+        "4 runs: 2 done, 2 finished"
+        in typed(*CHUNKED, *("--methods", "window", "dense"), *("--repeats", "2"))[2]
+    )
+
+
+def test_what_cannot_begin_is_said_once_and_the_rest_goes_on(typed: Type, no_kvpress: None) -> None:
+    code, _, err = typed(
+        *TINY, "--windows", "20", "--methods", "kvpress", "dense", "--repeats", "2"
+    )
+    assert code == 1
+    assert "12 runs: 6 done, 6 failed." in err and "6 of 12 runs failed" in err
+    assert err.count("kvpress is not installed") == 2  # when it happens, and in the end
+    assert err.count("failed, as before") == 5
+    assert set(rows()["method"]) == {"dense"}
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_once_and_another_goes_on(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, tried = runner.load_model, []
+
+    def counted(config: RunConfig, *, explicit: bool) -> Any:
+        tried.append(config.model)
+        if config.model != "bundled":
+            raise StreamError("out of reach")
+        return load(config, explicit=explicit)
+
+    monkeypatch.setattr(runner, "load_model", counted)
+    code, _, err = typed(*TWO, "--models", "some/model")
+    assert code == 1 and "4 runs: 2 done, 2 failed." in err
+    assert tried == ["bundled", "some/model"]
+
+
+def test_a_presets_window_beyond_the_trained_length_is_left_out(typed: Type) -> None:
+    words = ("--datasets", "bundled-narrative", "--methods", "streaming", "--max-tokens", "100")
+    code, _, err = typed(
+        *("sweep", "--models", "bundled", "--preset", "window"),
+        *(*words, "--modes", "chunked", "--timed-tokens", "3", "--modes", "decode-loop"),
+    )
+    assert code == 0, err
+    assert sorted(rows()["window"].unique()) == [60, 124, 252]
+    assert "4 left out (a budget beyond the length that the model was trained on)" in err
+    assert "window 508: left out: trained on 512 positions" in err
+    assert typed(*TINY, "--modes", "chunked", "--windows", "508", "--methods", "streaming")[0] == 0
+
+
+def test_an_interrupted_sweep_says_that_it_goes_on(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = runner.execute
+
+    def stops(prepared: Any, meter: Any) -> Any:
+        if prepared.config.method == "window":
+            raise KeyboardInterrupt
+        return execute(prepared, meter)
+
+    monkeypatch.setattr(runner, "execute", stops)
+    code, out, err = typed(*TWO)
+    assert (code, out) == (130, "")
+    assert "recorded as such. What is done is kept; the same command goes on from here." in err
+    assert list(rows()["status"]) == ["done", "interrupted"]
+    assert "with --force it begins anew" in typed(*TWO, "--force")[2]
+
+
+def scenario(name: str, db: Path) -> tuple[list[int], str]:
+    """Exit codes of the processes of a ``tests.support.forked`` scenario, and what they said."""
+    command = [sys.executable, "-m", "tests.support.forked", name, str(db)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    codes: list[int] = json.loads(done.stdout)
+    assert "Traceback" not in done.stderr, done.stderr
+    return codes, done.stderr
+
+
+def whole(db: Path) -> None:
+    with sqlite3.connect(db) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    connection.close()
+    store = Store.open(db)
+    for run_id in rows(db).query("status == 'done'")["run_id"]:
+        assert len(store.trace(run_id)[0]) == 59
+    assert set(rows(db)["status"]) <= {"done", "interrupted"}
+
+
+def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(home: Path) -> None:
+    db = home / "killed.db"
+    codes, _ = scenario("killed", db)
+    assert codes.count(-signal.SIGKILL) == forked.KILLS == 20
+    assert codes[-1] == 0
+    done = rows(db).query("status == 'done'")
+    assert len(done) == 6 * forked.REPEATS
+    assert not done.duplicated(["config_key", "repeat"]).any()
+    assert done["config_key"].nunique() == 6
+    whole(db)
+
+
+def test_what_is_stopped_says_interrupted_and_a_sweep_goes_on(home: Path) -> None:
+    db = home / "stopped.db"
+    codes, said = scenario("stopped", db)
+    assert codes == [130, 130, 130, 0] and "the same command goes on from here" in said
+    assert said.count("streamcli: interrupted; run ") >= 2
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert list(rows(f"{db}.{number}")["status"]) == ["interrupted"]
+    by_status = rows(db)["status"].value_counts()
+    assert by_status["done"] == 6 and by_status.get("interrupted", 0) <= 1
+    whole(db)
+
+
+def test_two_sweeps_at_once_lose_nothing(home: Path) -> None:
+    db = home / "both.db"
+    codes, said = scenario("together", db)
+    assert codes == [0, 0]
+    made = [int(count) for count in re.findall(r"\d+ runs: (\d+) done", said)]
+    found = rows(db)
+    assert sorted(made) == sorted(found["sweep"].value_counts()) and len(made) == 2
+    assert set(found["status"]) == {"done"}
+    assert found["config_key"].nunique() == 5 and min(found["config_key"].value_counts()) >= 4
+    whole(db)
+
+
+def test_only_runs_of_dead_processes_of_this_machine_become_interrupted(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(home / "runs.db")
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    here = environment.describe()
+    config = RunConfig(window=20, max_tokens=9, threads=1).fitted(512)
+    facts = RunFacts(requested_model="bundled", requested_dataset="wikitext")
+    began = {
+        "alive": here,
+        "dead": replace(here, pid=child.pid),
+        "elsewhere": replace(here, pid=child.pid, host="elsewhere"),
+        "reused": here,
+    }
+    names = {}
+    before = values.stamp(datetime.now(UTC) - timedelta(days=1000))
+    for what, there in began.items():
+        if what == "reused":  # begun before the process that has its number now
+            monkeypatch.setattr(values, "now", lambda: before)
+        names[what] = store.begin(config, facts, there, 0)
+    gone = {names["dead"]} | ({names["reused"]} if Path("/proc/self/stat").exists() else set())
+    assert set(store.reap(processes.host(), processes.gone)) == gone
+    assert set(frames.runs(store, status="interrupted")["run_id"]) == gone
+    assert store.reap(processes.host(), processes.gone) == []
+
+
+def test_a_dry_run_shows_what_is_there_and_how_long_the_rest_takes(typed: Type, home: Path) -> None:
+    code, out, _ = typed(*TWO, "--dry-run")
+    assert code == 0 and "2 runs, 2 to be made: no similar run tells how long they take." in out
+    assert not (home / "data").exists()
+    typed(*TWO)
+    with sqlite3.connect("data/streamcli.db") as connection:
+        connection.execute("UPDATE runs SET elapsed_s = 30")
+    connection.close()
+    _, out, _ = typed(*TWO, "dense", "--max-tokens", "120", "--repeats", "2", "--dry-run")
+    lines = [line.split() for line in out.splitlines() if "0 of 2" in line]
+    assert {line[1]: line[-3:] for line in lines} == {
+        "streaming": ["min", "0", "s"],
+        "window": ["min", "0", "s"],
+        "dense": ["of", "2", "-"],
+    }
+    assert "6 runs, 6 to be made: at least 4 min 0 s, and 2 of which no similar run tells." in out
+    _, out, _ = typed(*TWO, "--repeats", "2", "--dry-run")
+    assert "4 runs, 2 to be made: about 1 min 0 s" in out and "1 of 2" in out
+    assert "4 runs, 4 to be made" in typed(*TWO, "--repeats", "2", "--dry-run", "--force")[1]
+    assert len(rows()) == 2
+
+
+def test_a_dry_run_knows_open_settings_from_earlier_runs(typed: Type) -> None:
+    words = (*TINY[:5], "--modes", "chunked", "--methods", "streaming", "window")
+    _, out, _ = typed(*words, "--dry-run")
+    assert "half - 4" in out and "half: of the length" in out
+    typed(*words[:-1])
+    _, out, _ = typed(*words, "--dry-run")
+    assert "half" not in out and "252" in out and "256" in out
+    assert "2 runs, 1 to be made" in out
+
+
+def test_a_dry_run_never_imports_torch(typed: Type) -> None:
+    Store.open("data/streamcli.db")
+    words = "sweep --dry-run --preset paper"
+    assert not {"torch", "transformers", "pandas"} & imported(words)
+    assert "72 runs, 72 to be made" in typed(*words.split()).out
+
+
+def test_the_help_tells_what_each_preset_is_for(typed: Type, monkeypatch: Any) -> None:
+    from streamcli.jobs.plan import PRESETS
+
+    monkeypatch.setenv("COLUMNS", "500")
+    code, out, _ = typed("sweep", "--help")
+    words = " ".join(out.replace("│", " ").split())
+    assert code == 0
+    assert all(f"{name}: {preset.purpose}." in words for name, preset in PRESETS.items())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.01, "0.1 s"),
+        (9.94, "9.9 s"),
+        (59.6, "1 min 0 s"),
+        (90, "1 min 30 s"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_times_are_spelled_for_people(seconds: float, words: str) -> None:
+    assert progress.spelled(seconds) == words
+
+
+def test_a_terminal_shows_the_sweep_the_run_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Console(force_terminal=True, width=100, record=True, file=StringIO())
+    monkeypatch.setattr(progress, "Console", lambda **_: screen)
+    slow, quick = RunConfig(method="recompute"), RunConfig(method="dense")
+    with progress.Board([slow, quick, slow, quick]) as board:
+        board.ended("a", "done", 60.0)
+        board.ended("b", "done", 2.0)
+        screen.print(board.bars.get_renderable())
+    shown = screen.export_text()
+    assert "2/4" in shown and "about 1 min 2 s left" in shown

@@ -1,0 +1,241 @@
+"""A figure shows what the runs say, of runs that may be compared, and tells what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamcli.analysis.comparison import comparisons
+from streamcli.render.figures import panels
+from streamcli.render.figures.streams import moving_mean
+from streamcli.render.figures.trades import Mark, frontier
+from tests.support.figure_runs import TOKENS, drawn, frame, named, run, study, traces
+
+METHODS_DRAWN = ["streaming", "window", "mit", "recompute", "dense"]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    return study()
+
+
+def at(rows: list[dict[str, Any]], **columns: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if all(row[name] == value for name, value in columns.items())]
+
+
+def decode(rows: list[dict[str, Any]], method: str, kept: int, text: str) -> list[dict[str, Any]]:
+    found = at(rows, method=method, mode="decode-loop", dataset=text)
+    if method == "dense":
+        return found
+    sinks = 0 if method == "window" else 4
+    return [row for row in at(found, n_sink=sinks) if row["n_sink"] + row["window"] == kept]
+
+
+def test_runtime_bars_are_medians_of_the_repeats_from_zero(rows: list[dict[str, Any]]) -> None:
+    figure = drawn("decode-runtime", rows).figure
+    assert figure
+    for text, axis in (("one", "x"), ("two", "x2")):
+        for method in METHODS_DRAWN:
+            (bar,) = [each for each in named(figure, method) if each.xaxis == axis]
+            times = [row["ms_per_token_p50"] for row in decode(rows, method, 64, text)]
+            assert bar.type == "bar" and bar.base is None
+            assert bar.x[0] == pytest.approx(np.median(times))
+            assert bar.x[0] + bar.error_x.array[0] == pytest.approx(max(times))
+            assert bar.x[0] - bar.error_x.arrayminus[0] == pytest.approx(min(times))
+            assert bar.error_x.visible == (len(times) == 3) and len(times) in (1, 3)
+    assert all(axis.range[0] == 0 for axis in figure.select_xaxes())
+
+
+def test_perplexity_is_a_dot_at_the_latest_runs(rows: list[dict[str, Any]]) -> None:
+    newest = max(decode(rows, "streaming", 64, "one"), key=lambda row: row["run_id"])
+    changed = [row | {"ppl": 12.5} if row is newest else row for row in rows]
+    figure = drawn("decode-perplexity", changed).figure
+    assert figure and not [trace for trace in figure.data if trace.type == "bar"]
+    first = {trace.name: trace for trace in figure.data if trace.xaxis == "x" and trace.name}
+    assert list(first) == METHODS_DRAWN
+    assert first["streaming"].x == (12.5,)
+    assert first["streaming"].error_x.array[0] == pytest.approx(newest["ppl"] - 12.5)
+    assert first["dense"].x[0] == pytest.approx(decode(rows, "dense", 64, "one")[0]["ppl"])
+    assert figure.layout.xaxis.type == "log", "collapsed by more than threefold"
+
+
+def test_repeats_by_other_code_are_no_error_bar(rows: list[dict[str, Any]]) -> None:
+    changed = [row if row["repeat"] < 2 else row | {"git_commit": "d" * 40} for row in rows]
+    done = drawn("decode-runtime", changed)
+    assert done.figure
+    (bar, _) = named(done.figure, "streaming")
+    (newest,) = at(decode(changed, "streaming", 64, "one"), repeat=2)
+    assert bar.x == (newest["ms_per_token_p50"],) and not bar.error_x.visible
+    assert "No configuration was repeated" in done.caption
+
+
+def test_main_has_every_method_in_every_mode(rows: list[dict[str, Any]]) -> None:
+    figure = drawn("main", rows).figure
+    assert figure
+    headings = [note.text for note in figure.layout.annotations]
+    assert headings == ["one, decode-loop", "one, chunked", "two, decode-loop", "two, chunked"]
+    ppl, ms = [[t for t in figure.data if t.name and t.xaxis == axis] for axis in ("x3", "x4")]
+    assert [trace.name for trace in ppl] == ["streaming", "recompute", "dense"]
+    for row, score, time in zip(at(rows, dataset="one", mode="chunked"), ppl, ms, strict=True):
+        assert (score.x, time.x) == ((row["ppl"],), (row["ms_per_token"],))
+
+
+@pytest.mark.parametrize("measure", ["ppl", "ms_per_token_p50"])
+def test_window_has_a_line_a_method_over_cache_sizes(
+    rows: list[dict[str, Any]], measure: str
+) -> None:
+    figure = drawn("window", rows).figure
+    assert figure
+    axis = "y" if measure == "ppl" else "y2"
+    for method in ("streaming", "window", "mit", "recompute"):
+        (line,) = [trace for trace in named(figure, method) if trace.yaxis == axis]
+        assert line.x == (64, 128)
+        for kept, value in zip(line.x, line.y, strict=True):
+            found = [row[measure] for row in decode(rows, method, kept, "one")]
+            assert value == pytest.approx(np.median(found))
+    (level,) = [trace for trace in named(figure, "dense") if trace.yaxis == axis]
+    dense = np.median([row[measure] for row in decode(rows, "dense", 0, "one")])
+    assert level.y == (pytest.approx(dense), pytest.approx(dense))
+
+
+def test_sinks_has_a_line_a_window_over_s(rows: list[dict[str, Any]]) -> None:
+    figure = drawn("sinks", rows).figure
+    assert figure and [trace.name for trace in figure.data] == ["W = 60", "W = 60"]
+    expected = {
+        row["n_sink"]: row["ppl"]
+        for row in at(rows, method="streaming", mode="decode-loop", dataset="one", window=60)
+    }
+    line = figure.data[0]
+    ticks = [int(figure.layout.xaxis.ticktext[place]) for place in line.x]
+    assert dict(zip(ticks, line.y, strict=True)) == expected and ticks == [0, 1, 2, 4, 8]
+
+
+def test_latency_is_over_the_keys_that_a_query_sees(rows: list[dict[str, Any]]) -> None:
+    figure = drawn("latency", rows).figure
+    assert figure and not named(figure, "dense"), "it has no cache size"
+    line = named(figure, "recompute")[0]
+    assert line.x == (65, 129)
+    assert line.y[1] == decode(rows, "recompute", 128, "one")[0]["ms_per_token_p50"]
+
+
+def test_summary_has_the_ratios_of_the_tables(rows: list[dict[str, Any]]) -> None:
+    once = [row for row in rows if row["repeat"] == 0]
+    figure = drawn("summary", once).figure
+    assert figure
+    tables = {c.same["dataset"]: c.runs for c in comparisons(frame(at(once, mode="decode-loop")))}
+    for text, axis in (("one", "x"), ("two", "x2")):
+        table = tables[text].dropna(subset="speed_up").query("n_sink in (0, 4)")
+        for method in ("streaming", "window", "mit"):
+            (trace,) = [each for each in named(figure, method) if each.xaxis == axis]
+            mine = table[(table["method"] == method) & (table["window"] > 50)]
+            assert sorted(trace.x) == pytest.approx(sorted(mine["speed_up"]))
+            assert sorted(trace.y) == pytest.approx(sorted(mine["ppl_change"] + 1))
+
+
+def test_a_ratio_of_a_thousandth_does_not_look_like_an_effect() -> None:
+    rows = [run(1), run(2, method="recompute", ppl=run(1)["ppl"] * 1.001)]
+    figure = drawn("summary", rows).figure
+    assert figure
+    low, high = figure.layout.yaxis.range
+    assert low < 0.97 and high > 1.03
+
+
+def test_pareto_has_every_configuration_and_the_frontier(rows: list[dict[str, Any]]) -> None:
+    figure = drawn("pareto", rows).figure
+    assert figure
+    marks = [
+        (x, y)
+        for trace in figure.data
+        if trace.xaxis == "x" and trace.name != "frontier"
+        for x, y in zip(trace.x, trace.y, strict=True)
+    ]
+    best = {
+        (x, y)
+        for x, y in marks
+        if not any(a <= x and b <= y and (a, b) != (x, y) for a, b in marks)
+    }
+    line = named(figure, "frontier")[0]
+    assert set(zip(line.x, line.y, strict=True)) == best
+    assert len(marks) == len(METHODS_DRAWN) * 2 - 1
+
+
+def test_a_frontier_of_one_configuration_is_no_line_and_has_no_entry_in_the_legend() -> None:
+    best = [run(1, ppl=30.0), run(2, method="recompute")]  # the faster is the better, too
+    done = drawn("pareto", best)
+    assert done.figure and not named(done.figure, "frontier") and "frontier" not in done.caption
+    other = [row | {"dataset": "two", "tokens_sha256": "two"} for row in study()[:4]]
+    several = drawn("pareto", [*best, *(row | {"run_id": row["run_id"][::-1]} for row in other)])
+    assert several.figure and "grey frontier" in several.caption
+    (line,) = named(several.figure, "frontier")
+    assert line.showlegend and len(line.x) > 1
+
+
+def test_equal_perplexities_do_not_lengthen_the_frontier() -> None:
+    point = panels.points(frame([run(1)]))[0]
+    places = ((1.0, 20.0), (2.0, 20.0 - 1e-6), (3.0, 19.0))
+    marks = [Mark(point, x, y, (x, x)) for x, y in places]
+    assert [mark.x for mark in frontier(marks)] == [1.0, 3.0]
+
+
+def test_the_stream_is_the_moving_mean_of_the_scores(rows: list[dict[str, Any]]) -> None:
+    done = drawn("stream", rows)
+    assert done.figure
+    newest = max(decode(rows, "window", 64, "one"), key=lambda row: row["run_id"])
+    nll, _ = traces(newest["run_id"])
+    line = named(done.figure, "window")[0]
+    assert line.x[0] == 32 and line.x[-1] == TOKENS - 1
+    for place, value in list(zip(line.x, line.y, strict=True))[::37]:
+        assert value == pytest.approx(np.mean(nll[place - 32 : place].astype(float)))
+    assert {trace.name for trace in done.figure.data} == {
+        "streaming",
+        "window",
+        "recompute",
+        "dense",
+    }
+    assert "mean of the last 32 tokens" in done.caption
+
+
+def test_the_stream_marks_where_the_cache_fills_and_training_ended(
+    rows: list[dict[str, Any]],
+) -> None:
+    figure = drawn("stream", rows).figure
+    assert figure
+    assert {shape.x0 for shape in figure.layout.shapes} == {64, 200}
+    words = {note.text for note in figure.layout.annotations}
+    assert {"cache full: 64", "trained length: 200"} <= words
+    short = [row | {"trained_length": 4096, "documents": 2} for row in rows]
+    unmarked = drawn("stream", short)
+    assert unmarked.figure and not unmarked.figure.layout.shapes, "documents begin anew"
+    assert "Documents stand end to end" in unmarked.caption
+
+
+def test_a_long_stream_is_thinned_and_sums_stay_exact() -> None:
+    nll = np.full(1_000_000, 3.1, np.float32)
+    at_tokens, mean = moving_mean(nll, 25_000)
+    assert len(at_tokens) == 400 and at_tokens[-1] == len(nll)
+    assert np.abs(mean - float(nll[0])).max() < 1e-9
+
+
+def test_memory_is_measured_marks_on_the_formulas_line() -> None:
+    lengths = (100, 200, 399)
+    rows = [
+        run(10 * n + m, method=method, scored_tokens=length, max_tokens=length + 1)
+        for n, length in enumerate(lengths)
+        for m, method in enumerate(("streaming", "mit", "dense", "recompute"))
+    ]
+    rows = [row | {"tokens_sha256": str(row["scored_tokens"])} for row in rows]
+    rows = [
+        row | ({"kv_mib": 0, "kv_formula_mib": 0} if row["method"] == "recompute" else {})
+        for row in rows
+    ]
+    figure = drawn("memory", rows).figure
+    assert figure
+    lines = {t.name: (t.x, t.y) for t in figure.data if t.mode == "lines"}
+    marks = {t.name: (t.x, t.y) for t in figure.data if t.mode == "markers"}
+    assert marks["dense"] == (lengths, tuple(0.101 * length for length in lengths))
+    assert lines["dense"][1] == (0, pytest.approx(0.1 * 399))
+    assert lines["streaming"] == ((0, 399), (pytest.approx(6.4), pytest.approx(6.4)))
+    assert lines["mit"] == ((0, 64, 399), (0, pytest.approx(6.4), pytest.approx(6.4)))
+    assert lines["recompute"][1] == (0, 0)

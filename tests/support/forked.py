@@ -1,0 +1,114 @@
+"""Runs and sweeps in processes of their own, forked from one that has imported torch already.
+
+``python -m tests.support.forked SCENARIO DB`` runs one of the scenarios below and prints, as JSON,
+how its processes ended. For ``test_sweep``, which looks at the database afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from importlib import import_module
+
+import torch
+
+HEAVY = (
+    "core.methods.dense",
+    "core.methods.recompute",
+    "core.cache",
+    "core.methods.streaming",
+    "core.modes.chunked",
+    "pandas",
+    "streamcli.render.output",
+    "streamcli.results.frames",
+    "streamcli.jobs.sweep",
+    "transformers.models.gpt_neox.modeling_gpt_neox",
+    "transformers.models.gpt_neox.tokenization_gpt_neox",
+)
+TEXT = ("--models", "bundled", "--datasets", "bundled-narrative", "--modes", "chunked")
+SWEEP = ("sweep", *TEXT, "--max-tokens", "60")
+LONG = (
+    *("run", "--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "9000"),
+    *("--method", "recompute", "--window", "250"),
+)
+LARGE = (*SWEEP, "--methods", "streaming", "window", "recompute", "--windows", "10", "20")
+REPEATS = 6
+KILLS = 20
+
+
+def start(*words: str) -> int:
+    """The number of a child process that runs streamcli with these words."""
+    from streamcli import cli
+
+    child = os.fork()
+    if child:
+        return child
+    code: object = 1
+    try:
+        sys.argv = ["streamcli", *words]
+        os.dup2(2, 1)  # this process alone writes to stdout
+        cli.main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0)
+
+
+def ended(child: int) -> int:
+    """The exit code of a child, or its signal as a negative number."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed(db: str) -> list[int]:
+    """A sweep that is killed at random moments until it was 20 times, then runs to its end."""
+    began = time.monotonic()
+    ends = [ended(start(*SWEEP, "--windows", "20", "--methods", "window", "--db", f"{db}.first"))]
+    span_s = 1.2 * (time.monotonic() - began)  # a little more than one run takes from the start
+    moments = random.Random(4)
+    words = (*LARGE, "--repeats", f"{REPEATS}", "--db", db)
+    while ends.count(-signal.SIGKILL) < KILLS:
+        child = start(*words)
+        time.sleep(moments.uniform(0, span_s))
+        os.kill(child, signal.SIGKILL)
+        ends.append(ended(child))
+    return [*ends, ended(start(*words))]
+
+
+def stopped(db: str) -> list[int]:
+    """Two long runs, by a user and by a scheduler, and a sweep at its third run, which goes on."""
+    ends = [stop(1, f"{db}.{number}", number, *LONG) for number in (signal.SIGINT, signal.SIGTERM)]
+    return [*ends, stop(3, db, signal.SIGTERM, *LARGE), ended(start(*LARGE, "--db", db))]
+
+
+def stop(begun: int, db: str, number: int, *words: str) -> int:
+    """The exit code of a process that gets a signal when it has begun so many runs."""
+    from streamcli.results import frames
+    from streamcli.results.store import Store
+
+    child = start(*words, "--db", db)
+    while not os.path.exists(db) or len(frames.runs(Store.open(db), status=None)) < begun:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it has ended by itself"
+        time.sleep(0.01)
+    os.kill(child, number)
+    return ended(child)
+
+
+def together(db: str) -> list[int]:
+    """Two sweeps at once that share half of their runs."""
+    both = (("streaming", "window"), ("window", "dense"))
+    words = (*SWEEP, "--windows", "10", "20", "--repeats", "4", "--db", db, "--methods")
+    return [ended(child) for child in [start(*words, *methods) for methods in both]]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in HEAVY:
+        import_module(name)
+    print(
+        json.dumps({f.__name__: f for f in (killed, stopped, together)}[sys.argv[1]](sys.argv[2]))
+    )

@@ -1,0 +1,46 @@
+"""Commands typed in a process of their own: for what is read, imported or said once a process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.support.typed import Typed
+
+END = "\x1e"
+CODE = """
+import json, sys
+from streamcli.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["streamcli", *words]
+    code = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code or 0
+    print(end="\\x1e", file=sys.stderr, flush=True)
+    print(end=f"\\x1e{code}\\x1e", flush=True)
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+
+
+def typed_there(
+    *lines: Sequence[str], folder: Path | None = None, env: Mapping[str, str] | None = None
+) -> tuple[list[Typed], set[str]]:
+    """How each command ended, one after the other, and the packages that were imported by then."""
+    command = [sys.executable, "-c", CODE, json.dumps(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    *outs, modules = done.stdout.split(END)
+    codes, errs = map(int, outs[1::2]), done.stderr.split(END)[:-1]
+    return list(map(Typed, codes, outs[::2], errs)), set(modules.split())
+
+
+def imported(*lines: str) -> set[str]:
+    """The packages that are imported by these commands, all of which end well."""
+    ended, modules = typed_there(*map(str.split, lines))
+    assert not any(each.code for each in ended), ended
+    return modules

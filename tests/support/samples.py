@@ -1,0 +1,113 @@
+"""Texts and small models that many tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from core import registry
+from core.config import RunConfig
+from core.errors import StreamError, UsageError
+from core.measure.meters import token_nll
+from core.methods.base import Method
+from core.models.loading import Loaded, load
+from core.packaged import bundled
+from core.proof.reference import streaming_nll
+
+
+def ids_of(loaded: Loaded, length: int) -> torch.Tensor:
+    """(2, T): the beginnings of the two bundled texts, as ``loaded`` reads them."""
+    texts = [
+        bundled(f"{name}.txt").read_text()[: 8 * length] for name in ("encyclopedia", "narrative")
+    ]
+    return torch.tensor([loaded.tokenizer(text)["input_ids"][:length] for text in texts])
+
+
+def tiny_llama(rope: dict[str, Any] | None = None, layers: int = 2) -> Any:
+    """A random Llama with grouped queries whose attention is sharp enough to tell keys apart."""
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        rope_parameters={"rope_theta": 10000.0, **(rope or {"rope_type": "default"})},
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def random_ids(rows: int, length: int) -> torch.Tensor:
+    """(B, T) ids for ``tiny_llama``."""
+    return torch.randint(0, 97, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def method_of(name: str, **asked: Any) -> Method:
+    """A method of S = 4 and W = 27, unless asked otherwise."""
+    config = RunConfig(**{"method": name, "n_sink": 4, "window": 27, "device": "cpu", **asked})
+    method: Method = registry.load("method", name)(config)
+    return method
+
+
+@torch.inference_mode()
+def fed_nll(loaded: Loaded, ids: Tensor, size: int, method: Method) -> Tensor:
+    """Nats of ids[:, 1:] (B, T-1), fed ``size`` tokens at a time."""
+    stream, parts = method.start(loaded, len(ids)), []
+    for start in range(0, ids.shape[1] - 1, size):
+        stop = min(start + size, ids.shape[1] - 1)
+        parts.append(token_nll(stream.feed(ids[:, start:stop]), ids[:, start + 1 : stop + 1]))
+    return torch.cat(parts, dim=1)
+
+
+_WANTS: dict[tuple[object, ...], Tensor] = {}
+
+
+def naive_nll(model: Any, ids: Tensor, n_sink: int, window: int, every: int = 1) -> Tensor:
+    """``core.proof.reference.streaming_nll``, computed once for equal models and tokens."""
+    weights = float(sum(weight.detach().double().abs().sum() for weight in model.parameters()))
+    key = (repr(model.config), weights, ids.numpy().tobytes(), n_sink, window, every)
+    if key not in _WANTS:
+        _WANTS[key] = streaming_nll(model, ids, n_sink, window, every)
+    return _WANTS[key]
+
+
+def watched_attention(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Fills up with the number of keys that each query of the first layer is let see."""
+    counts: list[int] = []
+    real = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def spy(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **rest: Any) -> Any:
+        if module.layer_idx == 0:
+            c, n = query.shape[-2], key.shape[-2]
+            if mask is not None:
+                counts.extend(mask[0, 0].sum(-1).tolist())
+            else:  # one query sees all; the first queries of a stream, only those before them
+                assert c in (1, n)
+                counts.extend([n] if c == 1 else range(1, n + 1))
+        return real(module, query, key, value, mask, **rest)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", spy)
+    return counts
+
+
+def read(spec: str | Path, **options: Any) -> Loaded:
+    """The model that ``spec`` names, in float32 on the CPU."""
+    return load(str(spec), dtype="float32", device="cpu", **options)
+
+
+def refusal(spec: str | Path, kind: type[StreamError] = UsageError, **options: Any) -> str:
+    """What ``spec`` is refused with; always one line, and of exactly this kind."""
+    with pytest.raises(StreamError) as caught:
+        read(spec, **options)
+    assert caught.type is kind, caught.value
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
