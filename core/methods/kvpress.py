@@ -124,8 +124,9 @@ class Kvpress(_Presses):
 
     ``PrefillDecodingPress`` cuts the prompt and lets a ``DecodingPress`` of interval 1 cut after
     every step, both around a ``StreamingLLMPress`` that re-rotates its keys
-    (``core.methods.press``). It turns the keys it holds a little further at each step, which float32
-    does not notice and half precision does: the error adds up over the W steps that a key lives.
+    (``core.methods.press``). It turns the keys it holds a little further at each step, which
+    float32 does not notice and half precision does: the error adds up over the W steps that a key
+    lives.
 
     Deviation: for a ``PrefillDecodingPress`` the package's pipeline counts on from the length of
     the context (``pipeline.py:237-238``); here the query stands at that of the cache.
