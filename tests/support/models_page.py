@@ -31,13 +31,14 @@ N_SINK, WINDOW, LENGTH = 4, 16, 64
 EXACT = 1e-4  # nats on any token
 INTRO = """# Which models stream, and how exactly
 
-Made by `make models` from tiny random models (tests/support/families.py) of {length} tokens,
-S = {sinks}, W = {window}, in float32, their attention as sharp as a trained model's. A figure is
-the largest difference on any token, in nats, from a loop that holds no keys and turns none
+Made by `make models` from tiny random models (tests/support/families.py) of {length} tokens, S =
+{sinks}, W = {window}, in float32, their attention as sharp as a trained model's. A figure is the
+largest difference on any token, in nats, from a loop that holds no keys and turns none
 (core/proof/reference.py), over the decode loop, chunks of 1, 7 and all, two rows against one, and
-the authors' cache `mit`; where it says so, a compiled step as well. "Refused" is what `streaming` says before it computes
-anything. Where transformers' own cache, fed in parts, does not give what one forward gives, `dense`
-refuses the family as well: "not dense". Your own model: `streamcli verify --model NAME`.
+the authors' cache `mit`; where it says so, a compiled step as well. "Refused" is what `streaming`
+says before it computes anything. Where transformers' own cache, fed in parts, does not give what
+one forward gives, `dense` refuses the family as well: "not dense". Your own model: `streamcli
+verify --model NAME`.
 
 {counts}
 
