@@ -90,6 +90,19 @@ def implementation(model: Any, name: str) -> Iterator[None]:
 def streaming_attention(model: Any, stream: Stream | None = None) -> Iterator[None]:
     """Let ``model`` attend through this module, to what ``stream``, its cache, has kept.
 
+    ``cache.read`` does this by itself. It is for code that calls the model on its own, as
+    ``model.generate`` does with a prompt that is longer than the cache::
+
+        with streaming_attention(model, cache):
+            model.generate(ids, past_key_values=cache)
+
+    The model is as it was on leaving. One model serves one stream at a time within it.
+
+    Args:
+        model: A transformers causal language model.
+        stream: The ``StreamingKVCache`` that the model is given; None where each forward is given
+            it as ``stream=``.
+
     Raises:
         UsageError: The model's code does not take registered attention functions.
     """

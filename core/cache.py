@@ -44,10 +44,8 @@ from core.models import anatomy
 from core.models.anatomy import Anatomy
 from core.rope import Rotation, Turn
 
-# How far past S + W the frame runs before it is moved back. The model computes phases in float32:
-# over 40,000 tokens of the bundled model no token moved by more than 7e-5 nats at a reach of 256,
-# 1.4e-4 at 1,024, 5e-4 at 4,096. Turning a float32 key costs nothing beside that; turning a
-# half-precision one costs a rounding, as large as these, so there it is done rarely.
+# Positions past S + W after which the frame is moved back, in float32 and in half precision: what
+# either costs in nats was measured, see docs/decisions/0001-frame-reach.md.
 REACH, REACH_HALF = 256, 16384
 
 
@@ -271,8 +269,13 @@ class StreamingKVCache(Cache):
         for ids in chunks:  # (B, C): one token or many, the result is the same
             logits = cache.read(ids)
 
-    One token at a time also works under the model's own attention, as in ``model.generate``. All
-    rows of a batch are of one length: padding would stay in the cache as tokens do.
+    ``cache.seen`` counts the tokens of the stream, ``cache.nbytes`` what is held, and ``reset()``
+    forgets the stream. A cache belongs to the model and the stream that it was made for.
+
+    transformers can use it too: ``model.generate(ids, past_key_values=cache)`` for a prompt that
+    fits into S + W keys, and for a longer one within ``streaming_attention(model, cache)``. Only
+    ``read`` moves the frame back, so that an endless stream is for ``read``. All rows of a batch
+    are of one length: padding would stay in the cache as tokens do.
     """
 
     def __init__(self, n_sink: int, window: int, model: Any, evict_every: int = 1) -> None:
@@ -319,8 +322,17 @@ class StreamingKVCache(Cache):
         """Whether the model attends through ``core.attention``, so that chunks are exact."""
         return bool(self.config._attn_implementation == attention.NAME)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values that are held: constant once the first token was read."""
+        held = [layer for layer in self.layers if layer.is_initialized]
+        return sum(t.nbytes for layer in held for t in (layer.keys, layer.values, layer.sinks))
+
+    @torch.no_grad()
     def read(self, ids: Tensor, keep: int = 0) -> Tensor:
         """Let the model read the next C tokens of the stream.
+
+        No gradients are kept: the graph of a stream would grow without end.
 
         Args:
             ids: (B, C) int64.
@@ -382,7 +394,7 @@ class StreamingKVCache(Cache):
         if t + c > most + 1 and (c > 1 or masked or grows):
             raise UsageError(
                 f"{c} more tokens outgrow a cache of {self.n_sink}+{self.window} keys under the "
-                "model's own attention: use core.attention.streaming_attention(model, cache)."
+                "model's own attention: use cache.read(ids), or streaming_attention(model, cache)."
             )
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from core import engine, environment, registry, tokens
 from core.config import OFFICIAL, RunConfig, has_engine
 from core.datasets.base import Corpus
 from core.environment import Environment
-from core.errors import StreamError, UsageError
+from core.errors import StreamError, UsageError, unknown
 from core.facts import RunFacts
 from core.methods.base import Method
 from core.models import anatomy, loading
@@ -162,6 +163,41 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
         ) from error
     _check_finite(result, prepared)
     return result
+
+
+def evaluate(config: RunConfig | None = None, /, **options: Any) -> RunResult:
+    """Measure one method on one model and one text: the whole walk in one call, nothing recorded.
+
+    ``evaluate(model="bundled", dataset="bundled-narrative", method="streaming", window=60)``
+
+    The model is loaded for each call. What a run changes in torch for the whole process is put
+    back, but for the random seed.
+
+    Args:
+        config: What to run; may be left out where ``options`` say it all.
+        options: Fields of ``RunConfig`` by name; they take the place of those of ``config``.
+
+    Returns:
+        Scores in nats a token and as perplexity, times in milliseconds, memory in MiB. Its
+        ``notes`` say first what took the place of what, such as another text for one out of reach.
+
+    Raises:
+        UsageError: An option is unknown or out of range, or the method can't run on this model. A
+            model that can't be had is an error: unlike ``streamcli run``, no other is taken for it.
+        StreamError: The model or text can't be had, or the evaluation failed.
+    """
+    for name in options:
+        if name not in RunConfig.names():
+            raise unknown("option", name, RunConfig.names())
+    asked = replace(config, **options) if config else RunConfig(**options)
+    threads = torch.get_num_threads()
+    try:
+        loaded = load_model(asked, explicit=True)
+        prepared = prepare(asked, loaded, read_text(asked, loaded))
+        result = execute(prepared, lambda scored, nats: None)
+    finally:
+        torch.set_num_threads(threads)
+    return replace(result, notes=(*prepared.notes, *result.notes))
 
 
 def _check_finite(result: RunResult, prepared: Prepared) -> None:

@@ -86,8 +86,7 @@ class _CacheStream(Stream):
         return self.cache.kinds[self.cache.global_layer].held(self.cache.seen)
 
     def kv_bytes(self) -> int:
-        held = (t for layer in self.cache.layers for t in (layer.keys, layer.values, layer.sinks))
-        return sum(tensor.nbytes for tensor in held)
+        return self.cache.nbytes
 
 
 class Streaming(Method):
