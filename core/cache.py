@@ -44,8 +44,8 @@ from core.models import anatomy
 from core.models.anatomy import Anatomy
 from core.rope import Rotation, Turn
 
-# Positions past S + W after which the frame is moved back, in float32 and in half precision: what
-# either costs in nats was measured, see docs/decisions/0001-frame-reach.md.
+# Positions past S + W after which the frame is moved back, in float32 and in half precision, as
+# measured: docs/decisions/0001-frame-reach.md.
 REACH, REACH_HALF = 256, 16384
 
 

@@ -11,12 +11,7 @@ counters. Such a step can be
 
 For as long as a stream decodes, ``core.weights`` lays the weights out for it.
 
-What was tried and is not here (Pythia-70M shape, float32, S/W 4/1020). On one thread of an AMD EPYC
-with AVX-512, beside a compiled step of 11.9 ms: products as fused loops 14.6, attention as fused
-loops 12.4, both 13.7; writing the sinks by a slice, which makes the compiler copy the whole cache
-at every step, 13.7. On two threads of an Intel Xeon with AVX-512, beside 8.5 ms: products as fused
-loops 14.2 (on the AMD 8.6, where products that one thread does alone took 11.5); products shared
-out where the compiler sees how, and copies the weights, 21.9.
+Other forms of the step were tried and are slower: docs/decisions/0002-compiled-step.md.
 
 Knows nothing of texts, scores or modes.
 """
@@ -41,9 +36,8 @@ from core.models import anatomy
 from core.rope import Turn
 from core.weights import compiler, lying
 
-# What ``auto`` reckons with, measured on two cores with the shapes of pythia-70m and smollm2-135m:
-# seconds that compilation takes the first time, and the least milliseconds that it saves at every
-# step (three times as many where weights are exact in 16 bits).
+# What ``auto`` reckons with, as measured (docs/decisions/0002-compiled-step.md): seconds that the
+# first compilation takes, and the least milliseconds that it saves at every step.
 COMPILE_S, COMPILE_S_A_LAYER, SAVED_MS_A_LAYER = 8.0, 1.5, 0.25
 WARM_UPS = 3  # before a CUDA graph is captured, as torch's documentation asks
 MOST_SHAPES = 64  # of one model: each is compiled for itself
@@ -274,9 +268,9 @@ def choose(kind: str, model: Any, steps: int) -> str:
 def _compiled(model: Any) -> Callable[..., Tensor]:
     """The compiled step of a model: the same for all its streams, once for each shape.
 
-    torch looks at what it compiled for before every step, which takes 0.5 ms for a model of 6
-    layers. Here it looks at shapes only, not at the model: another model, or other layouts of the
-    weights, have a function of their own.
+    torch looks at what it compiled for before every step, which takes time. Here it looks at shapes
+    only, not at the model: another model, or other layouts of the weights, have a function of their
+    own.
     """
     read = ((weight.dtype, weight.stride()) for weight in lying(model).values())
     layout = torch.get_num_threads(), *read

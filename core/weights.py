@@ -10,13 +10,7 @@ was, and only in float32 on a CPU, where this was measured:
   more. ``weights.c`` widens each number where it is multiplied: the same products, summed in
   float32, for which torch has no operation.
 
-A head of 50,304 x 512 takes transformers' layout 9.3 ms on two threads of an AMD EPYC, by columns
-3.0 (on an Intel Xeon 2.6 and 2.0). All linear layers of Pythia-70M take 16.4 ms on the EPYC, 6.9 by
-columns and 3.1 in 16 bits; with 8 rows 24, 15 and 9 to 13.
-
-Tried, and not here: ``weights.c`` reading four rows side by side, 4.7 ms on the EPYC (2.9 on the
-Xeon, without asking ahead 3.9); for float32 weights, 6.0 on the Xeon, and as plain loops, of which
-GCC 12 vectorises bfloat16 (4.3 there) and not float16 (24).
+What each saves, and what was tried beside them: docs/decisions/0003-weights-for-one-token.md.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from core.methods.base import Method, Stream
 from core.models import anatomy
 from core.models.loading import Loaded
 
-TOKENS_PER_FORWARD = 2048  # of all windows in a batch; 8,192 take 10 to 20 % longer on two cores
+# Tokens of all windows in a batch, as measured: docs/decisions/0005-recomputed-windows.md.
+TOKENS_PER_FORWARD = 2048
 
 
 class _WindowStream(Stream):

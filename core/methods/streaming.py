@@ -39,7 +39,8 @@ class _CacheStream(Stream):
         owner: Streaming | None = None,
     ) -> None:
         self.model, self.cache, self.owner = loaded.model, cache, owner
-        # On a CPU the eager step is as fast as the model with its cache (13.3 ms beside 13.7).
+        # On a CPU the eager step is no faster than the model with its cache, see
+        # docs/decisions/0002-compiled-step.md.
         static = kind != "eager" or (self.model.device.type != "cpu" and cache.found.passes)
         self.stepper = Engine(self.model, cache, kind) if static else None
         self.narrow = kind == "compiled" and batch <= weights.FEW

@@ -17,12 +17,12 @@ PACKAGES = sysconfig.get_paths()["purelib"]
 
 
 def python(folder: Path, *words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Python in ``folder``, with ``path`` on its path if given, and no variable but what it needs."""
+    """Python in ``folder``, with ``path`` on its path if given, and few variables."""
     env = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folder),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [path and str(path), PACKAGES])),
+        "PYTHONPATH": os.pathsep.join([*([str(path)] if path else []), PACKAGES]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     call = [BASE, *words]
