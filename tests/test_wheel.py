@@ -87,9 +87,6 @@ def test_installed_alone_it_runs_sweeps_and_reports(installed: Path, tmp_path: P
         ("recompute", "chunked"),
     }
     assert {row["dataset"] for row in rows} == {"bundled-narrative"}
-    typed("report", "--out", "report.html")
-    assert (tmp_path / "report.html").stat().st_size > 10_000
-    typed("db", "check")
     newest = max((ROOT / "streamcli/results/migrations/versions").glob("0*.py"))
     with closing(sqlite3.connect(tmp_path / "data" / "streamcli.db")) as database:
         ((revision,),) = database.execute("SELECT version_num FROM alembic_version")
