@@ -189,8 +189,11 @@ def schema() -> str:
 
 
 def write(folder: Path = DOCS) -> None:
-    """Write both files."""
+    """Write the pages, and .env.example beside their folder."""
+    from streamcli import settings
+
     folder.mkdir(exist_ok=True)
+    (folder.parent / ".env.example").write_text(settings.example(), encoding="utf-8", newline="\n")
     for name, text in (("reference.md", reference()), ("schema.md", schema())):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 

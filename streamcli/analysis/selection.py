@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
-from streamcli.analysis.comparison import BASELINE, Comparison, compared, groups
+from core.registry import BASELINE
+from streamcli.analysis.comparison import Comparison, compared, groups
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
 from streamcli.results.schema import STATUSES

@@ -44,7 +44,7 @@ def compare(
     ] = None,
     baseline: Annotated[
         str, typer.Option("--baseline", help="Method that the others are held against.")
-    ] = "recompute",
+    ] = registry.BASELINE,
     across_budgets: Annotated[
         bool,
         typer.Option("--across-budgets", help="Compare methods that see other numbers of keys."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ SAME = {  # or it is another run
 def rerun(
     ctx: typer.Context,
     run: options.Run,
-    trust: options.Trust = None,
+    trust: Annotated[bool | None, options.of_run("trust")] = None,
     db: options.Database = None,
 ) -> None:
     """Make a recorded run again from its record, as a run of its own, and say what is different.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,28 +16,10 @@ if TYPE_CHECKING:
     from streamcli.render.tables import Sheet
 
 
+@options.run_options()
 def run(
     ctx: typer.Context,
-    model: options.Model = None,
-    dataset: options.Dataset = None,
-    method: options.Method = None,
-    mode: options.Mode = None,
-    n_sink: options.NSink = None,
-    window: options.Window = None,
-    max_tokens: options.MaxTokens = None,
-    timed_tokens: options.TimedTokens = None,
-    context_tokens: options.ContextTokens = None,
-    evict_every: options.EvictEvery = None,
-    chunk_size: options.ChunkSize = None,
-    batch_size: options.BatchSize = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    engine: options.Engine = None,
-    threads: options.Threads = None,
-    seed: options.Seed = None,
     repeats: options.Repeats = None,
-    source: options.Source = None,
-    trust: options.Trust = None,
     db: options.Database = None,
     json: options.Json = False,
     profile: Annotated[
@@ -47,6 +29,7 @@ def run(
             "the five largest costs; with one repeat."
         ),
     ] = None,
+    **given: Any,
 ) -> None:
     """Measure one method on one model and one text, and record it.
 

@@ -45,7 +45,7 @@ class Outlook:
     @property
     def is_beyond(self) -> bool:
         """Whether its budget is known to exceed the length that the model was trained on."""
-        limited = self.trained_length is not None and self.arm.method != "dense"
+        limited = self.trained_length is not None and self.arm.spec.has_budget
         return limited and self.arm.attended_keys > (self.trained_length or 0)
 
 

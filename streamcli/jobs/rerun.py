@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def pinned(run: Run) -> RunConfig:
         UsageError: It has an option that this version does not know.
     """
     options = {name: getattr(run, name) for name in RunConfig.names()}
+    options["param"] = tuple(json.loads(run.param or "{}").items())
     if run.model_revision and not run.model.startswith("pypi:"):
         options["model"] = f"{run.model}@{run.model_revision}"
     return RunConfig(**options)
@@ -52,7 +54,9 @@ def words(config: RunConfig) -> list[str]:
     found = ["run"]
     for name in RunConfig.names():
         value, flag = getattr(config, name), f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
+        if name == "param":
+            found += [word for each, what in value for word in (flag, f"{each}={what}")]
+        elif isinstance(value, bool):
             found += [flag] if value else []
         elif value is not None:
             found += [flag, str(value)]

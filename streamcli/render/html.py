@@ -158,8 +158,7 @@ def _provenance(row: dict[str, Any]) -> dict[str, Any]:
     settings = [
         f"{letter} = {output.plain(row.get(name))}"
         for letter, name in (("S", "n_sink"), ("W", "window"))
-        if name not in tables.NO_BUDGET.get(str(row.get("method")), ())
-        and output.plain(row.get(name)) is not None
+        if name not in tables.unused_sizes(row) and output.plain(row.get(name)) is not None
     ]
     return {
         "run_id": row["run_id"],

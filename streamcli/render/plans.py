@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from streamcli.jobs.history import Outlook
 from streamcli.render.progress import spelled
-from streamcli.render.tables import NO_BUDGET, Sheet
+from streamcli.render.tables import Sheet, unused_sizes
 from streamcli.results.columns import COLUMNS, Column
 
 LISTED = (
@@ -42,7 +42,7 @@ def plan(outlooks: Sequence[Outlook], repeats: int, *, within_trained: bool) -> 
 
 
 def _cells(each: Outlook, order: int, repeats: int) -> dict[str, str]:
-    arm, unused = each.arm, NO_BUDGET.get(each.arm.method, ())
+    arm, unused = each.arm, unused_sizes({"method": each.arm.method})
     half = "half" if arm.n_sink == 0 else f"half - {arm.n_sink}"
     window = half if arm.window is None else f"{arm.window:,}"
     keys = "half + 1" if arm.window is None else f"{arm.attended_keys:,}"
@@ -51,7 +51,7 @@ def _cells(each: Outlook, order: int, repeats: int) -> dict[str, str]:
         **{name: getattr(arm, name) for name in ("model", "dataset", "mode", "method")},
         "n_sink": "-" if "n_sink" in unused else f"{arm.n_sink}",
         "window": "-" if "window" in unused else window,
-        "attended_keys": "all" if arm.method == "dense" else keys,
+        "attended_keys": keys if arm.spec.has_budget else "all",
         "finished": f"{each.finished} of {repeats}",
         "time": spelled(each.left * each.run_s) if each.run_s and each.left else "-",
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamcli.analysis.comparison import time_column
-from streamcli.render.tables import NO_BUDGET, Sheet
+from streamcli.render.tables import Sheet, unused_sizes
 from streamcli.results.columns import COLUMNS, Column, format_value
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def listing(runs: pd.DataFrame, place: str, total: int) -> Sheet:
     for row in rows:
         row["run_id"] = row["run_id"][:length]
         row["created_at"] = row["created_at"][begin:16].replace("T", " ")
-        row["budget"] = None if row["method"] in NO_BUDGET else f"{row['n_sink']}+{row['window']}"
+        row["budget"] = None if unused_sizes(row) else f"{row['n_sink']}+{row['window']}"
         row["time"] = row[time_column(row["mode"])]
     columns = list(LISTED)
     shared = {name: rows[0][name] for name in MAY_SHARE if len({row[name] for row in rows}) == 1}

@@ -11,8 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from core import registry
+from core.registry import BASELINE
 from core.result import FILLING
-from streamcli.analysis.comparison import BASELINE, Comparison, Row, saw_tooths, time_column
+from streamcli.analysis.comparison import Comparison, Row, has_budget, saw_tooths, time_column
 from streamcli.results.columns import COLUMNS, Column, format_value
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ VERDICT = "verdict"  # a last column of this name moves below the table where th
 BASE = "baseline"  # the verdict on what the others are held against
 MARK = "*"  # on the keys of a row with another budget
 WIDE = 1000  # columns, more than any table takes
-NO_BUDGET = {"dense": ("n_sink", "window"), "recompute": ("n_sink", "window")}
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
 
 def _columns(mode: str) -> list[Column]:
     time = COLUMNS[time_column(mode)]
-    time = replace(time, title="ms/token (mean)" if mode == "chunked" else "ms/token")
+    time = replace(time, title="ms/token (mean)" if registry.mode(mode).chunked else "ms/token")
     names = ("method", "n_sink", "window", "attended_keys", "ppl")
     rest = ("kv_mib", "peak_mem_mib")
     sizes = [replace(COLUMNS[name], title=COLUMNS[name].heading) for name in rest]
@@ -193,11 +194,21 @@ def cells(row: Row, columns: list[Column]) -> list[str]:
 
 def values(row: Row, columns: list[Column]) -> dict[str, str]:
     """What columns say of a run, by name; a method without sinks or a window shows none."""
-    unused = NO_BUDGET.get(row["method"], ()) if "method" in row else ()
+    unused = unused_sizes(row)
     return {
         column.name: "-" if column.name in unused else format_value(column, row[column.name])
         for column in columns
     }
+
+
+def unused_sizes(row: Row) -> set[str]:
+    """Which of ``n_sink`` and ``window`` say nothing of what a run's method keeps."""
+    if "method" not in row:
+        return set()
+    bounded = "attended_keys" not in row or has_budget(row)
+    return {"n_sink", "window"} - set(
+        registry.recorded(str(row["method"])).sizes if bounded else ()
+    )
 
 
 def marked(row: Row) -> bool:
@@ -216,21 +227,11 @@ def title(same: Row) -> str:
     )
 
 
-TIMED = {
-    "decode-loop": "ms/token is the median decode step with a full cache",
-    "chunked": "ms/token is elapsed time over tokens: a throughput, not a latency",
-    "kvpress-official": (
-        "ms/token is the median decode step after the context; no streaming measure: a context is "
-        "read at once, and only the tokens after it are scored"
-    ),
-}
-
-
 def timed(mode: str, rows: Sequence[Row]) -> str:
     """What the time a token of some runs is, and of which of them it is something else."""
-    said = [TIMED[mode]]
+    said = [registry.mode(mode).time_words]
     together = max(int(row["batch_size"]) for row in rows)
-    if together > 1 and mode != "chunked":
+    if together > 1 and not registry.mode(mode).chunked:
         said.append(f"each step reads a token of {together} documents")
     filling = [row for row in rows if FILLING in str(row["notes"])]
     names = [f"{row['method']} ({int(row['attended_keys']):,} keys)" for row in filling]

@@ -147,6 +147,8 @@ _LIST = (
     Column("files_sha256", "files", "sha", "Hash of the model's configuration and tokenizer files"),
     Column("layers", "layers", "text", "What each kind of layer keeps and sees"),
     Column("proof", "proof", "text", "What was proved of the model's layers before the run"),
+    Column("param", "own options", "text", "Options that the method alone has, as JSON"),
+    Column("method_package", "package", "text", "Package of the method, if not streamcli's own"),
 )
 COLUMNS: dict[str, Column] = {column.name: column for column in _LIST}
 PUBLIC = tuple(COLUMNS)[: tuple(COLUMNS).index("created_at") + 1]

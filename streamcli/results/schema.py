@@ -118,6 +118,8 @@ class Run(SQLModel, table=True):
     files_sha256: str | None = None
     layers: str | None = None
     proof: str | None = None
+    param: str | None = None
+    method_package: str | None = None
 
 
 class DocumentRow(SQLModel, table=True):
