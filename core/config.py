@@ -64,6 +64,17 @@ def _count(default: int | None, group: str, words: str, **facts: Any) -> Any:
     return _option(default, group, words, **{"least": 1, "most": LARGEST} | facts)
 
 
+def _mode_of(name: str) -> str:
+    """The mode that alone has the option ``name``."""
+    return next(mode for mode, each in registry.MODES.items() if name in each.options)
+
+
+def _intervals() -> str:
+    """K of the methods that have one, in words."""
+    rare = {name: each.evict_every for name, each in registry.METHODS.items() if each.evict_every}
+    return "1" + "".join(f", and {k} in {name}" for name, k in rare.items() if k > 1)
+
+
 WHAT, BUDGET, SAMPLE, MACHINE, ORIGIN = "What", "Budget", "How much", "Machine", "Where from"
 
 
@@ -136,14 +147,14 @@ class RunConfig:
     context_tokens: int | None = _count(
         None,
         SAMPLE,
-        "Tokens of context in mode kvpress-official.",
+        f"Tokens of context in mode {_mode_of('context_tokens')}.",
         otherwise="3/4 of each document",
     )
     evict_every: int | None = _count(
         None,
         BUDGET,
         "k, steps between evictions; up to k - 1 more keys are seen.",
-        otherwise="1, and 64 in kvpress-interval",
+        otherwise=_intervals(),
         several="evict_every",
     )
     chunk_size: int | None = _count(
@@ -206,8 +217,8 @@ class RunConfig:
                 )
         elif name == "batch_size" and value > 1:
             raise UsageError(
-                f"batch_size is {value}: kvpress's pipeline takes one context at a time, "
-                f"so --mode {self.mode} has --batch-size 1."
+                f"batch_size is {value}: {self.mode_spec.alone}, so --mode {self.mode} has "
+                "--batch-size 1."
             )
         elif name == "evict_every" and (value or 1) > 1:
             if self.spec.evict_every is None:
@@ -378,7 +389,7 @@ def not_had(method: str, mode: str) -> dict[str, Any]:
         out["evict_every"] = None
     if not (spec.static and how.engines):
         out["engine"] = "auto"
-    if not how.batches:
+    if how.alone:
         out["batch_size"] = 1
     return out
 

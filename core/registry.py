@@ -112,7 +112,7 @@ class ModeSpec:
         chunked: Whether tokens are fed many at a time.
         context: Whether a context is read at once before the first token is scored.
         engines: Whether an engine may execute its steps.
-        batches: Whether several documents may go in step.
+        alone: Why documents can't go in step; empty where they can.
         options: The options that it alone has.
         time: The column that tells its time a token.
         time_words: What that time is, for the note under a table.
@@ -124,7 +124,7 @@ class ModeSpec:
     chunked: bool = False
     context: bool = False
     engines: bool = False
-    batches: bool = True
+    alone: str = ""
     options: tuple[str, ...] = ()
     time: Literal["ms_per_token", "ms_per_token_p50"] = "ms_per_token_p50"
     time_words: str
@@ -248,7 +248,7 @@ MODES: dict[str, ModeSpec] = {
         where="core.modes.kvpress_official:evaluate",
         words="what kvpress times: a context at once, then token by token",
         context=True,
-        batches=False,
+        alone="kvpress's pipeline takes one context at a time",
         options=("context_tokens",),
         time_words=(
             "ms/token is the median decode step after the context; no streaming measure: a context "

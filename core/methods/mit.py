@@ -245,7 +245,7 @@ class Mit(Method):
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Chunks are the authors', not the exact form."""
         size, budget = self.config.chunk, self.config.attended_keys
-        notes = (*another_budget("mit", self.every), *own_windows(loaded))
+        notes = (*another_budget(self.config.method, self.every), *own_windows(loaded))
         if self.every > 1 or not self.config.mode_spec.chunked or size == 1 or length <= budget - 1:
             return notes
         left = self.config.n_sink + max(0, self.config.window_size - size)

@@ -149,9 +149,10 @@ def same_budget(row: Row, other: Row) -> bool:
 
 def has_budget(row: Row) -> bool:
     """Whether the keys that a run's queries see are bounded: all methods' but such as dense."""
-    if missing(row.get("attended_keys")):
-        return False
-    return registry.recorded(str(row["method"])).has_budget  # older records name a number
+    spec = registry.recorded(str(row["method"]))
+    if not spec.where:  # of a package that is gone: what the record says
+        return row.get("eviction") != "none"
+    return spec.has_budget
 
 
 def saw_tooths(row: Row) -> bool:

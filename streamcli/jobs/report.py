@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
+from core.registry import STREAMING
 from streamcli.analysis import summary
 from streamcli.analysis.comparison import Comparison
 from streamcli.analysis.selection import ANY, DERIVED, Query, Selection, select
@@ -132,8 +133,8 @@ def _query(words: str, where: str) -> Query:
 
 def _words(query: Query, found: Selection, whole: Comparison) -> list[str]:
     """Conclusions, unless the runs they need were not asked for, or left out."""
-    streams = "streaming" in set(whole.runs["method"])
-    asked = query.where.get("method", "streaming") == "streaming"
+    streams = STREAMING in set(whole.runs["method"])
+    asked = query.where.get("method", STREAMING) == STREAMING
     return summary.words(whole) if asked and (streams or not found.more) else []
 
 

@@ -205,10 +205,8 @@ def unused_sizes(row: Row) -> set[str]:
     """Which of ``n_sink`` and ``window`` say nothing of what a run's method keeps."""
     if "method" not in row:
         return set()
-    bounded = "attended_keys" not in row or has_budget(row)
-    return {"n_sink", "window"} - set(
-        registry.recorded(str(row["method"])).sizes if bounded else ()
-    )
+    spec = registry.recorded(str(row["method"]))
+    return {"n_sink", "window"} - set(spec.sizes if has_budget(row) else ())
 
 
 def marked(row: Row) -> bool:
