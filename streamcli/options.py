@@ -10,6 +10,7 @@ import typer
 from core import registry
 from core.config import CHUNK, DTYPES, ENGINES, FORWARD, LAZY, LEAST_CHUNK, SOURCES, RunConfig
 from core.registry import DATASETS, METHODS, MODES
+from streamcli.results.columns import FILTERS
 
 
 def _option(what: str, default: object, *names: str) -> Any:
@@ -129,7 +130,6 @@ OnlyStatus = Annotated[
         show_default=False,
     ),
 ]
-FILTERS = ("model", "dataset", "method", "mode", "since", "commit", "sweep", "tag")
 
 
 def filters(params: dict[str, Any]) -> dict[str, Any]:

@@ -14,43 +14,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from core.config import LAZY
-from core.registry import METHODS
-from streamcli.results.columns import missing
+from core.registry import METHODS, MODES
+from streamcli.results.columns import COLUMNS, SHARED, missing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row: TypeAlias = dict[str, Any]
 
-SAME = (
-    "model",
-    "weights_sha256",
-    "files_sha256",
-    "dataset",
-    "tokens_sha256",
-    "mode",
-    "context_tokens",
-    "batch_size",
-    "dtype",
-    "device",
-    "threads",
-    "host",
-)
+SAME = SHARED
 BASELINE = "recompute"
 ORDER = {name: place for place, name in enumerate(METHODS)}
 BUDGETLESS = ("dense",)  # holds everything, so it stands beside every budget and meets none
 SINKS = 4  # that are suggested where no run says how many
 CLOSE = 0.01  # mean attended keys may differ by so much under one budget: how a stream begins
-VARIANTS = {  # what else tells two configurations of one method apart, and how it is called
-    "engine": "{}",
-    "evict_every": "every {}",
-    "chunk_size": "chunks of {}",
-    "timed_tokens": "{} timed",
-    "max_tokens": "{} tokens",
-    "seed": "seed {}",
-    "source": "source {}",
-    "trust": "trust {}",
-}
+# What else tells two configurations of one method apart, and how it is called.
+VARIANTS = {name: column.variant for name, column in COLUMNS.items() if column.variant}
 
 
 @dataclass(frozen=True)
@@ -136,6 +115,9 @@ def command(row: Row, method: str) -> str:
 def time_column(mode: str) -> str:
     """The column that tells a mode's time a token: a mean over chunks, or a median of steps."""
     return "ms_per_token" if mode == "chunked" else "ms_per_token_p50"
+
+
+TIMES = tuple(dict.fromkeys(time_column(mode) for mode in MODES))
 
 
 def same_budget(row: Row, other: Row) -> bool:
