@@ -15,6 +15,7 @@ import typer
 
 from core import registry
 from core.config import KnownOption, options
+from streamcli.results.columns import FILTERS
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -151,7 +152,6 @@ OnlyStatus = Annotated[
         show_default=False,
     ),
 ]
-FILTERS = ("model", "dataset", "method", "mode", "since", "commit", "sweep", "tag")
 
 
 def filters(params: dict[str, Any]) -> dict[str, Any]:

@@ -14,40 +14,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from core import registry
-from core.registry import BASELINE
-from streamcli.results.columns import missing
+from core.registry import BASELINE, MODES
+from streamcli.results.columns import COLUMNS, SHARED, missing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row: TypeAlias = dict[str, Any]
 
-SAME = (
-    "model",
-    "weights_sha256",
-    "files_sha256",
-    "dataset",
-    "tokens_sha256",
-    "mode",
-    "context_tokens",
-    "batch_size",
-    "dtype",
-    "device",
-    "threads",
-    "host",
-)
+SAME = SHARED
 SINKS = 4  # that are suggested where no run says how many
 CLOSE = 0.01  # mean attended keys may differ by so much under one budget: how a stream begins
-VARIANTS = {  # what else tells two configurations of one method apart, and how it is called
-    "engine": "{}",
-    "evict_every": "every {}",
-    "chunk_size": "chunks of {}",
-    "timed_tokens": "{} timed",
-    "max_tokens": "{} tokens",
-    "seed": "seed {}",
-    "source": "source {}",
-    "trust": "trust {}",
-}
+# What else tells two configurations of one method apart, and how it is called.
+VARIANTS = {name: column.variant for name, column in COLUMNS.items() if column.variant}
 
 
 @dataclass(frozen=True)
@@ -134,6 +113,9 @@ def command(row: Row, method: str) -> str:
 def time_column(mode: str) -> str:
     """The column that tells a mode's time a token: a mean over chunks, or a median of steps."""
     return registry.mode(mode).time
+
+
+TIMES = tuple(dict.fromkeys(time_column(mode) for mode in MODES))
 
 
 def same_budget(row: Row, other: Row) -> bool:

@@ -17,11 +17,10 @@ from streamcli.analysis.comparison import (
     same_budget,
     time_column,
 )
-from streamcli.results.columns import COLUMNS, Column, format_value
+from streamcli.results.columns import ALL, COLUMNS, Column, format_value, missing
 
 Row: TypeAlias = dict[str, Any]
-CHANGE = Column("ppl_change", "", "percent", "")
-RATIO = Column("speed_up", "", "ratio", "")
+CHANGE, RATIO = ALL["ppl_change"], ALL["speed_up"]
 FEW = 2  # budgets that are told one by one; of more, the extremes
 
 
@@ -162,4 +161,4 @@ def _ppl(row: Row) -> str:
 
 def _there(*values: Any) -> bool:
     """Whether none is missing: None, NaN or pandas' NA."""
-    return all(format_value(COLUMNS["pid"], value) != "-" for value in values)
+    return not any(map(missing, values))

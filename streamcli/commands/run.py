@@ -13,7 +13,6 @@ from streamcli import files, options
 
 if TYPE_CHECKING:
     from core.measure.profiling import Profile
-    from streamcli.render.tables import Sheet
 
 
 @options.run_options()
@@ -40,7 +39,7 @@ def run(
     from streamcli import settings
     from streamcli.analysis.comparison import comparisons
     from streamcli.jobs.record import Recorder
-    from streamcli.render import output
+    from streamcli.render import benchmarks, output
     from streamcli.render.progress import watch
     from streamcli.results import frames
 
@@ -59,7 +58,7 @@ def run(
         return
     output.terminal(comparisons(runs))
     if looked:
-        output.page(_costs(looked))
+        output.page(benchmarks.costs(looked))
     output.say_recorded(recorder.store.place, db)
 
 
@@ -78,27 +77,3 @@ def _profile(path: Path, repeats: int) -> Profile:
     if not there:
         path.unlink()
     return Profile(path)
-
-
-def _costs(looked: Profile) -> Sheet:
-    """The five largest costs as a table."""
-    from streamcli.render.tables import Sheet
-    from streamcli.results.columns import Column, format_value
-
-    columns = [
-        Column("name", "operation", "text", ""),
-        Column("ms", "ms a forward", "significant", ""),
-        Column("share", "share (%)", "fixed", "", digits=1),
-        Column("calls", "calls a forward", "significant", ""),
-    ]
-    rows = [
-        [format_value(column, value) for column, value in zip(columns, values, strict=True)]
-        for cost in looked.costs[:5]
-        for values in [(cost.name, cost.ms, 100 * cost.share, cost.calls)]
-    ]
-    forwards = f"{looked.forwards} forward{'s' * (looked.forwards > 1)}"
-    note = (
-        f"Own time of each operation, over {forwards} of a run like this one, which is not "
-        "recorded: looking takes time."
-    )
-    return Sheet("the five largest costs", columns, rows, [note])

@@ -82,18 +82,18 @@ def sweep(
 
 def _show(todo: Plan, asked: Settings, force: bool) -> None:
     """Print the plan; nothing is loaded, and no database is made."""
-    from streamcli.jobs import processes
-    from streamcli.jobs.history import History
+    from streamcli.analysis.history import History
+    from streamcli.jobs import history, processes
     from streamcli.render import output, plans
     from streamcli.results import addresses
     from streamcli.results.store import Store
 
     file = addresses.file_of(addresses.located(asked.database_url))
-    history = History()
+    known = History()
     if file is None or os.path.exists(file):
         store = Store.open(asked.database_url)
-        history = History.of(store, [arm.model for arm in todo.arms], processes.host())
-    outlooks = [history.outlook(arm, todo.repeats, force=force) for arm in todo.arms]
+        known = history.read(store, [arm.model for arm in todo.arms], processes.host())
+    outlooks = [known.outlook(arm, todo.repeats, force=force) for arm in todo.arms]
     if todo.within_trained:
         outlooks = [each for each in outlooks if not each.is_beyond]
     output.page(plans.plan(outlooks, todo.repeats, within_trained=todo.within_trained))

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from core import registry
 from core.config import RunConfig
 from core.errors import StreamError, UsageError
+from streamcli.jobs.database import opened
+from streamcli.render.benchmarks import Timed
 
 if TYPE_CHECKING:
     from core.measure.bench import Arm
@@ -22,27 +23,6 @@ if TYPE_CHECKING:
 
 ONE_BY_ONE = f"{registry.STREAMING}, one by one"
 PLAIN = "plain forwards"
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What a benchmark found.
-
-    Attributes:
-        rows: An arm each: plain values, units in the names.
-        model: What was timed, in words.
-        where: On what.
-        notes: What a reader must know.
-        read_gb_per_s: How fast this machine reads, gigabytes a second.
-        gflops_per_s: How fast it multiplies matrices.
-    """
-
-    rows: list[dict[str, Any]]
-    model: str
-    where: str
-    notes: tuple[str, ...]
-    read_gb_per_s: float
-    gflops_per_s: float
 
 
 def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
@@ -61,7 +41,6 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
     from core.measure import bench
     from core.measure.floors import Machine
     from core.models import shapes
-    from streamcli.commands import opened
     from streamcli.render import output
     from streamcli.results import benchmarks
 

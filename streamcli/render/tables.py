@@ -15,14 +15,11 @@ from core import registry
 from core.registry import BASELINE
 from core.result import FILLING
 from streamcli.analysis.comparison import Comparison, Row, has_budget, saw_tooths, time_column
-from streamcli.results.columns import COLUMNS, Column, format_value
+from streamcli.results.columns import ALL, COLUMNS, TABLE, TASK, Column, format_value
 
 if TYPE_CHECKING:
     from core.proof.verify import Finding
 
-CHANGE = Column("ppl_change", "vs recompute", "percent", "Perplexity against re-computation")
-SPEED_UP = Column("speed_up", "speed-up", "ratio", "Time a token of re-computation over this one's")
-COMPARED = Column("compared_ms", "ms/token", "significant", "Time a token that speed-ups compare")
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
@@ -152,8 +149,8 @@ def _without_verdicts(page: Sheet) -> Sheet:
     if page.columns[-1].name != VERDICT:
         return page
     rows = [row[:-1] for row in page.rows]
-    said = [f"{row[0]}, {row[3]} keys: {row[-1]}" for row in page.rows if row[-1] != BASE]
-    return replace(page, columns=page.columns[:-1], rows=rows, notes=[*said, *page.notes])
+    verdicts = [f"{row[0]}, {row[3]} keys: {row[-1]}" for row in page.rows if row[-1] != BASE]
+    return replace(page, columns=page.columns[:-1], rows=rows, notes=[*verdicts, *page.notes])
 
 
 def markdown(page: Sheet) -> str:
@@ -174,12 +171,11 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
 
 
 def _columns(mode: str) -> list[Column]:
-    time = COLUMNS[time_column(mode)]
-    time = replace(time, title="ms/token (mean)" if registry.mode(mode).chunked else "ms/token")
-    names = ("method", "n_sink", "window", "attended_keys", "ppl")
-    rest = ("kv_mib", "peak_mem_mib")
-    sizes = [replace(COLUMNS[name], title=COLUMNS[name].heading) for name in rest]
-    return [*(COLUMNS[name] for name in names), CHANGE, time, SPEED_UP, *sizes]
+    """The columns of a comparison; its time a token is what the mode measures."""
+    title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
+    time = replace(COLUMNS[time_column(mode)], title=title)
+    names = [name for name in TABLE if name not in TASK]
+    return [time if name == "compared_ms" else ALL[name].headed for name in names]
 
 
 def cells(row: Row, columns: list[Column]) -> list[str]:

@@ -15,36 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from core import registry
 from core.registry import DATASETS, MethodSpec
-from streamcli.analysis.comparison import has_budget, time_column
-from streamcli.results.schema import SAME_RUN
+from streamcli.analysis.comparison import TIMES, has_budget, time_column
+from streamcli.results.columns import AROUND, SAME_RUN, SHARED, Group, chosen
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTING = (
-    *("model", "weights_sha256", "files_sha256", "dtype", "device", "threads", "host"),
-    "batch_size",
-)
 MODE = ("mode", "context_tokens")
 TEXT = ("dataset", "tokens_sha256")
-SAME_CODE = ("git_commit", "git_dirty", "versions", "cpu", "gpu")  # repeats of other code differ
+SETTING = tuple(name for name in SHARED if name not in (*MODE, *TEXT))
+# Repeats of other code differ.
+SAME_CODE = tuple(name for name in AROUND if name not in ("python", "host"))
 TOLD = (  # of a run, by a caption or an axis
-    "run_id",
-    "created_at",
-    "method",
-    "n_sink",
-    "window",
-    "evict_every",
-    "engine",
-    "attended_keys",
-    "scored_tokens",
-    "documents",
-    "trained_length",
-    "ppl",
-    "ms_per_token",
-    "ms_per_token_p50",
-    "kv_mib",
-    "kv_formula_mib",
+    *chosen(Group.RUN, Group.METHOD, Group.MEMORY, stored=True),
+    *("scored_tokens", "documents", "trained_length", "ppl"),
+    *TIMES,
 )
 READ = tuple(dict.fromkeys((*SETTING, *MODE, *TEXT, *SAME_RUN, *SAME_CODE, *TOLD)))
 TEXTS = 2  # in one figure

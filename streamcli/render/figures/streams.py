@@ -20,7 +20,7 @@ PLACES = 400  # along a line: as many as a screen tells apart
 STREAM = "sweep --methods streaming window recompute dense --modes decode-loop"
 MEMORY = "sweep --methods streaming dense --modes decode-loop"
 # What memory depends on.
-SHAPE = ("model", "weights_sha256", "files_sha256", "dtype", "device", "batch_size")
+SHAPE = tuple(name for name in panels.SETTING if name not in ("threads", "host"))
 
 
 def stream(found: list[Point], traces: Traces) -> Drawn:
