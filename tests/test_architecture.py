@@ -1,4 +1,4 @@
-"""Imports go one way, and nothing happens at import."""
+"""Imports go one way, nothing happens at import, and no list of columns is typed a second time."""
 
 from __future__ import annotations
 
@@ -8,19 +8,61 @@ from pathlib import Path
 
 import pytest
 
+from streamcli.results.columns import ALL
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("core/**/*.py"), *ROOT.glob("streamcli/**/*.py")])
 HEAVY = {"torch", "transformers", "kvpress", "datasets", "pandas", "plotly"}
+SQL = {"sqlalchemy", "sqlmodel", "alembic"}
+ENVIRONMENT = ("streamcli/settings.py", "core/models/pypi.py")  # the latter asks for XDG_CACHE_HOME
+# What each room may import of this project: a module, or a package with all that is in it.
+ROOMS = {
+    "core": {"core"},
+    "streamcli/results": {
+        *("core.config", "core.environment", "core.errors", "core.facts", "core.registry"),
+        *("core.result", "streamcli.results", "streamcli.files"),
+    },
+    "streamcli/analysis": {"core", "streamcli.analysis", "streamcli.results.columns"},
+    "streamcli/render": {
+        *("core", "streamcli.analysis", "streamcli.render", "streamcli.results.columns"),
+        "streamcli.files",
+    },
+    "streamcli/jobs": {
+        *("core", "streamcli.analysis", "streamcli.jobs", "streamcli.render", "streamcli.results"),
+        *("streamcli.files", "streamcli.settings"),
+    },
+    "streamcli/commands": {
+        *("core", "streamcli.analysis", "streamcli.jobs", "streamcli.render", "streamcli.results"),
+        *("streamcli.files", "streamcli.options", "streamcli.settings"),
+    },
+}
+FEW = 4  # names of columns that may stand in one literal
+COLUMNS_ARE_IN = ("streamcli/results/columns.py", "streamcli/results/schema.py")
+# Options of a command, some of which a column is named after.
+OPTIONS_ARE_IN = ("core/config.py", "streamcli/jobs/plan.py", "streamcli/jobs/bench.py")
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
+    """Modules that a file imports; of ``from package import name`` both package and module."""
     tree = ast.parse(path.read_text())
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [each for each in names if _is_module(each)]
+            yield from modules if len(modules) == len(names) else [node.module, *modules]
+
+
+def _is_module(name: str) -> bool:
+    place = ROOT / name.replace(".", "/")
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def within(module: str, places: set[str]) -> bool:
+    """Whether a module is one of these or inside of one."""
+    return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -28,28 +70,73 @@ def test_imports_follow_the_rules(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     every = set(imports(path))
     roots = {module.split(".")[0] for module in every}
+    ours = {module for module in every if within(module, {"core", "streamcli"})}
     assert "click" not in roots
+    for room, allowed in ROOMS.items():
+        if name.startswith(f"{room}/"):
+            known = {*allowed, "streamcli"} if "streamcli" in every else allowed
+            wrong = {m for m in ours if m != "streamcli" and not within(m, known - {"streamcli"})}
+            assert not wrong, f"{room} must not import {wrong}"
     if name.startswith("core/"):
-        assert not roots & {"streamcli", "typer", "rich", "sqlmodel", "sqlalchemy", "pandas"}
+        assert not roots & {"typer", "rich", "pandas", *SQL}
     if name.startswith("streamcli/"):
         heavy = {m.split(".")[0] for m in imports(path, top_level_only=True)} & HEAVY
         assert not heavy, f"imports {heavy} at module level"
-    if name.startswith("streamcli/render/"):
-        assert "streamcli.results.store" not in every and "sqlalchemy" not in roots
-    if name.startswith("streamcli/results/"):
-        allowed = {"core.config", "core.environment", "core.errors", "core.facts", "core.result"}
-        allowed |= {"core.registry"}
-        assert {module for module in every if module.split(".")[0] == "core"} <= allowed
-    if name not in (
-        "streamcli/settings.py",
-        "core/models/pypi.py",
-    ):  # the latter asks for XDG_CACHE_HOME
+    if name.startswith(("streamcli/analysis/", "streamcli/render/", "streamcli/commands/")):
+        assert not roots & SQL, "only results/ and what reads from it know SQL"
+    if name.startswith("streamcli/jobs/"):
+        assert not roots & SQL, "jobs ask results/ for rows and frames"
+    if name.startswith("streamcli/analysis/"):
+        assert not roots & {"rich", "typer", "plotly", "jinja2"}, "analysis renders nothing"
+    if name not in ("streamcli/cli.py", "streamcli/docs.py", "streamcli/__main__.py"):
+        assert "streamcli.cli" not in every
+        if not name.startswith("streamcli/commands/"):
+            assert not [m for m in every if within(m, {"streamcli.commands"})]
+    if name not in ENVIRONMENT:
         assert "os.environ" not in path.read_text(), "settings.py reads the environment"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_lists_of_columns_are_queries(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    if name in (*COLUMNS_ARE_IN, *OPTIONS_ARE_IN) or "/migrations/" in name:
+        return
+    typed = {
+        line: sorted(names)
+        for line, names in column_lists(ast.parse(path.read_text()))
+        if len(names) > FEW
+    }
+    assert not typed, f"choose from streamcli.results.columns: {typed}"
+
+
+def column_lists(node: ast.AST) -> Iterator[tuple[int, set[str]]]:
+    """The line and the column names of each literal list, but not of an object made by name."""
+    if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict):
+        made = isinstance(node, ast.Dict) and not all(
+            isinstance(value, ast.Constant | ast.Tuple | ast.List | ast.Set)
+            for value in node.values
+        )
+        found = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)} & set(ALL)
+        if not made and found:
+            yield node.lineno, {str(each) for each in found}
+            return
+    for child in ast.iter_child_nodes(node):
+        yield from column_lists(child)
+
+
+def test_a_list_of_columns_is_found_however_it_is_typed() -> None:
+    code = """
+TYPED = ("model", *("dataset", "mode"), "method", "window")
+NAMED = {"model": "a", "mode": ("method", "window", "ppl")}
+ROW = {"model": run.model, "mode": run.mode, "method": 1, "window": 2, "ppl": run.ppl}
+"""
+    found = dict(column_lists(ast.parse(code)))
+    assert {line: len(names) for line, names in found.items()} == {2: 5, 3: 5}
 
 
 def test_every_registered_name_can_be_loaded() -> None:
     from core import registry
 
-    for kind, table in registry.TABLES.items():
-        for name in table:
+    for kind in ("method", "mode", "dataset"):
+        for name in registry.names(kind):
             assert callable(registry.load(kind, name))

@@ -25,7 +25,7 @@ from core.errors import UsageError
 from core.measure import floors
 from core.measure.floors import Machine, Work
 from core.measure.meters import MIB, Clock, token_nll
-from core.methods.base import Method, Stream
+from core.methods.base import Stream, method_of
 from core.models.loading import Loaded
 
 WARM_UP = 2  # steps of a slot that are not timed
@@ -143,14 +143,15 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     Raises:
         StreamError: The method or the engine can't run on this model.
     """
-    method: Method = registry.load("method", config.method)(config)
+    method = method_of(config)
     stream, keys = method.start(loaded, config.batch_size), config.attended_keys
     tokens = _random_ids(loaded, config)
     every = config.steps_between_evictions()
     _fill(stream, tokens, length or keys + every + FILL)
     keys = keys + (every - 1) // 2 if method.full_after(loaded) else stream.held() + 1  # on average
     ids = next(tokens)[:, :1]
-    work_of = floors.recompute_work if config.method == "recompute" else floors.decode_work
+    encodes_all = config.spec.memory == "none"
+    work_of = floors.recompute_work if encodes_all else floors.decode_work
     with stream.decoding():
         stream.warm(ids)
         work = work_of(loaded.model, keys, config.batch_size)  # with weights as they lie now
@@ -171,7 +172,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
 @torch.inference_mode()
 def chunk_arm(loaded: Loaded, config: RunConfig) -> Arm:
     """C tokens of a full stream, scored: the parallel form."""
-    method: Method = registry.load("method", config.method)(config)
+    method = method_of(config)
     stream, size = method.start(loaded, 1), config.chunk
     tokens = _random_ids(loaded, config, size + 1)
     _fill(stream, tokens, config.attended_keys + size)
@@ -202,7 +203,7 @@ def plain_arm(loaded: Loaded, config: RunConfig) -> Arm:
         token_nll(loaded.model(ids[:, :-1], use_cache=False).logits, ids[:, 1:])
 
     return Arm(
-        config=replace(config, method="dense"),
+        config=replace(config, method=registry.DENSE),
         step=step,
         tokens=size,
         work=floors.chunk_work(loaded.model, size, size // 2),

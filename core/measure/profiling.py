@@ -17,7 +17,7 @@ import torch
 from torch import profiler
 
 from core import runner
-from core.config import OFFICIAL
+from core.methods.base import method_of
 from core.runner import Prepared
 
 FORWARDS = 20
@@ -54,8 +54,8 @@ class Profile:
     def look(self, prepared: Prepared) -> None:
         """Look at forwards with a full cache, or from the beginning where none is full."""
         config = prepared.config
-        full = runner.method_of(config).full_after(prepared.loaded) * config.batch_size
-        for after in (1 if config.mode == OFFICIAL else full, 0):  # a context has filled it
+        full = method_of(config).full_after(prepared.loaded) * config.batch_size
+        for after in (1 if config.mode_spec.context else full, 0):  # a context has filled it
             with _silence():
                 self._look(prepared, after)
             if self.forwards:

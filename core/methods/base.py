@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core import registry
 from core.attention import cache_name
 from core.config import RunConfig
 from core.models import anatomy
 from core.models.loading import Loaded
+from core.registry import MethodSpec
 
 
 class Stream(ABC):
@@ -87,24 +89,22 @@ class Method(ABC):
     Attributes:
         positions: Where keys and query sit, see ``RunResult``.
         eviction: When keys are dropped, see ``RunResult``.
-        exact_chunks: Whether a chunk predicts what its tokens would one by one.
-        reference: What ``core.proof.reference`` has to hold it against: streaming,
-            recompute or dense.
-        exact: Whether it claims to equal that reference, token by token.
-        moves: Whether it moves keys, which not every model allows.
+        spec: What it is; a class of another package inherits or states it here.
+        parameters: The options that it alone has, an object of the dataclass that its spec names;
+            None where there are none.
         may_be_eager: Whether an engine that can't be had gives way, as nobody asked for it.
     """
 
     positions: str
     eviction: str
-    exact_chunks = True
-    reference = "streaming"
-    exact = True
+    spec: MethodSpec
     may_be_eager = False
-    moves = True
 
     def __init__(self, config: RunConfig) -> None:
-        self.config = config
+        self.config, self.spec = config, config.spec
+        self.parameters: Any = None
+        if self.spec.parameters:
+            self.parameters = registry.imported(self.spec.parameters)(**dict(config.param))
 
     @abstractmethod
     def start(self, loaded: Loaded, batch: int) -> Stream:
@@ -133,6 +133,12 @@ class Method(ABC):
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """What a reader must know of a stream of ``length`` tokens under this method."""
         return ()
+
+
+def method_of(config: RunConfig) -> Method:
+    """The method of a resolved configuration, set up for it."""
+    made: Method = registry.load("method", config.method)(config)
+    return made
 
 
 def eviction(every: int) -> str:

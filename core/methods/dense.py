@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from core.methods.base import CacheStream, Method, Stream
 from core.models import anatomy
 from core.models.loading import Loaded
+from core.registry import METHODS
 
 
 class Dense(Method):
@@ -22,8 +23,7 @@ class Dense(Method):
 
     positions = "absolute"
     eviction = "none"
-    reference = "dense"
-    moves = False
+    spec = METHODS["dense"]
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache that will hold everything that its layers' own masks show.

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.config import OFFICIAL, RunConfig
+from core.config import RunConfig
 from core.methods import press
 from core.methods.base import (
     Method,
@@ -37,6 +37,7 @@ from core.methods.base import (
     token_bytes,
 )
 from core.models.loading import Loaded
+from core.registry import METHODS
 
 
 class _Presses(Method):
@@ -52,8 +53,6 @@ class _Presses(Method):
     cuts_prompt = True
     interval: int | None = 1
     positions = "cache"
-    exact = False
-    exact_chunks = False
 
     @abstractmethod
     def make(self, kvpress: Any, prompt: int) -> Any:
@@ -86,7 +85,7 @@ class _Presses(Method):
         """Which press it is, and what it does with a chunk."""
         notes = (f"kvpress {version('kvpress')}: {self.words}.",)
         size = self.config.chunk
-        if self.config.mode != "chunked" or size == 1 or not self.interval:
+        if not self.config.mode_spec.chunked or size == 1 or not self.interval:
             return notes
         left = self.kept if self.cuts_prompt else max(self.kept, size)
         most = left + size * (1 if size >= self.kept else self.interval)
@@ -135,7 +134,7 @@ class Kvpress(_Presses):
     words = (
         "PrefillDecodingPress and DecodingPress around StreamingLLMPress with KeyRerotationPress"
     )
-    exact = True
+    spec = METHODS["kvpress"]
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
@@ -166,6 +165,8 @@ class Kvpress(_Presses):
 class Interval(Kvpress):
     """The same, evicting every k steps: the cache saw-tooths between S + W and S + W + k keys."""
 
+    spec = METHODS["kvpress-interval"]
+
 
 class Stock(_Presses):
     """The registered ``DecodingPress(StreamingLLMPress())``, as shipped: it loses its sinks.
@@ -182,13 +183,14 @@ class Stock(_Presses):
     S + W and S.
     """
 
+    spec = METHODS["kvpress-stock"]
     words = "DecodingPress(StreamingLLMPress) as shipped; it loses the sinks and re-rotates nothing"
     eviction = "after-step"
     cuts_prompt = False
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.positions = "absolute" if config.mode == OFFICIAL else "mixed"
+        self.positions = "absolute" if config.mode_spec.context else "mixed"
 
     def make(self, kvpress: Any, prompt: int) -> Any:
         """As registered, with the run's budget."""
@@ -205,6 +207,7 @@ class Prefill(_Presses):
     pipeline (``pipeline.py:237-238``).
     """
 
+    spec = METHODS["kvpress-prefill"]
     words = "StreamingLLMPress with KeyRerotationPress; not streaming: nothing is evicted later"
     eviction = "after-prefill"
     interval = None
@@ -219,9 +222,11 @@ class Prefill(_Presses):
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Of a short prompt nothing is cut."""
-        context = self.config.context_of(length)
-        prompts = {"decode-loop": 1, "chunked": self.config.chunk, OFFICIAL: context}
-        prompt = min(prompts[self.config.mode], length)
+        mode, prompt = self.config.mode_spec, 1
+        if mode.context:
+            prompt = self.config.context_of(length)
+        elif mode.chunked:
+            prompt = min(self.config.chunk, length)
         cut = max(0, prompt - self.kept)
         done = f"a prompt of length {prompt} was cut to {self.kept} keys; all that follow stay."
         if not cut:

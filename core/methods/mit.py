@@ -35,6 +35,7 @@ from core.methods.base import (
 )
 from core.models import anatomy
 from core.models.loading import Loaded
+from core.registry import METHODS
 from core.rope import Rotation, Turn
 
 
@@ -193,13 +194,13 @@ class _MitStream(CacheStream):
 class Mit(Method):
     """``StartRecentKVCache``; one token sees what streaming's sees, a chunk does not."""
 
+    spec = METHODS["mit"]
     positions = "cache"
-    exact_chunks = False
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.every = config.steps_between_evictions()
-        self.eviction = "before-chunk" if config.mode == "chunked" else eviction(self.every)
+        self.eviction = "before-chunk" if config.mode_spec.chunked else eviction(self.every)
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache."""
@@ -244,8 +245,8 @@ class Mit(Method):
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Chunks are the authors', not the exact form."""
         size, budget = self.config.chunk, self.config.attended_keys
-        notes = (*another_budget("mit", self.every), *own_windows(loaded))
-        if self.every > 1 or self.config.mode != "chunked" or size == 1 or length <= budget - 1:
+        notes = (*another_budget(self.config.method, self.every), *own_windows(loaded))
+        if self.every > 1 or not self.config.mode_spec.chunked or size == 1 or length <= budget - 1:
             return notes
         left = self.config.n_sink + max(0, self.config.window_size - size)
         return (

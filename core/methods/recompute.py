@@ -15,6 +15,7 @@ from core.config import RunConfig
 from core.methods.base import Method, Stream
 from core.models import anatomy
 from core.models.loading import Loaded
+from core.registry import METHODS
 
 # Tokens of all windows in a batch, as measured: docs/decisions/0005-recomputed-windows.md.
 TOKENS_PER_FORWARD = 2048
@@ -61,8 +62,7 @@ class Recompute(Method):
 
     positions = "cache"
     eviction = "re-encode"
-    reference = "recompute"
-    moves = False
+    spec = METHODS["recompute"]
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)

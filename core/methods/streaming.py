@@ -27,6 +27,7 @@ from core.methods.base import (
 )
 from core.models import anatomy
 from core.models.loading import Loaded
+from core.registry import METHODS
 
 
 class _CacheStream(Stream):
@@ -93,6 +94,7 @@ class _CacheStream(Stream):
 class Streaming(Method):
     """Attention sinks and a window (section 3.2 of the paper)."""
 
+    spec = METHODS["streaming"]
     positions = "cache"
 
     def __init__(self, config: RunConfig) -> None:
@@ -134,10 +136,12 @@ class Streaming(Method):
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """An interval is another budget, and a step that is laid out for speed is an advantage."""
         notes = (*another_budget(self.config.method, self.every), *own_windows(loaded))
-        if self.config.mode == "chunked" or not weights.reads_fast(loaded.model):
+        if self.config.mode_spec.chunked or not weights.reads_fast(loaded.model):
             return notes
         return (*notes, weights.FAST)
 
 
 class Window(Streaming):
     """Window attention: the same cache with no sinks (``RunConfig`` sets ``n_sink`` to 0)."""
+
+    spec = METHODS["window"]

@@ -48,7 +48,7 @@ class Task:
     @property
     def exact_chunk(self) -> int:
         """Most tokens that can be fed at a time and be scored as one by one."""
-        return self.config.chunk if self.method.exact_chunks else 1
+        return self.config.chunk if self.method.spec.exact_chunks else 1
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def _notes(pipeline: _Pipeline, short: int) -> tuple[str, ...]:
         notes = (f"all {before} keys of the context stayed: nothing was compressed.",)
     elif after == 0:
         notes = ()  # it holds no keys at any time
-    if not task.method.exact_chunks:
+    if not task.method.spec.exact_chunks:
         name = f"{task.config.method}'s context"
         full = f"{name} attends to all of itself, up to {before} keys a token, before it is cut."
         notes = (*notes, full, *past_trained_length(name, task.loaded, before))

@@ -21,9 +21,26 @@ import torch
 from torch import Tensor, nn
 
 from core.attention import implementation
+from core.config import RunConfig
 from core.errors import UsageError
 
 GLOBAL = "full_attention"
+
+
+def streaming(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+    """``streaming_nll`` with the sizes of ``config``."""
+    every = config.steps_between_evictions()
+    return streaming_nll(model, ids, config.n_sink, config.window_size, every)
+
+
+def recompute(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+    """``recompute_nll`` with as many keys as ``config`` attends to."""
+    return recompute_nll(model, ids, config.attended_keys)
+
+
+def dense(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+    """``dense_nll``, whatever the sizes."""
+    return dense_nll(model, ids)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ A difference has a telling place: the first token where it passes 1e-3 nats says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from core import registry
-from core.config import RunConfig, has_engine
+from core.config import RunConfig, not_had
 from core.errors import UsageError
 from core.measure.meters import token_nll
-from core.methods.base import Method
+from core.methods.base import Method, method_of
 from core.models import anatomy
 from core.models.loading import Loaded
 from core.modes.base import Task
@@ -30,7 +30,7 @@ HALF_PRECISION = 1.3  # times the error that dense attention has in the same num
 HALF = ("bfloat16", "float16")
 LAZILY = 16  # tokens between evictions, where they are put off
 
-_References = dict[tuple[str, int, int, int], Tensor]
+_References = dict[tuple[object, ...], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +97,20 @@ def verify(
     references: _References = {}
     for name in methods:
         for mode in modes:
-            engine = config.engine if has_engine(name, mode) else "eager"
+            engine = "eager" if "engine" in not_had(name, mode) else config.engine
             asked = replace(config, method=name, mode=mode, evict_every=None, engine=engine)
+            asked = replace(asked, param=registry.settled(name, {}))
             yield _method(loaded, ids, asked, references)
-    if "streaming" in methods:
-        plain = replace(config, method="streaming", engine="eager")
+    if registry.STREAMING in methods:
+        plain = replace(config, method=registry.STREAMING, engine="eager")
         yield from _invariants(loaded, ids, plain, references)
 
 
 def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _References) -> Finding:
-    form = config.mode + (f" ({config.chunk})" if config.mode == "chunked" else "")
+    form = config.mode + (f" ({config.chunk})" if config.mode_spec.chunked else "")
     form += f" ({config.engine})" if config.engine not in ("auto", "eager") else ""
     try:
-        method: Method = registry.load("method", config.method)(config)
+        method = method_of(config)
         nll = _scores(loaded, [ids], method, config)
     except UsageError as error:
         nan = float("nan")
@@ -121,32 +122,17 @@ def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _Referen
             mean_nats=nan,
             diagnosis=f"not run: {error}",
         )
-    claimed = method.exact and (method.exact_chunks or config.mode == "decode-loop")
-    want = _reference(loaded, ids, method.reference, config, references)
+    claimed = config.spec.exact and (config.spec.exact_chunks or not config.mode_spec.chunked)
+    want = _reference(loaded, ids, config, references)
     return _compare(loaded, config, nll, want, config.method, form, claimed)
 
 
-def _reference(
-    loaded: Loaded,
-    ids: Tensor,
-    name: str,
-    config: RunConfig,
-    known: _References,
-) -> Tensor:
-    """The obvious loop's nats (T-1,), computed once for each kind, budget and interval."""
-    every = config.steps_between_evictions()
-    key = (name, config.n_sink, config.window_size, every)
+def _reference(loaded: Loaded, ids: Tensor, config: RunConfig, known: _References) -> Tensor:
+    """The reference's nats (T-1,), computed once for each function, budget and interval."""
+    where, every = config.spec.reference, config.steps_between_evictions()
+    key = (where, config.n_sink, config.window_size, every, config.param)
     if key not in known:
-        loops: dict[str, Callable[[], Tensor]] = {
-            "streaming": lambda: reference.streaming_nll(
-                loaded.model, ids[None], config.n_sink, config.window_size, every
-            ),
-            "recompute": lambda: reference.recompute_nll(
-                loaded.model, ids[None], config.attended_keys
-            ),
-            "dense": lambda: reference.dense_nll(loaded.model, ids[None]),
-        }
-        known[key] = loops[name]()[0].cpu()
+        known[key] = registry.imported(where)(loaded.model, ids[None], config)[0].cpu()
     return known[key]
 
 
@@ -154,8 +140,8 @@ def _invariants(
     loaded: Loaded, ids: Tensor, config: RunConfig, known: _References
 ) -> Iterator[Finding]:
     def streamed(*documents: Tensor, **changed: object) -> Tensor:
-        asked = config.resolved(**{"mode": "chunked", **changed})
-        return _scores(loaded, documents, registry.load("method", "streaming")(asked), asked)
+        asked = config.resolved(**{"mode": registry.CHUNKED, **changed})
+        return _scores(loaded, documents, method_of(asked), asked)
 
     def finding(subject: str, form: str, got: Tensor, want: Tensor) -> Finding:
         return _compare(loaded, config, got, want, subject, form, claimed=True)
@@ -163,14 +149,15 @@ def _invariants(
     budget, total = config.attended_keys, len(ids)
     short = ids[: budget + 1]
     dense = reference.dense_nll(loaded.model, short[None])[0].cpu()
-    yield finding("T = S+W+1 is dense", "decode-loop", streamed(short, mode="decode-loop"), dense)
-    want = _reference(loaded, ids, "streaming", config, known)
+    step = registry.DECODE
+    yield finding("T = S+W+1 is dense", step, streamed(short, mode=step), dense)
+    want = _reference(loaded, ids, config, known)
     for size in (1, 7, config.window_size, config.window_size + 1, total):
         got = streamed(ids, chunk_size=size)
         yield finding("any chunk size", f"chunks of {size}", got, want)
     lazy = config.resolved(evict_every=LAZILY)
-    late = _reference(loaded, ids, "streaming", lazy, known)
-    for mode in ("decode-loop", "chunked"):
+    late = _reference(loaded, ids, lazy, known)
+    for mode in (step, registry.CHUNKED):
         got = streamed(ids, evict_every=LAZILY, mode=mode)
         yield finding(f"evicting every {LAZILY} tokens", mode, got, late)
     halves = ids[: total // 2], ids[total // 2 :]
@@ -184,7 +171,8 @@ def _invariants(
 @torch.inference_mode()
 def _moving(loaded: Loaded, ids: Tensor, config: RunConfig) -> Tensor:
     """Nats (T-1,) of a stream whose frame is moved back to the start before every chunk of 16."""
-    stream, parts = registry.load("method", "streaming")(config).start(loaded, 1), []
+    parts: list[Tensor] = []
+    stream: Any = method_of(config).start(loaded, 1)
     for start in range(0, len(ids) - 1, 16):
         stop = min(start + 16, len(ids) - 1)
         stream.cache.rebase()
@@ -204,16 +192,15 @@ def in_half(model: Any, dtype: str) -> Any:
 def _half(loaded: Loaded, ids: Tensor, config: RunConfig, dtype: str, want: Tensor) -> Finding:
     """Streaming may lose to a half-precision format no more than dense attention does."""
     small = replace(loaded, model=in_half(loaded.model, dtype))
-    asked = config.resolved(mode="decode-loop", dtype=dtype)
-    method = registry.load("method", "streaming")(asked)
-    error = (_scores(small, [ids], method, asked) - want).abs()
+    asked = config.resolved(mode=registry.DECODE, dtype=dtype)
+    error = (_scores(small, [ids], method_of(asked), asked) - want).abs()
     short = ids[: min(len(ids), loaded.trained_length)]
     dense = [reference.dense_nll(each.model, short[None])[0].cpu() for each in (loaded, small)]
     allowed = HALF_PRECISION * float((dense[1] - dense[0]).abs().mean())
     mean = float(error.mean())
     return Finding(
         subject=f"{dtype} drifts no more than dense's",
-        form="decode-loop",
+        form=registry.DECODE,
         claimed=True,
         limit_nats=allowed,
         of_mean=True,
@@ -262,7 +249,7 @@ def _diagnose(
     if departs_at is None:
         return ""
     evicts_at = config.attended_keys  # the first query that a token is missing for
-    chunked = config.mode == "chunked"
+    chunked = config.mode_spec.chunked
     overflow = (evicts_at - 1) // config.chunk * config.chunk if chunked else evicts_at
     if departs_at >= trained_length:
         return "only past the trained length: nothing is being evicted"

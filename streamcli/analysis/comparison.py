@@ -13,44 +13,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from core.config import LAZY
-from core.registry import METHODS
-from streamcli.results.columns import missing
+from core import registry
+from core.registry import BASELINE, MODES
+from streamcli.results.columns import COLUMNS, SHARED, missing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row: TypeAlias = dict[str, Any]
 
-SAME = (
-    "model",
-    "weights_sha256",
-    "files_sha256",
-    "dataset",
-    "tokens_sha256",
-    "mode",
-    "context_tokens",
-    "batch_size",
-    "dtype",
-    "device",
-    "threads",
-    "host",
-)
-BASELINE = "recompute"
-ORDER = {name: place for place, name in enumerate(METHODS)}
-BUDGETLESS = ("dense",)  # holds everything, so it stands beside every budget and meets none
+SAME = SHARED
 SINKS = 4  # that are suggested where no run says how many
 CLOSE = 0.01  # mean attended keys may differ by so much under one budget: how a stream begins
-VARIANTS = {  # what else tells two configurations of one method apart, and how it is called
-    "engine": "{}",
-    "evict_every": "every {}",
-    "chunk_size": "chunks of {}",
-    "timed_tokens": "{} timed",
-    "max_tokens": "{} tokens",
-    "seed": "seed {}",
-    "source": "source {}",
-    "trust": "trust {}",
-}
+# What else tells two configurations of one method apart, and how it is called.
+VARIANTS = {name: column.variant for name, column in COLUMNS.items() if column.variant}
 
 
 @dataclass(frozen=True)
@@ -89,10 +65,10 @@ def groups(runs: pd.DataFrame) -> list[pd.DataFrame]:
 def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     """The runs of one group, each held against the baseline with the same budget."""
     latest = group.drop_duplicates("config_key").copy()
-    latest["_order"] = latest["method"].map(ORDER).fillna(len(ORDER))
-    latest["_dense"] = latest["method"].isin(BUDGETLESS)
-    latest = latest.sort_values(["_dense", "attended_keys", "_order", "n_sink"])
-    latest = latest.drop(columns=["_order", "_dense"])
+    latest["_order"] = latest["method"].map(registry.place)
+    latest["_unbounded"] = [not has_budget(row) for row in latest.to_dict("records")]
+    latest = latest.sort_values(["_unbounded", "attended_keys", "_order", "n_sink"])
+    latest = latest.drop(columns=["_order", "_unbounded"])
     first = latest.iloc[0]
     same = {name: first[name] for name in (*SAME, "scored_tokens", "documents", "cpu")}
     every = int(group["runs"].sum()) if "runs" in group else len(group)
@@ -119,8 +95,9 @@ def command(row: Row, method: str) -> str:
         typed = str(row.get(f"requested_{name}") or "")
         asked[name] = typed if typed.endswith(str(row[name])) else str(row[name])
     asked |= {"method": method, "mode": str(row["mode"])}
-    if row["method"] not in BUDGETLESS:
-        sinks = int(row["n_sink"]) or (SINKS if method == "streaming" else 0)
+    if has_budget(row):
+        sinked = registry.method(method).budget == "sinks and window"
+        sinks = int(row["n_sink"]) or (SINKS if sinked else 0)
         asked["n-sink"] = str(sinks)
         asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
     for name in ("max_tokens", "timed_tokens", "context_tokens", "threads"):
@@ -135,7 +112,10 @@ def command(row: Row, method: str) -> str:
 
 def time_column(mode: str) -> str:
     """The column that tells a mode's time a token: a mean over chunks, or a median of steps."""
-    return "ms_per_token" if mode == "chunked" else "ms_per_token_p50"
+    return registry.mode(mode).time
+
+
+TIMES = tuple(dict.fromkeys(time_column(mode) for mode in MODES))
 
 
 def same_budget(row: Row, other: Row) -> bool:
@@ -147,6 +127,14 @@ def same_budget(row: Row, other: Row) -> bool:
         return False
     means = [number(each["attended_keys_mean"]) for each in (row, other)]
     return any(map(math.isnan, means)) or abs(means[0] - means[1]) <= CLOSE * max(means)
+
+
+def has_budget(row: Row) -> bool:
+    """Whether the keys that a run's queries see are bounded: all methods' but such as dense."""
+    spec = registry.recorded(str(row["method"]))
+    if not spec.where:  # of a package that is gone: what the record says
+        return row.get("eviction") != "none"
+    return spec.has_budget
 
 
 def saw_tooths(row: Row) -> bool:
@@ -179,7 +167,7 @@ def _newest(rows: Iterable[Row]) -> Row | None:
 
 
 def _budget(row: Row, standard: _Budgets) -> str:
-    if row["method"] in BUDGETLESS:
+    if not has_budget(row):
         return "none"
     return "equal" if standard.of(row) else "other"
 
@@ -188,7 +176,7 @@ def _most_common(rows: list[Row]) -> list[Row]:
     """The rows of the budget that most share, the smallest of several."""
     shared: dict[tuple[int, float], list[Row]] = {}
     for row in rows:
-        if row["method"] not in BUDGETLESS:
+        if has_budget(row):
             budget = int(row["attended_keys"]), number(row["attended_keys_mean"])
             shared.setdefault(budget, []).append(row)
     firsts = [alike[0] for alike in shared.values()]
@@ -214,7 +202,8 @@ def _variants(rows: list[Row]) -> list[str]:
     said = []
     for row in rows:
         differ = list(differing[_kind(row)])
-        late = number(row.get("evict_every")) > LAZY.get(row["method"], math.inf)
+        own = registry.recorded(str(row["method"])).evict_every or math.inf
+        late = number(row.get("evict_every")) > own
         if late and "evict_every" not in differ:
             differ.insert(0, "evict_every")
         words = [VARIANTS[n].format(_text(row, n)) for n in differ if _text(row, n)]

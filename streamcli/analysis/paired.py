@@ -1,15 +1,15 @@
-"""From recorded runs to paired comparisons: one run against another, token by token.
+"""Paired comparisons: one run against another, token by token and round by round.
 
-Reads from the database no more than the runs at hand need: their scores, where their documents
-end, and the times of their repeats. A repeat is a run of the same configuration at the same commit;
-a round is what one sweep ran in turn.
+Which run is held against which is a plan; from a plan and what was measured of its runs come the
+pairs. A repeat is a run of the same configuration at the same commit; a round is what one sweep ran
+in turn.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median as median_of
 from typing import Any, TypeAlias
 
@@ -19,19 +19,22 @@ from numpy.typing import NDArray
 from core.config import RunConfig
 from core.errors import UsageError
 from streamcli.analysis import statistics
-from streamcli.analysis.comparison import Comparison, Row, number, saw_tooths, time_column
+from streamcli.analysis.comparison import (
+    TIMES,
+    Comparison,
+    Row,
+    number,
+    saw_tooths,
+    time_column,
+)
 from streamcli.analysis.statistics import Difference, Interval
-from streamcli.results import frames
-from streamcli.results.schema import SAME_RUN
-from streamcli.results.store import Store
+from streamcli.results.columns import CLOCK, HASHES, SAME_RUN
 
 Round: TypeAlias = tuple[str, int]
 Planned: TypeAlias = tuple[Row, Row | None, str]  # a run, what it is held against, and why not
 
 REPEATED = (*SAME_RUN, "git_commit")
-TIMED = (*REPEATED, "mode", "sweep", "repeat", "ms_per_token", "ms_per_token_p50")
-# What must be equal where times are compared.
-CLOCK = ("mode", "batch_size", "host", "device", "gpu", "threads")
+TIMED = (*REPEATED, "mode", "sweep", "repeat", *TIMES)
 UNMEASURED = ("source", "trust")  # of a configuration, what changes no figure
 
 
@@ -91,80 +94,64 @@ class Paired:
     pairs: list[Pair]
 
 
-def against_baseline(
-    store: Store, found: Sequence[Comparison], where: dict[str, Any], *, across: bool = False
-) -> list[Paired]:
-    """Hold every row against the baseline with the same budget.
+def plan(comparison: Comparison, *, across: bool = False) -> list[Planned]:
+    """Each row, the baseline that it is held against, and why it is not.
 
     Args:
-        store: The opened database.
-        found: The comparisons to show.
-        where: The conditions that repeats must meet, as ``frames.runs`` takes them.
+        comparison: The rows and their baseline.
         across: Whether rows of another budget are compared too, with the nearest baseline.
     """
-    plans = [_plan(comparison, across) for comparison in found]
-    measured = _Measured.read(store, [each for plan in plans for each in plan], where)
-    return [
-        Paired(comparison, [measured.pair(*each) for each in plan])
-        for comparison, plan in zip(found, plans, strict=True)
-    ]
+    rows: list[Row] = comparison.runs.to_dict("records")
+    by_name = {row["run_id"]: row for row in rows}
+    bases = [row for row in rows if row["method"] == comparison.baseline]
+    planned: list[Planned] = []
+    for row in rows:
+        held = by_name.get(row["baseline_run_id"])
+        if held and (row["budget"] == "equal" or row["method"] == comparison.baseline):
+            planned.append((row, held, ""))
+        elif not bases:
+            planned.append((row, None, f"no {comparison.baseline} run"))
+        else:
+            nearest = min(bases, key=lambda base: abs(math.log(keys_of(base) / keys_of(row))))
+            planned.append((row, nearest if across else None, _unequal(row, nearest)))
+    return planned
 
 
-def against_commit(
-    store: Store, before: str, after: str, where: dict[str, Any]
-) -> tuple[list[Pair], int]:
-    """Hold each configuration's runs at one commit against those at another.
-
-    Returns:
-        The pairs, newest first, and how many configurations ran at one of the two only.
-
-    Raises:
-        UsageError: A commit has no finished run, or no configuration ran at both.
-    """
-    sides = []
-    for commit in (before, after):
-        rows = frames.latest(store, **{**where, "commit": commit}).to_dict("records")
-        if not rows:
-            raise UsageError(
-                f"{store.place} has no finished run of commit {commit!r} that matches."
-            )
-        sides.append({_configuration(row): row for row in reversed(rows)})
-    olds, news = sides
-    both = [key for key in reversed(news) if key in olds]
-    if not both:
-        raise UsageError(
-            f"no configuration was run on the same tokens at both commits: {len(olds)} ran at "
-            f"{before}, {len(news)} others at {after}."
-        )
-    if any(news[key]["run_id"] == olds[key]["run_id"] for key in both):
-        raise UsageError(f"{before!r} and {after!r} are one commit: name two.")
-    plan: list[Planned] = [(news[key], olds[key], _clocks(news[key], olds[key])) for key in both]
-    measured = replace(_Measured.read(store, plan, where), apart=True)
-    return [measured.pair(*each) for each in plan], len(olds) + len(news) - 2 * len(both)
-
-
-def of_two(store: Store, before: str, after: str) -> Pair:
-    """Hold one run against another, each alone, whatever repeats there are.
+def at_both(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[Planned], int]:
+    """Hold each configuration's run after a change against its run before it.
 
     Args:
-        store: The opened database.
-        before: The name of the run to hold against, its beginning, or ``latest``.
-        after: That of the other.
+        before: Runs before the change, newest first.
+        after: Runs after it, likewise.
+
+    Returns:
+        A plan, newest first, of the configurations that ran on both sides, and how many did not.
+    """
+    olds, news = ({_configuration(row): row for row in reversed(rows)} for rows in (before, after))
+    both = [key for key in reversed(news) if key in olds]
+    planned: list[Planned] = [
+        (news[key], olds[key], other_clocks(news[key], olds[key])) for key in both
+    ]
+    return planned, len(olds) + len(news) - 2 * len(both)
+
+
+def configurations(rows: Sequence[Row]) -> int:
+    """How many configurations these runs have, whatever the commit."""
+    return len({_configuration(row) for row in rows})
+
+
+def of_two(base: Row, run: Row) -> Planned:
+    """Hold one run against another.
 
     Raises:
-        UsageError: No such run, one that is not done, the same one, or one of other tokens.
+        UsageError: One is not done, they are the same, or they scored different tokens.
     """
-    names = [store.get(which).run_id for which in (before, after)]
-    found = frames.runs(store, run_id=names, status=None).to_dict("records")
-    by_name = {row["run_id"]: row for row in found}
-    base, run = (by_name[name] for name in names)
     for row in (base, run):
         if row["status"] != "done":
             raise UsageError(
                 f"run {row['run_id']} is {row['status']}: only finished runs are compared."
             )
-    if run is base:
-        raise UsageError(f"{before!r} and {after!r} are both run {names[0]}: name two.")
+    names = base["run_id"], run["run_id"]
     if run["tokens_sha256"] != base["tokens_sha256"]:
         raise UsageError(
             f"{names[0]} and {names[1]} scored different tokens ({_short(base)} and "
@@ -175,16 +162,19 @@ def of_two(store: Store, before: str, after: str) -> Pair:
             f"{names[0]} and {names[1]} scored {base['scored_tokens']:,} ({base['mode']}) and "
             f"{run['scored_tokens']:,} ({run['mode']}) of the same tokens: they can't be paired."
         )
-    plan: Planned = (run, base, _clocks(run, base))
-    return _Measured.read(store, [plan], None).pair(*plan)
+    return run, base, other_clocks(run, base)
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """What was read of some runs: scores and lengths of documents by run, times by repeats.
+class Measured:
+    """What was measured of some runs.
 
-    ``apart`` tells that the two runs of a pair were made at different times, each with its repeats;
-    ``alone`` that each is taken without them, even where one is a repeat of the other.
+    Attributes:
+        nll: Nats of every scored token, by run.
+        lengths: Scored tokens of every document, by run.
+        times: Times of a run and its repeats, by what repeats share.
+        apart: Whether the two runs of a pair were made at different times, each with its repeats.
+        alone: Whether each run is taken without its repeats, even where one repeats the other.
     """
 
     nll: dict[str, NDArray[np.float32]]
@@ -192,21 +182,6 @@ class _Measured:
     times: dict[tuple[Any, ...], Times]
     apart: bool = False
     alone: bool = False
-
-    @classmethod
-    def read(cls, store: Store, plan: Iterable[Planned], where: dict[str, Any] | None) -> _Measured:
-        """Read once for all; ``where`` is None where each run stands alone."""
-        plan = list(plan)
-        held = [(run, base) for run, base, _ in plan if base and base is not run]
-        nll = store.nll(row["run_id"] for pair in held for row in pair)
-        lengths: dict[str, list[int]] = {}
-        documents = frames.documents(store, {base["run_id"] for _, base in held})
-        for run_id, tokens in zip(documents["run_id"], documents["scored_tokens"], strict=True):
-            lengths.setdefault(run_id, []).append(int(tokens))
-        rows = [row for run, base, _ in plan for row in (run, base) if row]
-        if where is None:
-            return cls(nll, lengths, {(row["run_id"],): _alone(row) for row in rows}, alone=True)
-        return cls(nll, lengths, _times(store, rows, where))
 
     def _key(self, row: Row) -> tuple[Any, ...]:
         return (row["run_id"],) if self.alone else tuple(row[name] for name in REPEATED)
@@ -235,24 +210,6 @@ class _Measured:
             return statistics.difference(mine.astype(np.float64) - other, lengths)
 
 
-def _plan(comparison: Comparison, across: bool) -> list[Planned]:
-    """Each row, what it is held against, and why it is not."""
-    rows: list[Row] = comparison.runs.to_dict("records")
-    by_name = {row["run_id"]: row for row in rows}
-    bases = [row for row in rows if row["method"] == comparison.baseline]
-    plan: list[Planned] = []
-    for row in rows:
-        held = by_name.get(row["baseline_run_id"])
-        if held and (row["budget"] == "equal" or row["method"] == comparison.baseline):
-            plan.append((row, held, ""))
-        elif not bases:
-            plan.append((row, None, f"no {comparison.baseline} run"))
-        else:
-            nearest = min(bases, key=lambda base: abs(math.log(keys_of(base) / keys_of(row))))
-            plan.append((row, nearest if across else None, _unequal(row, nearest)))
-    return plan
-
-
 def _unequal(row: Row, base: Row) -> str:
     """How a row's budget differs, in words."""
     if row["budget"] == "none":
@@ -266,19 +223,21 @@ def keys_of(row: Row) -> int:
     return int(row["attended_keys"])
 
 
-def _alone(row: Row) -> Times:
-    value = number(row[time_column(row["mode"])])
-    return Times([value] if value > 0 else [])
+def own_times(rows: Iterable[Row]) -> dict[tuple[Any, ...], Times]:
+    """The time of each run, by its name."""
+    values = {(row["run_id"],): number(row[time_column(row["mode"])]) for row in rows}
+    return {key: Times([value] if value > 0 else []) for key, value in values.items()}
 
 
-def _times(store: Store, rows: list[Row], where: dict[str, Any]) -> dict[tuple[Any, ...], Times]:
-    keys = list({row["config_key"] for row in rows})
-    found: Iterable[Any] = frames.rows(store, TIMED, config_key=keys, **where)
+def repeated_times(found: Iterable[Any]) -> dict[tuple[Any, ...], Times]:
+    """The times of runs and their repeats, by what repeats share; of rows of ``TIMED``."""
     times: dict[tuple[Any, ...], Times] = {}
-    for *repeated, mode, sweep, turn, mean, median in found:  # there may be a great many
-        value = number(mean if time_column(mode) == "ms_per_token" else median)
+    kinds, own = len(REPEATED), len(TIMED) - len(TIMES)
+    for row in found:  # there may be a great many
+        mode, sweep, turn = row[kinds:own]
+        value = number(row[own + TIMES.index(time_column(mode))])
         if value > 0:
-            mine = times.setdefault(tuple(repeated), Times())
+            mine = times.setdefault(tuple(row[:kinds]), Times())
             mine.every.append(value)
             if sweep:
                 mine.rounds.setdefault((sweep, int(turn)), value)
@@ -297,7 +256,7 @@ def _speed_up(times: Times, base_times: Times, apart: bool) -> tuple[Interval, i
     return statistics.ratio(over, under), len(shared)
 
 
-def _clocks(run: Row, base: Row) -> str:
+def other_clocks(run: Row, base: Row) -> str:
     """Why times can't be compared; empty where they can."""
     other = [name for name in CLOCK if not same(run, base, name)]
     told = [f"{name} {base[name]} against {run[name]}" for name in other]
@@ -307,8 +266,7 @@ def _clocks(run: Row, base: Row) -> str:
 def _configuration(row: Row) -> tuple[str, ...]:
     """What a configuration is at any commit; its key changes when a field is added."""
     names = [name for name in RunConfig.names() if name not in UNMEASURED]
-    hashes = ("weights_sha256", "files_sha256", "tokens_sha256")
-    return tuple(str(row[name]) for name in (*names, *hashes))
+    return tuple(str(row[name]) for name in (*names, *HASHES))
 
 
 def same(run: Row, base: Row, name: str) -> bool:

@@ -6,17 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
-from streamcli.analysis.comparison import BASELINE, Comparison, compared, groups
-from streamcli.results import frames
-from streamcli.results.columns import COLUMNS
-from streamcli.results.schema import STATUSES
-from streamcli.results.store import Store
+from streamcli.analysis.comparison import Comparison, compared, groups
+from streamcli.results.columns import ADDED, COLUMNS, STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LIMIT = 500  # configurations, about what a person would still scroll through
-DERIVED = ("runs", "ppl_change", "speed_up", "compared_ms")  # what comparing adds to a run
 ANY = "any"
 
 
@@ -49,12 +45,17 @@ class Query:
     def __post_init__(self) -> None:
         if self.status not in (None, ANY, *STATUSES):
             raise unknown("status", str(self.status), (*STATUSES, ANY))
-        known = (*COLUMNS, *(() if self.status else DERIVED))
+        known = (*COLUMNS, *(() if self.status else ADDED))
         for name in (*self.columns, self.group_by, (self.sort or "").removeprefix("-")):
             if name and name not in known:
                 raise unknown("column", name, known)
         if self.limit < 0:
             raise UsageError(f"--limit is {self.limit}: it must be 1 or more, or 0 for all.")
+
+    @property
+    def stored_sort(self) -> str | None:
+        """The sort key as far as the database has it: not where comparing adds it."""
+        return None if (self.sort or "").removeprefix("-") in ADDED else self.sort
 
     @property
     def lists(self) -> bool:
@@ -72,7 +73,7 @@ class Selection:
     """What was found.
 
     Attributes:
-        rows: All rows in order, with the columns ``DERIVED`` but in a list of runs.
+        rows: All rows in order, with the columns ``ADDED`` but in a list of runs.
         comparisons: The same rows, side by side; none in a list of runs.
         whole: Each of them with the baselines that were not asked for, to draw conclusions from.
         more: Whether the limit left something out.
@@ -86,53 +87,44 @@ class Selection:
     tables: int = 0
 
 
-def select(store: Store, query: Query, baseline: str = BASELINE) -> Selection:
-    """The runs that ``query`` asks for, held against the method ``baseline``.
+def listed(runs: pd.DataFrame, query: Query) -> Selection:
+    """Runs one by one, however they ended; ``runs`` may hold one more than the limit."""
+    return Selection(first(runs, query), [], [], more(runs, query))
 
-    Raises:
-        UsageError: No such time.
+
+def compared_in(
+    asked: pd.DataFrame, bases: pd.DataFrame, query: Query, baseline: str, *, more: bool
+) -> Selection:
+    """Runs side by side with those that they may be compared with.
+
+    Args:
+        asked: The latest run of each configuration that was asked for.
+        bases: Runs of the baseline that were not asked for.
+        query: What was asked for.
+        baseline: The method that the others are held against.
+        more: Whether the limit left something out.
     """
     import pandas as pd
 
-    most = query.limit + 1 if query.limit else None  # one more tells whether there are more
-    stored = None if (query.sort or "").removeprefix("-") in DERIVED else query.sort
-    if query.lists:
-        status = None if query.status == ANY else query.status
-        runs = frames.runs(store, status=status, sort=stored, limit=most, **query.where)
-        return Selection(_first(runs, query), [], [], _more(runs, query))
-    runs = frames.latest(store, sort=stored, limit=most, **query.where)
-    asked = _first(runs, query)
-    more = _more(runs, query)
-    lacking = more or "method" in query.where
-    bases = _bases(store, query, asked, baseline) if lacking else asked.iloc[:0]
     every = pd.concat([asked, bases]) if len(bases) else asked
     wanted = set(asked["run_id"])
     found = [each for each in groups(every) if wanted & set(each["run_id"])]
     whole = [compared(each, baseline) for each in found[: query.tables or None]]
     parts = [_part(each, wanted, query.sort) for each in whole]
     rows = (
-        pd.concat([part.runs for part in parts])
-        if parts
-        else asked.assign(**dict.fromkeys(DERIVED))
+        pd.concat([part.runs for part in parts]) if parts else asked.assign(**dict.fromkeys(ADDED))
     )
     return Selection(_sorted(rows, query.sort), parts, whole, more, len(found))
 
 
-def _first(runs: pd.DataFrame, query: Query) -> pd.DataFrame:
+def first(runs: pd.DataFrame, query: Query) -> pd.DataFrame:
+    """As many runs as the limit allows."""
     return runs.iloc[: query.limit] if query.limit else runs
 
 
-def _more(runs: pd.DataFrame, query: Query) -> bool:
+def more(runs: pd.DataFrame, query: Query) -> bool:
+    """Whether there are more runs than the limit allows."""
     return bool(query.limit) and len(runs) > query.limit
-
-
-def _bases(store: Store, query: Query, asked: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """The baselines of the rows ``asked`` for that are not among them, the newest ``LIMIT``."""
-    same = {name: asked[name].dropna().unique().tolist() for name in ("tokens_sha256", "model")}
-    same["attended_keys"] = [int(keys) for keys in asked["attended_keys"].dropna().unique()]
-    most = LIMIT if query.limit else None
-    found = frames.latest(store, limit=most, **{**query.where, **same, "method": baseline})
-    return found[~found["run_id"].isin(asked["run_id"])]
 
 
 def _part(whole: Comparison, asked: set[str], sort: str | None) -> Comparison:

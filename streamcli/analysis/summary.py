@@ -8,27 +8,29 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from streamcli.analysis.comparison import BASELINE, Comparison, command, same_budget, time_column
-from streamcli.results.columns import COLUMNS, Column, format_value
+from core import registry
+from core.registry import BASELINE, STREAMING, WINDOW
+from streamcli.analysis.comparison import (
+    Comparison,
+    command,
+    has_budget,
+    same_budget,
+    time_column,
+)
+from streamcli.results.columns import ALL, COLUMNS, Column, format_value, missing
 
 Row: TypeAlias = dict[str, Any]
-CHANGE = Column("ppl_change", "", "percent", "")
-RATIO = Column("speed_up", "", "ratio", "")
+CHANGE, RATIO = ALL["ppl_change"], ALL["speed_up"]
 FEW = 2  # budgets that are told one by one; of more, the extremes
-STEP = {
-    "decode-loop": "a decode step",
-    "chunked": "scoring a token in chunks",
-    "kvpress-official": "a step after the context",
-}
 
 
 def words(comparison: Comparison) -> list[str]:
     """Sentences on one comparison, the first on perplexity and time; there is always one."""
     rows: list[Row] = comparison.runs.to_dict("records")
     mode = str(comparison.same["mode"])
-    streaming = [row for row in rows if row["method"] == "streaming"]
+    streaming = [row for row in rows if row["method"] == STREAMING]
     if not streaming:
-        typed = command(rows[0], "streaming")
+        typed = command(rows[0], STREAMING)
         return [f"None of these runs is of streaming: record one with `{typed}`."]
     held = [(row, base) for row in streaming if (base := _baseline(rows, row))]
     said = [_cost(row, base, mode) for row, base in held]
@@ -62,8 +64,8 @@ def _cost(row: Row, base: Row, mode: str) -> str:
     if not _there(row[time.name], base[time.name]):
         return f"{said}."
     ms, base_ms = (format_value(time, each[time.name]) for each in (row, base))
-    ratio = format_value(RATIO, row["speed_up"])
-    return f"{said}; {STEP[mode]} takes {ms} ms against {base_ms} ms, {ratio} the speed here."
+    ratio, step = format_value(RATIO, row["speed_up"]), registry.mode(mode).step_words
+    return f"{said}; {step} takes {ms} ms against {base_ms} ms, {ratio} the speed here."
 
 
 def _costs(rows: list[Row]) -> str:
@@ -104,24 +106,23 @@ def _unknown(rows: list[Row]) -> str:
 def _peers(rows: list[Row], row: Row, mode: str) -> list[str]:
     """What the sinks do, and who else keeps the same keys."""
     said = []
-    window = _alike(rows, row, "window")
+    window = _alike(rows, row, WINDOW)
     if window and row["n_sink"]:
         apart = _apart(window["ppl"] / row["ppl"] - 1)
         said.append(f"Without sinks, {_keys(row)} give a perplexity of {_ppl(window)}, {apart}.")
     time = COLUMNS[time_column(mode)]
-    for method in ("mit", "kvpress"):
-        peer = _alike(rows, row, method)
+    step = registry.mode(mode).step_words
+    for method, spec in registry.METHODS.items():
+        peer = _alike(rows, row, method) if spec.peer and spec.exact else None
         if peer and peer["n_sink"] == row["n_sink"]:
             ms = format_value(time, peer[time.name])
-            said.append(
-                f"{method} keeps as many: perplexity {_ppl(peer)}; {STEP[mode]} takes {ms} ms."
-            )
+            said.append(f"{method} keeps as many: perplexity {_ppl(peer)}; {step} takes {ms} ms.")
     return said
 
 
 def _memory(rows: list[Row], row: Row) -> list[str]:
     """What the cache takes, beside one that forgets nothing."""
-    dense = next((each for each in rows if each["method"] == "dense"), None)
+    dense = next((each for each in rows if not has_budget(each)), None)
     if not dense or not _there(dense["kv_mib"], row["kv_mib"]):
         return []
     mib, dense_mib = (format_value(COLUMNS["kv_mib"], each["kv_mib"]) for each in (row, dense))
@@ -160,4 +161,4 @@ def _ppl(row: Row) -> str:
 
 def _there(*values: Any) -> bool:
     """Whether none is missing: None, NaN or pandas' NA."""
-    return all(format_value(COLUMNS["pid"], value) != "-" for value in values)
+    return not any(map(missing, values))

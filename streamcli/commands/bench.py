@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from core.config import CHUNK, DTYPES, LAZY
+from core import registry
+from core.config import CHUNK, DTYPES, ENGINES, delaying, static
 from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
-from core.registry import METHODS
 from streamcli import options
 
 
@@ -28,21 +28,21 @@ BENCHES = {
     "decode": Bench(
         "a token with a full cache, by every method and engine",
         {
-            **{"methods": ["streaming", "mit", "kvpress", "recompute"], "engines": None},
-            **{"windows": [1020], "intervals": [1], "rounds": 15, "steps": 20},
+            **{"methods": list(registry.COMPARED), "engines": None},
+            **{"windows": [1020], "evict_every": [1], "rounds": 15, "steps": 20},
         },
     ),
     "window": Bench(
         "the same against the size of the cache, as the paper's figure 10",
         {
-            **{"methods": ["streaming", "recompute"], "engines": None},
+            **{"methods": [registry.STREAMING, registry.BASELINE], "engines": None},
             **{"windows": [252, 508, 1020, 2044], "rounds": 7, "steps": 10},
         },
     ),
     "length": Bench(
         "a token against the length of the stream: flat where the cache is bounded",
         {
-            **{"methods": ["streaming", "dense"], "lengths": [2048, 8192, 32768]},
+            **{"methods": [registry.STREAMING, registry.DENSE], "lengths": [2048, 8192, 32768]},
             **{"windows": [252], "rounds": 7, "steps": 20},
         },
     ),
@@ -53,9 +53,9 @@ BENCHES = {
     "startup": Bench("whole commands, each in a process of its own", {"rounds": 7}),
 }
 LEAST = {"rounds": 2, "steps": 1, "n_sink": 0} | dict.fromkeys(
-    ("windows", "lengths", "intervals", "chunk_size", "threads"), 1
+    ("windows", "lengths", "evict_every", "chunk_size", "threads"), 1
 )
-LISTS = ("methods", "engines", "windows", "lengths", "intervals")
+LISTS = ("methods", "engines", "windows", "lengths", "evict_every")
 
 
 def _default(name: str) -> str:
@@ -94,16 +94,16 @@ def bench(
     methods: Annotated[list[str] | None, _option("Methods, by spaces.", "methods")] = None,
     engines: Annotated[
         list[str] | None,
-        _option("eager, compiled, cudagraph: of streaming and window, by spaces.", "engines"),
+        _option(f"{', '.join(ENGINES[1:])}: of {' and '.join(static())}, by spaces.", "engines"),
     ] = None,
     n_sink: Annotated[int | None, _option("S, sinks kept from the start.", "n_sink")] = None,
     windows: Annotated[list[int] | None, _option("W, separated by spaces.", "windows")] = None,
-    intervals: Annotated[
+    evict_every: Annotated[
         list[int] | None,
         _option(
-            f"k, steps between evictions, by spaces, of {', '.join(LAZY)}; a figure is then the "
+            f"k, steps between evictions, by spaces, of {', '.join(delaying())}; a figure is the "
             "mean over whole cycles.",
-            "intervals",
+            "evict_every",
         ),
     ] = None,
     lengths: Annotated[
@@ -131,7 +131,7 @@ def bench(
     (N weights of b bytes, H heads, K of them with keys, of D numbers).
 
     [dim]streamcli bench decode --shape pythia-70m --windows 1020
-    streamcli bench decode --methods streaming mit --engines eager --intervals 1 16 64
+    streamcli bench decode --methods streaming mit --engines eager --evict-every 1 16 64
     streamcli bench perplexity --chunk-size 256
     streamcli bench length --methods streaming dense --lengths 2048 8192
     streamcli bench window --engines eager --json
@@ -180,8 +180,7 @@ def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:
     if "shape" in asked and asked["shape"] not in SHAPES:
         raise unknown("shape", asked["shape"], SHAPES)
     for method in asked.get("methods") or ():
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
+        registry.check("method", method)
     if "dtype" in asked and asked["dtype"] not in DTYPES:
         raise unknown("dtype", asked["dtype"], DTYPES)
     for name, least in LEAST.items():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from streamcli import options
-from streamcli.commands import opened
+from streamcli.jobs.database import opened
 
 
 def bundle(

@@ -6,15 +6,14 @@ import math
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from core import registry
-from core.errors import StreamError, UsageError
+from core.errors import UsageError
 from streamcli import options
-from streamcli.commands import opened, unmatched
+from streamcli.jobs.database import opened
 
 if TYPE_CHECKING:
     from streamcli.analysis.paired import Pair
@@ -44,7 +43,7 @@ def compare(
     ] = None,
     baseline: Annotated[
         str, typer.Option("--baseline", help="Method that the others are held against.")
-    ] = "recompute",
+    ] = registry.BASELINE,
     across_budgets: Annotated[
         bool,
         typer.Option("--across-budgets", help="Compare methods that see other numbers of keys."),
@@ -111,17 +110,20 @@ def compare(
         raise UsageError(f"--limit is {limit}: it must be 1 or more, or 0 for all.")
     store = opened(db)
     if published:
-        _published(store, form, where)
+        _with_published(store, form, where)
         return
     if runs:
-        pairs, times = _two(store, form, runs), True
+        pairs = _two_runs(store, form, runs)
     elif len(commits) > 1:
-        pairs, times = _commits(store, form, commits, where), True
+        pairs = _two_commits(store, form, commits, where)
     else:
         most = limit if limit is not None else 0 if threshold is not None else TABLES
-        pairs, times = _methods(store, form, baseline, across_budgets, where, most), False
+        pairs = _methods(store, form, where, baseline, across=across_budgets, most=most)
     if threshold is not None:
-        _gate(pairs, threshold, str(fail_above), times=times)
+        from streamcli.jobs.compare import refuse_losses
+
+        times = bool(runs or len(commits) > 1)
+        refuse_losses(pairs, threshold, str(fail_above), times=times)
 
 
 def _check(runs: list[str], commits: list[str], published: bool, where: dict[str, Any]) -> None:
@@ -154,72 +156,53 @@ def _fraction(text: str | None) -> float | None:
 
 
 def _methods(
-    store: Store, form: Format, baseline: str, across: bool, where: dict[str, Any], most: int
+    store: Store, form: Format, where: dict[str, Any], baseline: str, *, across: bool, most: int
 ) -> list[Pair]:
-    from streamcli.analysis import paired, selection, verdicts
+    from streamcli.jobs import compare as job
     from streamcli.render import compared, output
 
-    query = selection.Query(where=where, limit=selection.LIMIT if most else 0, tables=most)
-    found = selection.select(store, query, baseline)
-    if not found.whole:
-        output.say(unmatched(store, "finished run", where, "sweep"))
-    repeats = {name: value for name, value in where.items() if name != "method"}
-    tables = paired.against_baseline(store, found.whole, repeats, across=across)
-    pairs = [pair for table in tables for pair in table.pairs]
-    _show(form, [compared.methods(table, across=across) for table in tables], pairs)
-    for table in tables:
-        if baseline not in set(table.comparison.runs["method"]):
-            output.say(verdicts.missing(table.comparison, found.whole))
-    if len(tables) < found.tables or found.more:
-        some = f", of the newest {query.limit} configurations" if found.more else ""
-        output.say(
-            f"the newest {len(tables)} of {found.tables} tables{some}: narrow down with --dataset, "
-            "--model or --mode, or --limit 0 for all."
-        )
-    return pairs
+    found = job.methods(store, where, baseline, across=across, most=most)
+    _show(form, [compared.methods(table, across=across) for table in found.tables], found.pairs)
+    for remark in found.remarks:
+        output.say(remark)
+    return found.pairs
 
 
-def _commits(store: Store, form: Format, commits: list[str], where: dict[str, Any]) -> list[Pair]:
-    from streamcli.analysis import paired
+def _two_commits(
+    store: Store, form: Format, commits: list[str], where: dict[str, Any]
+) -> list[Pair]:
+    from streamcli.jobs import compare as job
     from streamcli.render import compared, output
 
     before, after = commits
-    pairs, alone = paired.against_commit(store, before, after, where)
-    kinds = groupby(sorted(pairs, key=_heading), key=_heading)
-    _show(form, [compared.commits(list(kind), before, after) for _, kind in kinds], pairs)
+    pairs, alone = job.against_commit(store, before, after, where)
+    _show(form, compared.commits(pairs, before, after), pairs)
     if alone:
         output.say(f"{alone} configurations finished at one of the two commits only.")
     return pairs
 
 
-def _heading(pair: Pair) -> str:
-    from streamcli.render import tables
-
-    return tables.title(pair.run)
-
-
-def _two(store: Store, form: Format, runs: list[str]) -> list[Pair]:
-    from streamcli.analysis import paired
+def _two_runs(store: Store, form: Format, runs: list[str]) -> list[Pair]:
+    from streamcli.jobs import compare as job
     from streamcli.render import compared
 
-    pair = paired.of_two(store, *runs)
+    pair = job.of_two(store, *runs)
     _show(form, [compared.two(pair)], [pair])
     return [pair]
 
 
-def _published(store: Store, form: Format, where: dict[str, Any]) -> None:
-    from streamcli.analysis.published import beside
+def _with_published(store: Store, form: Format, where: dict[str, Any]) -> None:
+    from streamcli.jobs import compare as job
     from streamcli.render import documents, published
-    from streamcli.results import frames
 
-    shown = beside(frames.latest(store, **where), where.get("mode"), where.get("dataset"))
+    found = job.with_published(store, where)
     if form is Format.JSON:
-        sys.stdout.write(documents.json_list(published.records(shown)))
+        sys.stdout.write(documents.json_list(published.records(found)))
     else:
-        _pages(form, [*map(published.seed, shown), published.artefacts(shown)])
+        _pages(form, [*map(published.seed, found), published.artefacts(found)])
 
 
-def _show(form: Format, sheets: list[Sheet], pairs: list[Pair]) -> None:
+def _show(form: Format, sheets: Sequence[Sheet], pairs: list[Pair]) -> None:
     from streamcli.render import compared, documents
 
     if form is Format.JSON:
@@ -236,26 +219,3 @@ def _pages(form: Format, sheets: Sequence[Sheet]) -> None:
     else:
         for sheet in sheets:
             output.page(sheet)
-
-
-def _gate(pairs: list[Pair], threshold: float, asked: str, *, times: bool) -> None:
-    """End with code 1 where something got worse by more than the threshold."""
-    from streamcli.analysis.verdicts import losses
-
-    held = [pair for pair in pairs if pair.difference and not pair.is_base]
-    if not held:
-        raise StreamError(f"nothing could be compared, so nothing passes --fail-above {asked}.")
-    lost = [
-        (by, what, pair)
-        for pair in held
-        for what, by in losses(pair, times=times).items()
-        if by > threshold
-    ]
-    if lost:
-        by, what, pair = max(lost, key=lambda each: each[0])
-        run = pair.run
-        budget = f"S={run['n_sink']} W={run['window']}"
-        raise StreamError(
-            f"{len(lost)} figure{'s' * (len(lost) > 1)} worse by more than {asked}; the worst: "
-            f"{what} of {run['method']} ({budget}, {run['mode']}, {run['dataset']}), {by:+.1%}."
-        )

@@ -9,7 +9,7 @@ import typer
 
 from core.errors import StreamError
 from streamcli import options
-from streamcli.commands import opened
+from streamcli.jobs.database import opened
 
 if TYPE_CHECKING:
     from streamcli.results.store import Store
@@ -91,7 +91,7 @@ def export(
     """
     from streamcli.render import output, records
     from streamcli.results import frames, portable
-    from streamcli.results.schema import STATUSES
+    from streamcli.results.columns import STATUSES
 
     store = opened(db)
     ended = [status for status in STATUSES if status != "running"]
@@ -174,7 +174,7 @@ def check(db: options.Database = None) -> None:
         runs = maintenance.stats(store)["runs"]
         output.say(f"{store.place} is sound: {records.number_of(runs)}.")
         return
-    output.page(records.check(found, store.place))
+    output.page(records.check(((each.run_id, each.what) for each in found), store.place))
     raise StreamError(f"{store.place} is not sound: see the findings above ({len(found)}).")
 
 

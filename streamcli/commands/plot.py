@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from streamcli import options
-from streamcli.commands import opened, unmatched
+from streamcli.jobs.database import opened, unmatched
 from streamcli.render.figures import NAMES, TITLES
 
 REPEATS = 10  # of a configuration that error bars span at most, the latest

@@ -11,7 +11,7 @@ import typer
 
 from core.errors import StreamError, UsageError
 from streamcli import options
-from streamcli.commands import opened, unmatched
+from streamcli.jobs.database import opened, unmatched
 
 if TYPE_CHECKING:
     from streamcli.analysis.selection import Query
@@ -159,8 +159,8 @@ def _form(form: Format | None, out: Path | None) -> Format:
 
 
 def _show(store: Store, query: Query, form: Format, out: Path | None) -> None:
-    from streamcli.analysis.selection import select
     from streamcli.jobs import report as job
+    from streamcli.jobs.select import select
     from streamcli.render import output
 
     found = select(store, query)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
-from core.errors import StreamError, UsageError
+from core.errors import UsageError
 from streamcli import options
-from streamcli.commands import opened
-
-if TYPE_CHECKING:
-    from core.runner import Prepared
-    from streamcli.results.schema import Run
-
-SAME = {  # or it is another run
-    "weights_sha256": ("weights", "model"),
-    "files_sha256": ("configuration and tokenizer files", "model"),
-    "tokens_sha256": ("tokens", "dataset"),
-}
+from streamcli.jobs.database import opened
 
 
 def rerun(
     ctx: typer.Context,
     run: options.Run,
-    trust: options.Trust = None,
+    trust: Annotated[bool | None, options.of_run("trust")] = None,
     db: options.Database = None,
 ) -> None:
     """Make a recorded run again from its record, as a run of its own, and say what is different.
@@ -35,6 +25,7 @@ def rerun(
 
     [dim]streamcli rerun latest[/dim]
     """
+    from streamcli.analysis import repetition
     from streamcli.jobs import rerun
     from streamcli.jobs.record import Recorder
     from streamcli.render import output, records
@@ -51,20 +42,10 @@ def rerun(
         store.engine.url.render_as_string(hide_password=False), True, output.say, watch
     )
     prepared = recorder.prepare(rerun.pinned(before))
-    _refuse_another(before, prepared)
+    rerun.refuse_another(before, prepared)
     repeat = max([before.repeat, *recorder.finished(prepared).values()]) + 1
     after = store.get(recorder.run(prepared, repeat))
-    scores = rerun.scores(store.trace(before.run_id)[0], store.trace(after.run_id)[0])
-    output.page(records.repetition(before, after, scores, rerun.surroundings(before, after)))
+    scores = repetition.scores(store.trace(before.run_id)[0], store.trace(after.run_id)[0])
+    both = before.model_dump(), after.model_dump()
+    output.page(records.repetition(*both, scores, repetition.surroundings(*both)))
     output.say_recorded(store.place, db)
-
-
-def _refuse_another(before: Run, prepared: Prepared) -> None:
-    for column, (words, what) in SAME.items():
-        was, now = getattr(before, column), getattr(prepared.facts, column)
-        if was and was != now:  # older versions did not record every hash
-            name = getattr(prepared.config, what)
-            raise StreamError(
-                f"the {words} of {name} are not those of run {before.run_id} ({now[:10]} now, "
-                f"{was[:10]} then): it can't be made again, and nothing was run."
-            )

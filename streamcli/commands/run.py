@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,31 +13,12 @@ from streamcli import files, options
 
 if TYPE_CHECKING:
     from core.measure.profiling import Profile
-    from streamcli.render.tables import Sheet
 
 
+@options.run_options()
 def run(
     ctx: typer.Context,
-    model: options.Model = None,
-    dataset: options.Dataset = None,
-    method: options.Method = None,
-    mode: options.Mode = None,
-    n_sink: options.NSink = None,
-    window: options.Window = None,
-    max_tokens: options.MaxTokens = None,
-    timed_tokens: options.TimedTokens = None,
-    context_tokens: options.ContextTokens = None,
-    evict_every: options.EvictEvery = None,
-    chunk_size: options.ChunkSize = None,
-    batch_size: options.BatchSize = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    engine: options.Engine = None,
-    threads: options.Threads = None,
-    seed: options.Seed = None,
     repeats: options.Repeats = None,
-    source: options.Source = None,
-    trust: options.Trust = None,
     db: options.Database = None,
     json: options.Json = False,
     profile: Annotated[
@@ -47,6 +28,7 @@ def run(
             "the five largest costs; with one repeat."
         ),
     ] = None,
+    **given: Any,
 ) -> None:
     """Measure one method on one model and one text, and record it.
 
@@ -57,7 +39,7 @@ def run(
     from streamcli import settings
     from streamcli.analysis.comparison import comparisons
     from streamcli.jobs.record import Recorder
-    from streamcli.render import output
+    from streamcli.render import benchmarks, output
     from streamcli.render.progress import watch
     from streamcli.results import frames
 
@@ -76,7 +58,7 @@ def run(
         return
     output.terminal(comparisons(runs))
     if looked:
-        output.page(_costs(looked))
+        output.page(benchmarks.costs(looked))
     output.say_recorded(recorder.store.place, db)
 
 
@@ -95,27 +77,3 @@ def _profile(path: Path, repeats: int) -> Profile:
     if not there:
         path.unlink()
     return Profile(path)
-
-
-def _costs(looked: Profile) -> Sheet:
-    """The five largest costs as a table."""
-    from streamcli.render.tables import Sheet
-    from streamcli.results.columns import Column, format_value
-
-    columns = [
-        Column("name", "operation", "text", ""),
-        Column("ms", "ms a forward", "significant", ""),
-        Column("share", "share (%)", "fixed", "", digits=1),
-        Column("calls", "calls a forward", "significant", ""),
-    ]
-    rows = [
-        [format_value(column, value) for column, value in zip(columns, values, strict=True)]
-        for cost in looked.costs[:5]
-        for values in [(cost.name, cost.ms, 100 * cost.share, cost.calls)]
-    ]
-    forwards = f"{looked.forwards} forward{'s' * (looked.forwards > 1)}"
-    note = (
-        f"Own time of each operation, over {forwards} of a run like this one, which is not "
-        "recorded: looking takes time."
-    )
-    return Sheet("the five largest costs", columns, rows, [note])

@@ -10,7 +10,7 @@ import typer
 
 from core.errors import UsageError, unknown
 from streamcli import options
-from streamcli.commands import opened
+from streamcli.jobs.database import opened
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]{0,39}")
 LIMIT = 20
@@ -203,6 +203,6 @@ def delete(
 
 
 def _statuses() -> tuple[str, ...]:
-    from streamcli.results.schema import STATUSES
+    from streamcli.results.columns import STATUSES
 
     return STATUSES

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from core.errors import Interrupted, StreamError
 from streamcli import options
+from streamcli.jobs import plan
 from streamcli.jobs.plan import PRESETS, Plan
 
 if TYPE_CHECKING:
@@ -19,15 +20,9 @@ if TYPE_CHECKING:
 OWN = ("preset", "file", "dry_run", "force")  # what no run has
 
 
+@options.run_options(lists=True, **plan.DEFAULTS)
 def sweep(
     ctx: typer.Context,
-    models: options.Models = None,
-    datasets: options.Datasets = None,
-    methods: options.Methods = None,
-    modes: options.Modes = None,
-    n_sinks: options.NSinks = None,
-    windows: options.Windows = None,
-    seeds: options.Seeds = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -52,20 +47,9 @@ def sweep(
         bool,
         typer.Option("--force", help="Run also what this machine has finished before."),
     ] = False,
-    max_tokens: options.MaxTokens = None,
-    timed_tokens: options.TimedTokens = None,
-    context_tokens: options.ContextTokens = None,
-    evict_every: options.EvictEvery = None,
-    engine: options.Engine = None,
-    chunk_size: options.ChunkSize = None,
-    batch_size: options.BatchSize = None,
-    dtype: options.Dtype = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
     repeats: options.Repeats = None,
-    source: options.Source = None,
-    trust: options.Trust = None,
     db: options.Database = None,
+    **given: Any,
 ) -> None:
     """Run every combination of the lists, record each, and show them side by side.
 
@@ -78,11 +62,10 @@ def sweep(
     streamcli sweep --methods streaming window --windows 60 124 252 --modes chunked --dry-run[/dim]
     """
     from streamcli import settings
-    from streamcli.jobs import plan
 
     flags = {name: value for name, value in ctx.params.items() if name not in OWN}
     values = plan.gather(flags, preset, file)
-    asked = settings.read({name: values[name] for name in plan.SINGLE if name in values})
+    asked = settings.read({name: values[name] for name in plan.single() if name in values})
     todo = plan.make(values, asked)
     if dry_run:
         _show(todo, asked, force)
@@ -99,18 +82,18 @@ def sweep(
 
 def _show(todo: Plan, asked: Settings, force: bool) -> None:
     """Print the plan; nothing is loaded, and no database is made."""
-    from streamcli.jobs import processes
-    from streamcli.jobs.history import History
+    from streamcli.analysis.history import History
+    from streamcli.jobs import history, processes
     from streamcli.render import output, plans
     from streamcli.results import addresses
     from streamcli.results.store import Store
 
     file = addresses.file_of(addresses.located(asked.database_url))
-    history = History()
+    known = History()
     if file is None or os.path.exists(file):
         store = Store.open(asked.database_url)
-        history = History.of(store, [arm.model for arm in todo.arms], processes.host())
-    outlooks = [history.outlook(arm, todo.repeats, force=force) for arm in todo.arms]
+        known = history.read(store, [arm.model for arm in todo.arms], processes.host())
+    outlooks = [known.outlook(arm, todo.repeats, force=force) for arm in todo.arms]
     if todo.within_trained:
         outlooks = [each for each in outlooks if not each.is_beyond]
     output.page(plans.plan(outlooks, todo.repeats, within_trained=todo.within_trained))

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core import registry
+from core.config import RunConfig
 from core.errors import StreamError
-from core.registry import METHODS
 from streamcli import options
 
 if TYPE_CHECKING:
     from core.runner import Prepared
 
-MODES = ("decode-loop", "chunked")  # the ones that score every token
+MACHINE = ("device", "engine", "threads", "source", "trust")
 WINDOW, CHUNK, TOKENS = 60, 32, 260
 
 
+@options.run_options(leave_out=set(RunConfig.names()) - {"model", "dataset", "n_sink", *MACHINE})
 def verify(
     ctx: typer.Context,
-    model: options.Model = None,
-    dataset: options.Dataset = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(help="Methods, by spaces [dim]\\[default: all][/dim]", show_default=False),
     ] = None,
-    n_sink: options.NSink = None,
     window: Annotated[int, typer.Option(help="W, small so that much is evicted.")] = WINDOW,
     chunk_size: Annotated[int, typer.Option(help="C of the chunked mode.")] = CHUNK,
     max_tokens: Annotated[int, typer.Option(help="Tokens to compare on.")] = TOKENS,
-    device: options.Device = None,
-    engine: options.Engine = None,
-    threads: options.Threads = None,
-    source: options.Source = None,
-    trust: options.Trust = None,
+    **given: Any,
 ) -> None:
     """Prove every method and mode on your own model before you trust a figure.
 
@@ -52,7 +47,7 @@ def verify(
     from streamcli.render import output, tables
 
     asked = settings.read({k: v for k, v in ctx.params.items() if k != "methods"})
-    base = replace(asked.config(), dtype="float32", mode="decode-loop", batch_size=1)
+    base = replace(asked.config(), dtype="float32", mode=registry.DECODE, batch_size=1)
 
     loaded = runner.load_model(base, explicit=asked.model_is_explicit)
     prepared = runner.prepare(base, loaded, runner.read_text(base, loaded))
@@ -60,8 +55,9 @@ def verify(
         output.say(note)
     output.say(f"{prepared.config.model}: {anatomy.of(loaded.model).layers_in_words}.")
     ids = prepared.tokens.documents[0].ids.to(prepared.config.device)
+    modes = [name for name, each in registry.MODES.items() if each.scores_all]
     findings = []
-    for finding in prove(loaded, ids, prepared.config, methods or list(METHODS), MODES):
+    for finding in prove(loaded, ids, prepared.config, methods or registry.methods(), modes):
         output.passing(f"{finding.subject} {finding.form}")
         findings.append(finding)
     output.passing("")

@@ -6,43 +6,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from core.config import LAZY, STATIC, RunConfig
+from core import registry
+from core.config import RunConfig
 from core.errors import StreamError, UsageError
+from streamcli.jobs.database import opened
+from streamcli.render.benchmarks import Timed
 
 if TYPE_CHECKING:
     from core.measure.bench import Arm
     from core.measure.floors import Machine
     from core.models.loading import Loaded
 
-ONE_BY_ONE = "streaming, one by one"
-BASES = ("mit", "kvpress", "plain forwards")  # an arm's time over theirs
-SLOW = ("recompute", ONE_BY_ONE)  # their time over an arm's
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What a benchmark found.
-
-    Attributes:
-        rows: An arm each: plain values, units in the names.
-        model: What was timed, in words.
-        where: On what.
-        notes: What a reader must know.
-        read_gb_per_s: How fast this machine reads, gigabytes a second.
-        gflops_per_s: How fast it multiplies matrices.
-    """
-
-    rows: list[dict[str, Any]]
-    model: str
-    where: str
-    notes: tuple[str, ...]
-    read_gb_per_s: float
-    gflops_per_s: float
+ONE_BY_ONE = f"{registry.STREAMING}, one by one"
+PLAIN = "plain forwards"
 
 
 def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
@@ -61,7 +41,6 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
     from core.measure import bench
     from core.measure.floors import Machine
     from core.models import shapes
-    from streamcli.commands import opened
     from streamcli.render import output
     from streamcli.results import benchmarks
 
@@ -142,15 +121,16 @@ def _decodes(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
     named = asked["named"]  # what nobody asked for is left out where it can't run
     second = "compiled" if loaded.model.device.type == "cpu" else "cudagraph"
     for window, method in product(asked["windows"], asked["methods"]):
-        kinds = (asked["engines"] or ["eager", second]) if method in STATIC else ["eager"]
-        ks = asked.get("intervals", [1]) if method in LAZY else [None]
+        spec = registry.method(method)
+        kinds = (asked["engines"] or ["eager", second]) if spec.static else ["eager"]
+        ks = asked.get("evict_every", [1]) if spec.evict_every else [None]
         for engine, every in product(kinds, ks):
             output.passing(f"{method} {engine}, W = {window}")
             config = _config(asked, method, window, engine=engine, evict_every=every)
             try:
                 arm = bench.decode_arm(loaded, config)
             except UsageError as error:
-                if ("engines" if method in STATIC and engine != "eager" else "methods") in named:
+                if ("engines" if spec.static and engine != "eager" else "methods") in named:
                     raise
                 output.say(f"{method} {engine} is left out: {error}")
                 continue
@@ -173,12 +153,13 @@ def _perplexities(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
 
     size = asked["chunk_size"]
     for window in asked["windows"]:
-        chunked = _config(asked, "streaming", window, mode="chunked", chunk_size=size)
+        ours = registry.STREAMING
+        chunked = _config(asked, ours, window, mode=registry.CHUNKED, chunk_size=size)
         arm = bench.chunk_arm(loaded, chunked)
-        arm.label = f"streaming, chunks of {size}"
+        arm.label = f"{ours}, chunks of {size}"
         yield arm
         yield bench.plain_arm(loaded, chunked)
-        arm = bench.decode_arm(loaded, _config(asked, "streaming", window))
+        arm = bench.decode_arm(loaded, _config(asked, ours, window))
         arm.label = ONE_BY_ONE
         yield arm
 
@@ -187,7 +168,7 @@ def _laid_out(arms: list[Arm], loaded: Loaded) -> tuple[str, ...]:
     """What must be said where some arms read weights that were laid out for them."""
     from core.weights import FAST, reads_fast
 
-    fast = {arm.config.method in STATIC for arm in arms if arm.config.mode == "decode-loop"}
+    fast = {arm.config.spec.static for arm in arms if not arm.config.mode_spec.chunked}
     notes = [FAST] if fast == {True, False} and reads_fast(loaded.model) else []
     return tuple(dict.fromkeys([*notes, *(note for arm in arms for note in arm.notes)]))
 
@@ -216,10 +197,11 @@ def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
         budgets = {each.config.attended_keys if each.bounded else None for each in (arm, base)}
         if len(budgets) > 1 or None in budgets or base.name == arm.name:
             continue
-        if base.name in BASES:
+        spec = base.config.spec
+        if base.name == PLAIN or (spec.peer and spec.exact and base.name == base.config.method):
             each = bench.ratio(arm, base)
             row["ratios"][base.name] = [each.median, each.low, each.high]
-        elif base.name in SLOW:
+        elif base.name in (registry.BASELINE, ONE_BY_ONE):
             each = bench.ratio(base, arm)
             row["speed_ups"][base.name] = [each.median, each.low, each.high]
     return row

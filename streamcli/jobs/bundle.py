@@ -24,7 +24,7 @@ from streamcli.jobs import rerun
 from streamcli.render import tables
 from streamcli.render.records import number_of
 from streamcli.results import frames, portable
-from streamcli.results.columns import COLUMNS, format_value
+from streamcli.results.columns import ASKED, COLUMNS, format_value
 from streamcli.results.schema import Run
 from streamcli.results.store import Store
 
@@ -61,7 +61,7 @@ A model or text that is a path is not in this folder; its hashes are, `weights_s
 
 streamcli ran at commit {commits}.
 """
-SHOWN = ("run_id", "model", "dataset", "method", "mode", "n_sink", "window", "scored_tokens", "ppl")
+SHOWN = ("run_id", *ASKED, "scored_tokens", "ppl")
 
 
 def write(store: Store, runs: Sequence[Run], folder: Path) -> None:

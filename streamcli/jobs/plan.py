@@ -17,42 +17,23 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.config import RunConfig, left_out
+from core import registry
+from core.config import KnownOption, RunConfig, not_had, options
 from core.errors import UsageError, unknown
-from core.registry import DATASETS, MODES
 
 if TYPE_CHECKING:
     from streamcli.settings import Settings
 
-LISTS: dict[str, tuple[str, type]] = {  # what takes long to load changes last
-    "models": ("model", str),
-    "datasets": ("dataset", str),
-    "modes": ("mode", str),
-    "windows": ("window", int),
-    "n_sinks": ("n_sink", int),
-    "seeds": ("seed", int),
-    "methods": ("method", str),
-}
-SINGLE: dict[str, type] = {
-    "max_tokens": int,
-    "timed_tokens": int,
-    "context_tokens": int,
-    "evict_every": int,
-    "engine": str,
-    "chunk_size": int,
-    "batch_size": int,
-    "dtype": str,
-    "device": str,
-    "threads": int,
-    "repeats": int,
-    "source": str,
-    "trust": bool,
-    "db": str,
-}
+# What a sweep varies; what takes long to load changes last. Runs that are alike in what stands
+# before the sizes are held against each other.
+LISTS = (
+    *("models", "dtypes", "datasets", "modes", "batch_sizes"),
+    *("windows", "n_sinks", "seeds", "engines", "evict_every", "methods"),
+)
+SETTING = ("model", "dtype", "dataset", "mode", "batch_size")
 KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 SUFFIXES = (".yaml", ".yml", ".toml")
 LARGEST = 2**20  # bytes of a plan
-NOT_EVERYWHERE = ("timed_tokens", "context_tokens", "evict_every", "engine")
 
 
 @dataclass(frozen=True)
@@ -71,10 +52,11 @@ class Preset:
 
 
 MATRIX: dict[str, Any] = {
-    "methods": ["streaming", "mit", "kvpress", "recompute"],
-    "modes": list(MODES),
+    "methods": list(registry.COMPARED),
+    "modes": list(registry.MODES),
     "datasets": ["wikitext", "pg19"],
 }
+IN_WORDS = ("method", "mode", "dataset")  # which every name of a run has
 PRESETS = {
     "matrix": Preset("what each method costs and buys, in every mode: the default", MATRIX),
     "window": Preset(
@@ -124,6 +106,31 @@ PRESETS = {
 }
 
 
+DEFAULTS = {  # what the help says of lists that nobody gives
+    "dataset": ", ".join(MATRIX["datasets"]),
+    "method": ", ".join(MATRIX["methods"]),
+    "mode": "all",
+}
+
+
+def varied() -> dict[str, KnownOption]:
+    """The options of which a sweep takes several values, by the name of the list, in order."""
+    known = {each.about.several: each for each in options() if each.about.several}
+    return {name: known[name] for name in LISTS}
+
+
+def single() -> dict[str, type]:
+    """The options of which a sweep takes one value, and their types."""
+    run = {each.name: each.kind for each in options() if not each.about.several}
+    return {**run, "param": list, "repeats": int, "db": str}
+
+
+def listed(name: str) -> str:
+    """The name of a list for that of one value: ``windows`` for ``window``; others as they are."""
+    names = {each.name: several for several, each in varied().items()}
+    return names.get(name, name)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Runs to be made.
@@ -159,7 +166,7 @@ class Plan:
     def name(self, arm: RunConfig, turn: int) -> str:
         """A run in words: its method, mode and text, and what else differs in this plan."""
         words = [f"{arm.method} {arm.mode} on {arm.dataset}"]
-        for field in ("model", "n_sink", "window", "seed"):
+        for field in (each.name for each in varied().values() if each.name not in IN_WORDS):
             values = {getattr(other, field) for other in self.arms if other.method == arm.method}
             if len(values) > 1:
                 words.append(f"{field} {getattr(arm, field)}")
@@ -174,8 +181,9 @@ def gather(flags: dict[str, Any], preset: str | None, file: Path | None) -> dict
     """
     if preset is not None and preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    named = {name: value for name, value in flags.items() if value is not None}
-    named = {name: value for name, value in named.items() if name not in LISTS or value}
+    named = {name: value for name, value in flags.items() if value not in (None, [], ())}
+    named = {listed(name): value for name, value in named.items()}
+    named = {name: _as_list(name, value) for name, value in named.items()}
     given = (read(file) if file else {}) | named
     ready = PRESETS[preset] if preset else Preset("", {})
     within = ready.within_trained and "windows" not in given
@@ -192,35 +200,61 @@ def make(values: dict[str, Any], asked: Settings) -> Plan:
     Raises:
         UsageError: A name or value that can't be, or an option that no run has.
     """
-    lists = {field: _unique(name, values, asked) for name, (field, _) in LISTS.items()}
+    lists = {each.name: _unique(name, each, values, asked) for name, each in varied().items()}
     for spec in lists["dataset"]:
         _check_dataset(spec, asked.source)
     for spec in lists["model"]:
         _check_model(spec, asked)
-    groups: dict[tuple[str, ...], dict[RunConfig, None]] = {}
+    groups: dict[tuple[Any, ...], dict[RunConfig, None]] = {}
     for each in product(*lists.values()):
         arm = _arm(dict(zip(lists, each, strict=True)), asked)
-        groups.setdefault((arm.model, arm.dataset, arm.mode), {})[arm] = None
+        groups.setdefault(tuple(getattr(arm, name) for name in SETTING), {})[arm] = None
     plan = Plan(tuple(map(tuple, groups.values())), asked.repeats, values["within_trained"])
-    for name in NOT_EVERYWHERE:
-        named = values.get(name)
-        if named in (None, "auto", "eager"):  # which every run has
-            continue
-        if not any(getattr(arm, name) == named for arm in plan.arms):
-            raise UsageError(
-                f"--{name.replace('_', '-')} is {named}, but no run of this sweep has it: "
-                "leave it out, or choose other methods or modes."
-            )
+    _check_use(plan, values)
     return plan
 
 
-def _unique(name: str, values: dict[str, Any], asked: Settings) -> list[Any]:
+def _check_use(plan: Plan, values: dict[str, Any]) -> None:
+    """Refuse an option that was named and that no run of the plan has."""
+    missed = {
+        name
+        for method in registry.METHODS
+        for mode in registry.MODES
+        for name in not_had(method, mode)
+    }
+    for each in options():
+        if each.name not in missed:
+            continue
+        named = values.get(each.about.several or each.name)
+        for value in named if isinstance(named, list) else [named]:
+            if value in (None, "auto", "eager") or each.name == "batch_size":  # which every run has
+                continue
+            if not any(getattr(arm, each.name) == value for arm in plan.arms):
+                raise UsageError(
+                    f"{each.flag} is {value}, but no run of this sweep has it: "
+                    "leave it out, or choose other methods or modes."
+                )
+    for text in values.get("param") or ():
+        name = text.partition("=")[0]
+        if not any(name.replace("-", "_") in dict(arm.param) for arm in plan.arms):
+            raise UsageError(
+                f"--param is {text!r}, but no method of this sweep has an option {name!r}: "
+                "leave it out, or choose other methods."
+            )
+
+
+def _as_list(name: str, value: Any) -> Any:
+    """A single value of a list as a list."""
+    several = name in LISTS and not isinstance(value, list | tuple)
+    return [value] if several else value
+
+
+def _unique(name: str, each: KnownOption, values: dict[str, Any], asked: Settings) -> list[Any]:
     """The values of a list, each once; those of the matrix where nobody named any."""
-    field = LISTS[name][0]
-    one = getattr(asked, field)
+    one = getattr(asked, each.name)
     named = values.get(name)
     if named is None:
-        named = MATRIX.get(name, [one]) if one == getattr(RunConfig, field) else [one]
+        named = MATRIX.get(name, [one]) if one == each.default else [one]
     if any(value == "" for value in named):
         raise UsageError(f"{name} has an empty value: name what to run, or leave the list out.")
     return list(dict.fromkeys(named))
@@ -228,22 +262,25 @@ def _unique(name: str, values: dict[str, Any], asked: Settings) -> list[Any]:
 
 def _arm(named: dict[str, Any], asked: Settings) -> RunConfig:
     """One configuration; what makes no difference to its method is the same in all of them."""
-    if named["method"] == "dense":  # keeps everything, so one run stands beside every budget
+    spec = registry.method(named["method"])
+    if spec.budget == "none":  # keeps everything, so one run stands beside every budget
         named |= {"n_sink": asked.n_sink, "window": None}
-    if named["method"] == "recompute":  # has S + W + 1 keys, whichever of them are called sinks
+    if spec.budget == "total":  # has S + W + 1 keys, whichever of them are called sinks
         more = named["n_sink"] - asked.n_sink
         if named["window"] is None:
             named["n_sink"] = asked.n_sink
         elif named["window"] + more > 0:
             named |= {"n_sink": asked.n_sink, "window": named["window"] + more}
-    return asked.config(**named, **left_out(named["method"], named["mode"]))
+    own = registry.parameters(spec.name)
+    named["param"] = tuple(pair for pair in asked.given_param if pair[0] in own)
+    return asked.config(**{**named, **not_had(spec.name, named["mode"])})
 
 
 def _check_dataset(spec: str, source: str) -> None:
     """Refuse a name that names no text; what is on the Hub shows when it is read."""
     from core import tokens
 
-    if spec.partition(":")[0] not in DATASETS:
+    if spec.partition(":")[0] not in registry.DATASETS:
         tokens.open_corpus(spec, source)
 
 
@@ -269,9 +306,9 @@ def read(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} is no mapping: write lines such as 'windows: [60, 124]'.")
     values = {}
     for key, value in found.items():
-        name = str(key).replace("-", "_")
-        if name not in LISTS and name not in SINGLE:
-            raise unknown(f"key in {file}", str(key), [*LISTS, *SINGLE])
+        name = listed(str(key).replace("-", "_"))
+        if name not in LISTS and name not in single():
+            raise unknown(f"key in {file}", str(key), [*LISTS, *single()])
         if value is not None:
             values[name] = _typed(file, name, value)
     return values
@@ -306,14 +343,15 @@ def _parse(file: Path) -> Any:
 
 
 def _typed(file: Path, name: str, value: Any) -> Any:
-    kind = LISTS[name][1] if name in LISTS else SINGLE[name]
-    several = value if isinstance(value, list) and name in LISTS else [value]
+    many = name in LISTS or name == "param"
+    kind = varied()[name].kind if name in LISTS else str if many else single()[name]
+    several = value if isinstance(value, list) and many else [value]
     if not several:
         raise UsageError(f"{file}: {name} is empty: name what to run, or leave it out.")
     for one in several:
         if type(one) is not kind:  # True is an int to isinstance
-            also = ", or a list of such" if name in LISTS else ""
+            also = ", or a list of such" if many else ""
             raise UsageError(
                 f"{file}: {name} is {reprlib.repr(one)}: it must be {KINDS[kind]}{also}."
             )
-    return several if name in LISTS else value
+    return several if many else value

@@ -8,14 +8,24 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
+from core.registry import STREAMING
 from streamcli.analysis import summary
 from streamcli.analysis.comparison import Comparison
-from streamcli.analysis.selection import ANY, DERIVED, Query, Selection, select
-from streamcli.options import FILTERS
+from streamcli.analysis.selection import ANY, Query, Selection
+from streamcli.jobs.select import select
 from streamcli.render import blocks, documents, html, output, tables
 from streamcli.render.documents import Section
 from streamcli.results import frames
-from streamcli.results.columns import format_value
+from streamcli.results.columns import (
+    ALL,
+    ASKED,
+    FILTERS,
+    PUBLIC,
+    TABLE,
+    Group,
+    chosen,
+    format_value,
+)
 from streamcli.results.store import Store
 
 if TYPE_CHECKING:
@@ -24,13 +34,11 @@ if TYPE_CHECKING:
     from streamcli.render.figures import Drawn
 
 
-LISTED = (  # the columns of a list of runs where none are named
-    *("run_id", "status", "model", "dataset", "method", "mode"),
-    *("n_sink", "window", "created_at", "error"),
-)
-GROUPED = (  # and of tables by --group-by
-    *("model", "dataset", "mode", "method", "n_sink", "window", "attended_keys", "ppl"),
-    *("ppl_change", "compared_ms", "speed_up", "kv_mib", "peak_mem_mib"),
+# The columns of a list of runs where none are named; of other tables they are ``TABLE``.
+LISTED = tuple(
+    name
+    for name in chosen(stored=True)
+    if name in ASKED or name == "error" or (ALL[name].group is Group.RUN and name in PUBLIC)
 )
 REPEATS = 5  # of a configuration that the figures of a page span at most, the latest
 
@@ -43,10 +51,10 @@ def sections(query: Query, found: Selection) -> list[Section]:
     if query.compares:
         pairs = zip(found.comparisons, found.whole, strict=True)
         return [Section(tables.sheet(p), p.runs, _words(query, found, w)) for p, w in pairs]
-    columns = query.columns or (LISTED if query.lists else GROUPED)
+    columns = query.columns or (LISTED if query.lists else TABLE)
     if not query.group_by:
         return [Section(documents.flat(rows, columns, _title(query, rows)), rows)]
-    column = documents.KNOWN[query.group_by]
+    column = ALL[query.group_by]
     rest = [name for name in columns if name != column.name]
     return [
         Section(documents.flat(part, rest, f"{column.title}: {format_value(column, value)}"), part)
@@ -76,7 +84,7 @@ def text(store: Store, query: Query, found: Selection, form: str) -> str:
 
 def left_out(query: Query) -> str:
     """What to say where the limit left something out."""
-    stored = query.sort and query.sort.removeprefix("-") not in DERIVED
+    stored = query.sort and query.stored_sort
     few = f"{query.limit:,}"
     which = (
         f"first {few} by {query.sort}" if stored else f"newest {few}"
@@ -104,8 +112,8 @@ def _block(store: Store, kind: str, words: str, name: str) -> str:
         )
     if kind == "results":
         return documents.markdown([Section(part.sheet, part.rows) for part in parts])
-    said = [f"**{p.sheet.title}.** {' '.join(p.words)}" for p in parts if p.words]
-    return "\n\n".join([*said, summary.caution(found.comparisons)])
+    conclusions = [f"**{p.sheet.title}.** {' '.join(p.words)}" for p in parts if p.words]
+    return "\n\n".join([*conclusions, summary.caution(found.comparisons)])
 
 
 def _query(words: str, where: str) -> Query:
@@ -132,8 +140,8 @@ def _query(words: str, where: str) -> Query:
 
 def _words(query: Query, found: Selection, whole: Comparison) -> list[str]:
     """Conclusions, unless the runs they need were not asked for, or left out."""
-    streams = "streaming" in set(whole.runs["method"])
-    asked = query.where.get("method", "streaming") == "streaming"
+    streams = STREAMING in set(whole.runs["method"])
+    asked = query.where.get("method", STREAMING) == STREAMING
     return summary.words(whole) if asked and (streams or not found.more) else []
 
 
@@ -145,7 +153,7 @@ def _title(query: Query, rows: pd.DataFrame) -> str:
         return f"{what}, newest first"
     name = query.sort.removeprefix("-")
     largest = query.sort.startswith("-")
-    return f"{what} by {documents.KNOWN[name].title}, {'largest' if largest else 'smallest'} first"
+    return f"{what} by {ALL[name].title}, {'largest' if largest else 'smallest'} first"
 
 
 def _drawn(store: Store, query: Query, found: Selection) -> list[Drawn]:

@@ -94,5 +94,5 @@ class Sweep:
     def _is_beyond(self, prepared: Prepared) -> bool:
         """Whether a preset asked for more keys than the model was trained on."""
         trained = prepared.facts.trained_length
-        budget = prepared.config.method != "dense" and prepared.config.attended_keys
+        budget = prepared.config.spec.has_budget and prepared.config.attended_keys
         return self.plan.within_trained and bool(trained and budget and budget > trained)

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from streamcli.render.tables import Sheet
-from streamcli.results.columns import COLUMNS, Column, format_value
+from streamcli.results.columns import ALL, BENCHMARKS, Column, format_value
 
 if TYPE_CHECKING:
-    from streamcli.jobs.bench import Timed
+    from core.measure.profiling import Profile
+
+TIME = BENCHMARKS["ms_per_token"]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a benchmark found.
+
+    Attributes:
+        rows: An arm each: plain values, units in the names.
+        model: What was timed, in words.
+        where: On what.
+        notes: What a reader must know.
+        read_gb_per_s: How fast this machine reads, gigabytes a second.
+        gflops_per_s: How fast it multiplies matrices.
+    """
+
+    rows: list[dict[str, Any]]
+    model: str
+    where: str
+    notes: tuple[str, ...]
+    read_gb_per_s: float
+    gflops_per_s: float
 
 
 def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
     """The arms of a benchmark, each beside its floor and the others."""
-    columns = [
-        Column("arm", "method", "text", ""),
-        COLUMNS["engine"],
-        COLUMNS["window"],
-        Column("ms_per_token", "ms/token", "significant", ""),
-        Column("interval", "95 % interval", "text", ""),
-        Column("floor_ms", "floor (ms)", "significant", ""),
-        Column("ratio_to_floor", "to floor", "ratio", ""),
-    ]
+    known = ALL | BENCHMARKS
+    names = ("arm", "engine", "window", TIME.name, "interval", "floor_ms", "ratio_to_floor")
+    columns = [known[name].headed for name in names]
     rows = [_flat(row) for row in timed.rows]
     for name in dict.fromkeys(name for row in rows for name in row if name.startswith("to ")):
         columns.append(Column(name, name, "ratio", ""))
     for name in dict.fromkeys(name for row in rows for name in row if name.startswith("speed-up")):
         columns.append(Column(name, name, "ratio", ""))
     if any(row["compile_s"] for row in rows):
-        columns.append(Column("compile_s", "compiling (s)", "significant", ""))
+        columns.append(ALL["compile_s"].headed)
     cells = [[format_value(column, row.get(column.name)) for column in columns] for row in rows]
     title = f"bench {what}: {timed.model}, {timed.where}, {asked['rounds']} rounds"
     notes = [
@@ -63,10 +81,31 @@ def startup(rows: list[dict[str, Any]], rounds: int) -> Sheet:
     return Sheet("bench startup", columns, cells, [note, *_few(rounds)])
 
 
+def costs(looked: Profile) -> Sheet:
+    """The five largest costs of a profile."""
+    columns = [
+        Column("name", "operation", "text", ""),
+        Column("ms", "ms a forward", "significant", ""),
+        Column("share", "share (%)", "fixed", "", digits=1),
+        Column("calls", "calls a forward", "significant", ""),
+    ]
+    rows = [
+        [format_value(column, value) for column, value in zip(columns, values, strict=True)]
+        for cost in looked.costs[:5]
+        for values in [(cost.name, cost.ms, 100 * cost.share, cost.calls)]
+    ]
+    forwards = f"{looked.forwards} forward{'s' * (looked.forwards > 1)}"
+    note = (
+        f"Own time of each operation, over {forwards} of a run like this one, which is not "
+        "recorded: looking takes time."
+    )
+    return Sheet("the five largest costs", columns, rows, [note])
+
+
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """A row as cells: its interval in words, its ratios by the name of a column."""
     ends = (row["ms_per_token_low"], row["ms_per_token_high"])
-    interval = " to ".join(format_value(COLUMNS["ms_per_token"], each) for each in ends)
+    interval = " to ".join(format_value(TIME, each) for each in ends)
     ratios = {f"to {name}": each[0] for name, each in row["ratios"].items()}
     faster = {f"speed-up on {name}": each[0] for name, each in row["speed_ups"].items()}
     return {

@@ -5,22 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from streamcli.analysis.comparison import Row
-from streamcli.analysis.paired import Pair, Paired
+from streamcli.analysis.paired import UNMEASURED, Pair, Paired
 from streamcli.analysis.statistics import Interval
 from streamcli.analysis.verdicts import decimals, verdict
 from streamcli.render.tables import MARK, VERDICT, Sheet, cells, timed, title
-from streamcli.results.columns import COLUMNS, Column, format_value
+from streamcli.results.columns import (
+    ALL,
+    AROUND,
+    COLUMNS,
+    HASHES,
+    SHARED,
+    TABLE,
+    TASK,
+    Column,
+    Group,
+    Origin,
+    Use,
+    chosen,
+    format_value,
+)
 
-TIME = Column("ms", "ms/token", "significant", "Median time a token over the repeats", "ms")
-RATIO = Column("speed_up", "speed-up", "ratio", "Time of the baseline over this one's")
-PPL = COLUMNS["ppl"]
+TIME, RATIO, PPL = ALL["ms"], ALL["speed_up"], ALL["ppl"]
+PAIR = chosen(use=Use.PAIR)  # what holding a run against another adds to it
+METHOD = [COLUMNS[name] for name in TABLE if ALL[name].group is Group.METHOD]
 RUN = (  # of a run, what a record holds
-    *("model", "dataset", "mode", "dtype", "device", "threads", "host", "scored_tokens"),
-    *("tokens_sha256", "method", "variant", "n_sink", "window", "attended_keys"),
-    *("attended_keys_mean", "budget", "run_id", "git_commit", "ppl", "kv_mib", "peak_mem_mib"),
+    *SHARED,
+    *("scored_tokens", "attended_keys_mean", "run_id", "git_commit"),
+    *chosen(Group.METHOD, origin=Origin.DERIVED),
+    *(name for name in TABLE if name in COLUMNS and name not in TASK),
 )
 ONE_EACH = "one run each: use sweep --repeats 5 for an interval"
 APART = "no interval below 3 runs each: use --repeats 5"
@@ -43,8 +59,17 @@ def methods(paired: Paired, *, across: bool) -> Sheet:
     return _sheet(title(comparison.same), paired.pairs, notes, comparison.baseline)
 
 
-def commits(pairs: Sequence[Pair], before: str, after: str) -> Sheet:
-    """Configurations of one kind at a commit against the same at another."""
+def commits(pairs: Sequence[Pair], before: str, after: str) -> list[Sheet]:
+    """Configurations at a commit against the same at another, a table for each kind of run."""
+    kinds = groupby(sorted(pairs, key=_kind), key=_kind)
+    return [_of_commits(list(kind), before, after) for _, kind in kinds]
+
+
+def _kind(pair: Pair) -> str:
+    return title(pair.run)
+
+
+def _of_commits(pairs: Sequence[Pair], before: str, after: str) -> Sheet:
     first = pairs[0].run
     heading = f"{title(first)}: {after} against {before}"
     notes = _notes(pairs, str(first["mode"]), before, apart=True)
@@ -62,8 +87,8 @@ def two(pair: Pair) -> Sheet:
     ]
     rows = [
         [COLUMNS[name].title, _differing(name, base, run), _differing(name, run, base), ""]
-        for name in DIFFERING
-        if str(base[name]) != str(run[name])
+        for name in COLUMNS
+        if name in DIFFERING and str(base[name]) != str(run[name])
     ]
     rows.append([PPL.title, *(format_value(PPL, each["ppl"]) for each in (base, run))])
     rows[-1].append(f"{_nats(pair)} nats a token")
@@ -81,69 +106,48 @@ def two(pair: Pair) -> Sheet:
     return Sheet(title(base), columns, rows, notes)
 
 
-DIFFERING = tuple(
-    name
-    for name in COLUMNS
-    if name
-    in (
-        *("model", "dataset", "method", "mode", "n_sink", "window", "attended_keys", "dtype"),
-        *("device", "engine", "threads", "timed_tokens", "context_tokens", "evict_every"),
-        *("chunk_size", "batch_size", "seed", "weights_sha256", "files_sha256", "bos"),
-        *("positions", "eviction"),
-        *("git_commit", "git_dirty", "versions", "python", "host", "cpu", "gpu", "created_at"),
-    )
-)
+DIFFERING = {  # what may tell two runs of the same tokens apart
+    *chosen(origin=Origin.CONFIG),
+    *chosen(Group.METHOD, stored=True),
+    *("bos", "created_at", *HASHES, *AROUND),
+} - set(UNMEASURED)
 
 
 def records(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Pairs as objects keyed by column name; what is missing is None or NaN."""
-    made = []
-    for pair in pairs:
-        nats = pair.difference.nats if pair.difference else Interval(math.nan)
-        speed = pair.speed_up or Interval(math.nan)
-        made.append(
-            {name: pair.run.get(name) for name in RUN}
-            | {
-                "repeats": len(pair.times.every),
-                "baseline_run_id": pair.base["run_id"] if pair.base else None,
-                "baseline_method": pair.base["method"] if pair.base else None,
-                "baseline_ppl": pair.base["ppl"] if pair.base else None,
-                "difference_nats": nats.estimate,
-                "difference_low_nats": nats.low,
-                "difference_high_nats": nats.high,
-                "largest_nats": pair.difference.largest if pair.difference else None,
-                "clusters": pair.difference.clusters if pair.difference else None,
-                "ms": pair.times.median,
-                "baseline_ms": pair.base_times.median if pair.base else None,
-                "speed_up": speed.estimate,
-                "speed_up_low": speed.low,
-                "speed_up_high": speed.high,
-                "rounds": pair.rounds,
-                "verdict": verdict(pair),
-            }
-        )
-    return made
+    return [{name: pair.run.get(name) for name in RUN} | _figures(pair) for pair in pairs]
+
+
+def _figures(pair: Pair) -> dict[str, Any]:
+    """What holding a run against another adds to it."""
+    nats = pair.difference.nats if pair.difference else Interval(math.nan)
+    speed = pair.speed_up or Interval(math.nan)
+    figures = {
+        "repeats": len(pair.times.every),
+        "difference_nats": nats.estimate,
+        "difference_low_nats": nats.low,
+        "difference_high_nats": nats.high,
+        "largest_nats": pair.difference.largest if pair.difference else None,
+        "clusters": pair.difference.clusters if pair.difference else None,
+        "ms": pair.times.median,
+        "baseline_ms": pair.base_times.median if pair.base else None,
+        "speed_up": speed.estimate,
+        "speed_up_low": speed.low,
+        "speed_up_high": speed.high,
+        "rounds": pair.rounds,
+        "verdict": verdict(pair),
+    }
+    base = pair.base or {}
+    figures |= {f"baseline_{name}": base.get(name) for name in ("run_id", "method", "ppl")}
+    return {name: figures[name] for name in PAIR}
 
 
 def _sheet(heading: str, pairs: Sequence[Pair], notes: list[str], base: str) -> Sheet:
     """One row a pair."""
-    first = [
-        COLUMNS["method"],
-        replace(COLUMNS["n_sink"], title="S"),
-        replace(COLUMNS["window"], title="W"),
-        COLUMNS["attended_keys"],
-    ]
-    last = replace(COLUMNS["kv_mib"], title=COLUMNS["kv_mib"].heading)
-    columns = [
-        *first,
-        Column("repeats", "runs", "count", "Repeats at one commit"),
-        PPL,
-        Column("nats", f"nats vs {base}", "fixed", "Paired difference a token"),
-        TIME,
-        RATIO,
-        last,
-        Column(VERDICT, VERDICT, "text", "What may be said"),
-    ]
+    first = [replace(column, title=column.symbol or column.title) for column in METHOD]
+    kv = COLUMNS["kv_mib"].headed
+    nats = replace(ALL["difference_nats"], title=f"nats vs {base}")
+    columns = [*first, ALL["repeats"], PPL, nats, TIME, RATIO, kv, ALL[VERDICT]]
     rows = [
         [
             *cells(pair.run, first),
@@ -152,7 +156,7 @@ def _sheet(heading: str, pairs: Sequence[Pair], notes: list[str], base: str) -> 
             "-" if pair.is_base else _nats(pair),
             format_value(TIME, pair.times.median),
             "-" if pair.is_base else _ratio(pair),
-            format_value(last, pair.run["kv_mib"]),
+            format_value(kv, pair.run["kv_mib"]),
             verdict(pair),
         ]
         for pair in pairs
@@ -164,18 +168,18 @@ def _notes(pairs: Sequence[Pair], mode: str, base: str, *, apart: bool = False) 
     """How the figures were made."""
     notes = [_of_nats(pairs, base)] if any(pair.difference for pair in pairs) else []
     rows = [row for pair in pairs for row in (pair.run, pair.base) if row]
-    told = timed(mode, rows).replace(" is ", " is the median over the runs of ", 1)
+    times = timed(mode, rows).replace(" is ", " is the median over the runs of ", 1)
     rounds = sorted({pair.rounds for pair in pairs if pair.rounds})
     most = max(len(pair.times.every) for pair in pairs)
     alone = any(pair.speed_up and not pair.rounds for pair in pairs)
-    said = [f"speed-up: time of {base} over this one's"]
+    words = [f"speed-up: time of {base} over this one's"]
     if rounds:
         counts = " or ".join(map(str, rounds))
         what = "repeats, made at different times" if apart else "rounds"
-        said.append(f"95 % interval by Student's t on the logs of {counts} {what}")
+        words.append(f"95 % interval by Student's t on the logs of {counts} {what}")
     if alone:
-        said.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
-    return [*notes, f"{told}; {'; '.join(said)}."]
+        words.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
+    return [*notes, f"{times}; {'; '.join(words)}."]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:

@@ -8,20 +8,16 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from streamcli.analysis.selection import DERIVED
 from streamcli.render import output, tables
 from streamcli.render.tables import Sheet
-from streamcli.results.columns import COLUMNS, Column
+from streamcli.results.columns import ADDED, ALL, COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REPEATS = Column("runs", "runs", "count", "Finished runs of this configuration")
-ADDED = (REPEATS, tables.CHANGE, tables.SPEED_UP, tables.COMPARED)
-KNOWN = COLUMNS | {column.name: column for column in ADDED}
 TIMED = "ms/token and speed-up are of the median decode step; in chunked mode, of the mean."
 NOTHING = "No finished run matches; record one with `streamcli run`."
 
@@ -37,15 +33,15 @@ class Section:
 
 def names(rows: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
     """The columns of an export: those asked for, or all of a run and what comparing adds."""
-    return list(asked) or [*COLUMNS, *(name for name in DERIVED if name in rows)]
+    return list(asked) or [*COLUMNS, *(name for name in ADDED if name in rows)]
 
 
 def flat(rows: pd.DataFrame, columns: Sequence[str], title: str) -> Sheet:
     """Rows one by one, with exactly these columns."""
-    chosen = [replace(KNOWN[name], title=KNOWN[name].heading) for name in columns]
+    chosen = [ALL[name].headed for name in columns]
     texts = [tables.values(row, chosen) for row in rows.to_dict("records")]
     cells = [[row[name] for name in columns] for row in texts]
-    return Sheet(title, chosen, cells, [TIMED] if tables.COMPARED.name in columns else [])
+    return Sheet(title, chosen, cells, [TIMED] if "compared_ms" in columns else [])
 
 
 def json_list(rows: Iterable[dict[Any, Any]]) -> str:

@@ -10,58 +10,29 @@ from typing import TYPE_CHECKING, Any
 from streamcli import __version__
 from streamcli.render import output, tables
 from streamcli.render.documents import Section
-from streamcli.results.columns import COLUMNS, format_value
+from streamcli.results.columns import (
+    COLUMNS,
+    FOUND,
+    HASHES,
+    HEADINGS,
+    TABLE,
+    chosen,
+    format_value,
+    reading,
+)
 
 if TYPE_CHECKING:
     from streamcli.render.figures import Drawn
 
 TEMPLATES = Path(__file__).parent / "templates"
-PROVENANCE = (  # what says where a row comes from, in this order
-    "run_id",
-    "config_key",
-    "created_at",
-    "finished_at",
-    "git_commit",
-    "git_dirty",
-    "workdir_commit",
-    "workdir_dirty",
-    "sweep",
-    "tags",
-    "comment",
-    "requested_model",
-    "model_revision",
-    "weights_sha256",
-    "files_sha256",
-    "layers",
-    "proof",
-    "requested_dataset",
-    "dataset_form",
-    "dataset_revision",
-    "tokens_sha256",
-    "bos",
-    "max_tokens",
-    "timed_tokens",
-    "context_tokens",
-    "evict_every",
-    "chunk_size",
-    "batch_size",
-    "seed",
-    "engine",
-    "positions",
-    "eviction",
-    "versions",
-    "python",
-    "host",
-    "cpu",
-    "gpu",
-    "device",
-    "threads",
-    "load_1m",
-    "pid",
-    "error",
-    "notes",
+# What a page tells of a run beside its table: all but its figures.
+PROVENANCE = tuple(
+    name
+    for heading, groups in HEADINGS.items()
+    for name in reading(chosen(*groups, stored=True))
+    if heading != FOUND and name not in TABLE
 )
-IN_FULL = ("weights_sha256", "files_sha256", "tokens_sha256", "git_commit", "workdir_commit")
+IN_FULL = (*HASHES, "git_commit", "workdir_commit")
 
 
 def page(
@@ -156,9 +127,10 @@ def _provenance(row: dict[str, Any]) -> dict[str, Any]:
     commit = format_value(COLUMNS["git_commit"], row.get("git_commit"))
     changed = output.plain(row.get("git_dirty"))
     settings = [
-        f"{letter} = {output.plain(row.get(name))}"
-        for letter, name in (("S", "n_sink"), ("W", "window"))
-        if name not in tables.NO_BUDGET.get(str(row.get("method")), ())
+        f"{column.symbol} = {output.plain(row.get(name))}"
+        for name, column in COLUMNS.items()
+        if column.symbol
+        and name not in tables.unused_sizes(row)
         and output.plain(row.get(name)) is not None
     ]
     return {

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamcli.jobs.history import Outlook
+from streamcli.analysis.history import Outlook
 from streamcli.render.progress import spelled
-from streamcli.render.tables import NO_BUDGET, Sheet
-from streamcli.results.columns import COLUMNS, Column
+from streamcli.render.tables import Sheet, unused_sizes
+from streamcli.results.columns import ASKED, COLUMNS, NAMED, TASK, Column, reading
 
 LISTED = (
     Column("order", "#", "count", "Place in the first round"),
-    *(COLUMNS[name] for name in ("model", "dataset", "mode", "method", "n_sink", "window")),
-    COLUMNS["attended_keys"],
+    *(COLUMNS[name] for name in (*reading(ASKED), "attended_keys")),
     Column("finished", "finished", "text", "Runs that are there already, of those wanted"),
     Column("time", "time left", "count", "Estimate for the runs that would be made"),
 )
-SHARED = ("model", "dataset", "mode")  # in the title where there is one only
 
 
 def plan(outlooks: Sequence[Outlook], repeats: int, *, within_trained: bool) -> Sheet:
@@ -24,7 +22,7 @@ def plan(outlooks: Sequence[Outlook], repeats: int, *, within_trained: bool) -> 
     all_cells = [_cells(each, order, repeats) for order, each in enumerate(outlooks, start=1)]
     same = {
         name: values.pop()
-        for name in SHARED
+        for name in TASK  # in the title where there is one only
         if len(values := {cells[name] for cells in all_cells}) == 1
     }
     columns = [column for column in LISTED if column.name not in same]
@@ -42,16 +40,16 @@ def plan(outlooks: Sequence[Outlook], repeats: int, *, within_trained: bool) -> 
 
 
 def _cells(each: Outlook, order: int, repeats: int) -> dict[str, str]:
-    arm, unused = each.arm, NO_BUDGET.get(each.arm.method, ())
+    arm, unused = each.arm, unused_sizes({"method": each.arm.method})
     half = "half" if arm.n_sink == 0 else f"half - {arm.n_sink}"
     window = half if arm.window is None else f"{arm.window:,}"
     keys = "half + 1" if arm.window is None else f"{arm.attended_keys:,}"
     return {
         "order": f"{order}",
-        **{name: getattr(arm, name) for name in ("model", "dataset", "mode", "method")},
+        **{name: getattr(arm, name) for name in NAMED},
         "n_sink": "-" if "n_sink" in unused else f"{arm.n_sink}",
         "window": "-" if "window" in unused else window,
-        "attended_keys": "all" if arm.method == "dense" else keys,
+        "attended_keys": keys if arm.spec.has_budget else "all",
         "finished": f"{each.finished} of {repeats}",
         "time": spelled(each.left * each.run_s) if each.run_s and each.left else "-",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from core.result import perplexity
 
 if TYPE_CHECKING:
     from core.config import RunConfig
@@ -126,7 +127,7 @@ class _Meter:
             return
         self.last = now
         spent = now - self.start
-        ppl = f"{math.exp(min(nats / tokens, 700)):,.2f}"
+        ppl = f"{perplexity(nats / tokens):,.2f}"
         left = spelled(spent / tokens * max(0, self.total - tokens))
         self.bars.update(
             self.task,

@@ -6,58 +6,55 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from streamcli.analysis import published
+from core.registry import BASELINE
 from streamcli.analysis.comparison import Row
-from streamcli.analysis.published import Beside, Published
-from streamcli.render.compared import RATIO
+from streamcli.analysis.published import SEED, Published, SeedTable, Series, figures
 from streamcli.render.tables import MARK, Sheet, title
-from streamcli.results.columns import COLUMNS, Column, format_value
+from streamcli.results.columns import ALL, COLUMNS, Column, format_value
 
-PPL, TOTAL = COLUMNS["ppl"], COLUMNS["total_s"]
-OURS = ("run_id", "model", "dataset", "scored_tokens", "ppl", "total_s", "speed_up")
+FIGURES = ("ppl", "total_s", "speed_up")
+PPL, TOTAL, SPEED_UP = (ALL[name] for name in FIGURES)
+OURS = ("run_id", "model", "dataset", "scored_tokens", *FIGURES)
 
 
-def seed(each: Beside) -> Sheet:
+def seed(each: SeedTable) -> Sheet:
     """A table of the seed report with our figures in the last columns."""
-    theirs = {figure.method: figure for figure in published.of(each.mode, each.dataset)}
+    known, theirs = figures(), each.published
     columns = [
         COLUMNS["method"],
         *(replace(c, title=f"published {t}") for c, t in ((PPL, "ppl"), (TOTAL, "s"))),
-        replace(RATIO, title="published speed-up"),
+        replace(SPEED_UP, title="published speed-up"),
         *(replace(c, title=f"ours {t}") for c, t in ((PPL, "ppl"), (TOTAL, "s"))),
-        replace(RATIO, title="ours speed-up"),
+        replace(SPEED_UP, title="ours speed-up"),
     ]
     rows = []
-    for method in published.METHODS:
+    for method in known.methods:
         figure, mine = theirs.get(method), each.rows.get(method, {})
-        printed = published.as_printed(figure) if figure else ("-", "-", "-")
-        names = ("ppl", "total_s", "speed_up")
-        texts = [format_value(c, mine.get(n)) for c, n in zip(columns[4:], names, strict=True)]
+        printed = figure.as_printed() if figure else ("-", "-", "-")
+        texts = [format_value(c, mine.get(n)) for c, n in zip(columns[4:], FIGURES, strict=True)]
         rows.append([f"{method}{MARK if figure and figure.why else ''}", *printed, *texts])
     notes = ["Seconds (s) are for the whole text; a speed-up is recompute's over the method's."]
     if theirs:
-        printed_so = (each.mode, each.dataset) in published.PRINTED
+        printed_so = (each.mode, each.dataset) in known.printed
         odd = "; the speed-ups that it printed are not those of its seconds" if printed_so else ""
-        notes.append(f"published: {published.SEED}{odd}.")
+        notes.append(f"published: {known.sources[SEED].name}{odd}.")
     else:
         notes.append("Of this table of the seed report no figures are at hand.")
     if any(figure.why for figure in theirs.values()):
         notes.append(f"{MARK} an artefact, see the last table.")
     if each.ours:
         notes.append(f"ours: {title(each.ours.same)}.")
-        keys = {
-            m: int(row["attended_keys"]) for m, row in each.rows.items() if m in published.METHODS
-        }
+        keys = {m: int(row["attended_keys"]) for m, row in each.rows.items() if m in known.methods}
         if len(set(keys.values())) > 1:
             seen = ", ".join(f"{method} {count:,}" for method, count in keys.items())
             notes.append(f"ours, the most keys that a token sees: {seen}.")
     else:
         command = f"streamcli sweep --datasets {each.dataset} --modes {each.mode}"
         notes.append(f"ours: nothing is recorded yet; {command} does it.")
-    return Sheet(f"{each.mode} on {published.TEXTS[each.dataset]}", columns, rows, notes)
+    return Sheet(f"{each.mode} on {known.texts[each.dataset].name}", columns, rows, notes)
 
 
-def artefacts(found: Sequence[Beside]) -> Sheet:
+def artefacts(found: Sequence[SeedTable]) -> Sheet:
     """The published figures that are not what they seem, with what the method really gives."""
     columns = [
         COLUMNS["mode"],
@@ -66,44 +63,51 @@ def artefacts(found: Sequence[Beside]) -> Sheet:
         Column("really", "kvpress here", "text", "What the method gives in this database"),
         Column("why", "why the seed's is not it", "text", "Why the published figure is another"),
     ]
+    known = figures()
     ours = {(each.mode, each.dataset): each.rows for each in found}
     rows = []
-    for figure in published.ARTEFACTS:
+    for figure in known.artefacts:
         mine = ours.get((figure.mode, figure.dataset), {})
         rows.append(
             [
                 figure.mode,
-                published.TEXTS[figure.dataset],
-                "{} in {} s".format(*published.as_printed(figure)),
+                known.texts[figure.dataset].name,
+                "{} in {} s".format(*figure.as_printed()),
                 _really(figure, mine),
                 figure.why,
             ]
         )
-    quoted: dict[str, list[str]] = {}
-    for each in published.QUOTED:
-        keys, values = "/".join(each.values), "/".join(_perplexity(v) for v in each.values.values())
-        quoted.setdefault(each.source, []).append(f"{each.what} {keys}: {values}")
-    quoted[published.PAPER].append(published.PAPER_SPEED_UP)
-    notes = [f"{source}: perplexity of {'; '.join(said)}." for source, said in quoted.items()]
+    quoted = {
+        key: [_series(each) for each in known.series if each.source == key] for key in known.sources
+    }
+    for each in known.speed_ups:
+        over = "re-computation" if each.over == BASELINE else each.over
+        quoted[each.source].append(
+            f"a token up to {each.value:g}x faster than {over} ({each.model}, {each.setting})"
+        )
+    notes = [
+        f"{known.sources[key].name}: perplexity of {'; '.join(words)}."
+        for key, words in quoted.items()
+        if words
+    ]
     return Sheet("Published figures of kvpress that are artefacts", columns, rows, notes)
 
 
-def records(found: Sequence[Beside]) -> list[dict[str, Any]]:
+def records(found: Sequence[SeedTable]) -> list[dict[str, Any]]:
     """Every published figure with ours beside it, as objects keyed by column name."""
-    made = []
+    known, made = figures(), []
     for each in found:
-        theirs = {figure.method: figure for figure in published.of(each.mode, each.dataset)}
-        for method in published.METHODS:
-            figure, mine = theirs.get(method), each.rows.get(method, {})
+        for method in known.methods:
+            figure, mine = each.published.get(method), each.rows.get(method, {})
             made.append(
                 {
                     "mode": each.mode,
-                    "text": published.TEXTS[each.dataset],
+                    "text": known.texts[each.dataset].name,
                     "method": method,
                     "published_ppl": figure and figure.ppl,
                     "published_total_s": figure and figure.total_s,
-                    "published_speed_up": figure and published.speed_up(figure),
-                    "source": figure and published.SEED,
+                    "published_speed_up": figure and figure.speed_up,
+                    "source": figure and known.sources[SEED].name,
                     "artefact": (figure and figure.why) or None,
                 }
                 | {name: mine.get(name) for name in OURS}
@@ -129,6 +133,13 @@ def _really(figure: Published, mine: dict[str, Row]) -> str:
             f"; run as the seed did ({figure.really}): {_both(as_run['ppl'], as_run['total_s'])}"
         )
     return told
+
+
+def _series(each: Series) -> str:
+    """A series in words: what it is of, what varies, and the perplexities."""
+    parts = (each.model, each.text, each.setting, each.by and f"by {each.by}")
+    keys, values = "/".join(each.values), "/".join(map(_perplexity, each.values.values()))
+    return f"{', '.join(filter(None, parts))} {keys}: {values}"
 
 
 def _perplexity(value: float) -> str:

@@ -6,59 +6,37 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.result import perplexity
 from streamcli.analysis.comparison import time_column
-from streamcli.render.tables import NO_BUDGET, Sheet
-from streamcli.results.columns import COLUMNS, Column, format_value
+from streamcli.render.tables import Sheet, unused_sizes
+from streamcli.results.columns import (
+    ALL,
+    COLUMNS,
+    DOCUMENTS,
+    HASHES,
+    HEADINGS,
+    PUBLIC,
+    TASK,
+    Column,
+    Group,
+    chosen,
+    format_value,
+    reading,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from streamcli.jobs.rerun import Change
-    from streamcli.results.maintenance import Finding
-    from streamcli.results.schema import Run
+    from streamcli.analysis.repetition import Change
 
 WHAT = Column("what", "", "text", "What is told")
 VALUE = Column("value", "", "text", "Its value")
 SHORTEST = 10  # characters of a ULID that tell the millisecond
-TIME = Column(
-    "time", "ms/token", "significant", "Time a token: a median of steps, a mean of chunks"
-)
-BUDGET = Column("budget", "S+W", "text", "Sinks and window")
-LISTED = (
-    *(COLUMNS[name] for name in ("run_id", "created_at", "status", "model", "dataset", "mode")),
-    *(COLUMNS["method"], BUDGET, COLUMNS["ppl"], TIME),
-)
-MAY_SHARE = ("status", "model", "dataset", "mode")
-GROUPS = {  # in the order of a page; what is in none of them comes under the third
-    "What ran": (
-        *("run_id", "status", "created_at"),
-        *("model", "requested_model", "model_revision", "weights_sha256", "files_sha256"),
-        *("parameters", "layers", "proof"),
-        *("trained_length", "dataset", "requested_dataset", "dataset_form", "dataset_revision"),
-        *("tokens_sha256", "bos", "documents", "method", "mode", "n_sink", "window", "evict_every"),
-        *("chunk_size", "context_tokens", "timed_tokens", "max_tokens", "batch_size", "dtype"),
-        *("device", "threads", "engine", "seed", "source", "trust", "config_key", "repeat"),
-    ),
-    "What it found": (
-        *("scored_tokens", "ppl", "nll_nats", "word_ppl", "byte_ppl", "bits_per_byte"),
-        *("ms_per_token", "ms_per_token_p50", "ms_per_token_p95", "ms_per_token_p99"),
-        *("tokens_per_s", "total_s", "total_is_estimate", "elapsed_s", "prefill_s", "time_growth"),
-        *("warmup_tokens", "kv_mib", "kv_formula_mib", "peak_mem_mib", "attended_keys"),
-        *("attended_keys_min", "attended_keys_mean", "attended_keys_max", "keys_before"),
-        *("keys_after", "positions", "eviction"),
-    ),
-    "Where it comes from": (),
-    "In words": ("error", "notes", "tags", "comment"),
-}
-DOCUMENT = (
-    Column("position", "document", "plain", "Place in reading order"),
-    Column("name", "name", "text", "Its title, number or file"),
-    COLUMNS["scored_tokens"],
-    COLUMNS["ppl"],
-    Column("nll_nats", "nats", "fixed", "Sum over its scored tokens", digits=2),
-    Column("words", "words", "count", "Words of the scored text"),
-    Column("utf8_bytes", "bytes", "count", "UTF-8 bytes of the scored text"),
-)
+RUN = [name for name in chosen(Group.RUN) if name in PUBLIC]
+LISTED = reading((*RUN, *TASK, "method", "kept", "ppl", "compared_ms"))
+MAY_SHARE = ("status", *TASK)
+DOCUMENT = [*DOCUMENTS.values()][1:]
+DOCUMENT.insert(DOCUMENT.index(DOCUMENTS["nll_nats"]), COLUMNS["ppl"])
 
 
 def listing(runs: pd.DataFrame, place: str, total: int) -> Sheet:
@@ -69,9 +47,9 @@ def listing(runs: pd.DataFrame, place: str, total: int) -> Sheet:
     for row in rows:
         row["run_id"] = row["run_id"][:length]
         row["created_at"] = row["created_at"][begin:16].replace("T", " ")
-        row["budget"] = None if row["method"] in NO_BUDGET else f"{row['n_sink']}+{row['window']}"
-        row["time"] = row[time_column(row["mode"])]
-    columns = list(LISTED)
+        row["kept"] = None if unused_sizes(row) else f"{row['n_sink']}+{row['window']}"
+        row["compared_ms"] = row[time_column(row["mode"])]
+    columns = [ALL[name] for name in LISTED]
     shared = {name: rows[0][name] for name in MAY_SHARE if len({row[name] for row in rows}) == 1}
     if len(rows) > 1:  # what all have in common is said once
         columns = [column for column in columns if column.name not in shared]
@@ -82,28 +60,26 @@ def listing(runs: pd.DataFrame, place: str, total: int) -> Sheet:
     found = f"{len(rows)} of {number_of(total)} of {place}{older}"
     note = f"{found}. streamcli runs show RUN tells all of one."
     title = ", ".join(shared.values() if len(rows) > 1 else ())
-    words = ("error", "tags", "comment")
-    said = [(row["run_id"], "; ".join(row[name] for name in words if row[name])) for row in rows]
-    remarks = [f"{run_id}: {text}" for run_id, text in said if text]
+    words = [name for name in chosen(Group.WORDS, stored=True) if name != "notes"]
+    told = [(row["run_id"], "; ".join(row[name] for name in words if row[name])) for row in rows]
+    remarks = [f"{run_id}: {text}" for run_id, text in told if text]
     return Sheet(title, columns, cells, [*remarks, note])
 
 
 def details(run: dict[str, Any], documents: pd.DataFrame) -> list[Sheet]:
     """One run: everything that it has a value for, in groups, and its documents."""
-    grouped = {name for names in GROUPS.values() for name in names}
-    rest = tuple(name for name in COLUMNS if name not in grouped)
     sheets = []
-    for title, names in GROUPS.items():
-        rows = [_told(COLUMNS[name], run[name]) for name in names or rest if not _same(run, name)]
+    for title, groups in HEADINGS.items():
+        names = [name for name in reading(chosen(*groups, stored=True)) if not _same(run, name)]
+        rows = [_told(COLUMNS[name], run[name]) for name in names]
         if rows := [row for row in rows if row[1] not in ("", "-")]:
             columns = [Column("what", title, "text", ""), VALUE, WHAT]
             sheets.append(Sheet("", columns, rows, []))
     rows = []
     for row in documents.to_dict("records"):
-        mean = row["nll_nats"] / max(1, row["scored_tokens"])
-        row["ppl"] = math.exp(mean) if mean < 700 else mean  # NaN and infinity stay
+        row["ppl"] = perplexity(row["nll_nats"] / max(1, row["scored_tokens"]))
         rows.append([format_value(column, row[column.name]) for column in DOCUMENT])
-    return sheets + ([Sheet("", list(DOCUMENT), rows, [])] if rows else [])
+    return sheets + ([Sheet("", DOCUMENT, rows, [])] if rows else [])
 
 
 def stats(found: dict[str, Any], counted: Sequence[str]) -> Sheet:
@@ -124,10 +100,10 @@ def stats(found: dict[str, Any], counted: Sequence[str]) -> Sheet:
     return Sheet("", columns, rows, notes)
 
 
-def check(found: Iterable[Finding], place: str) -> Sheet:
-    """What is wrong with a database."""
+def check(found: Iterable[tuple[str | None, str]], place: str) -> Sheet:
+    """What is wrong with a database: a run, or None where it is no run's, and what."""
     columns = [Column("run", "run", "text", "Which run"), Column("what", "finding", "text", "")]
-    return Sheet(place, columns, [[each.run_id or "-", each.what] for each in found], [])
+    return Sheet(place, columns, [[run_id or "-", what] for run_id, what in found], [])
 
 
 def number_of(number: int) -> str:
@@ -159,26 +135,27 @@ def _same(run: dict[str, Any], name: str) -> bool:
     return name.startswith("requested_") and run[name] == run[name.removeprefix("requested_")]
 
 
-def repetition(before: Run, after: Run, scores: str, changes: Iterable[Change]) -> Sheet:
-    """A run beside its repetition."""
+def repetition(
+    before: dict[str, Any], after: dict[str, Any], scores: str, changes: Iterable[Change]
+) -> Sheet:
+    """A run and its repetition, side by side; both by column name."""
     columns = [
         WHAT,
         Column("before", "recorded", "text", "As it was"),
         Column("after", "now", "text", "As it is"),
         Column("verdict", "difference", "text", "How they differ"),
     ]
-    time = time_column(before.mode)
+    time = time_column(before["mode"])
     rows = []
-    hashes = ("weights_sha256", "files_sha256", "tokens_sha256")
-    for name in (*hashes, "scored_tokens", "ppl", time, "peak_mem_mib"):
-        was, now = getattr(before, name), getattr(after, name)
+    for name in (*HASHES, "scored_tokens", "ppl", time, "peak_mem_mib"):
+        was, now = before[name], after[name]
         rows.append([_titled(name), *(format_value(COLUMNS[name], v) for v in (was, now))])
         rows[-1].append(scores if name == "scored_tokens" else _difference(name, was, now))
     for each in changes:
         column = COLUMNS.get(each.what, Column(each.what, each.what, "text", ""))
         cells = (format_value(column, value) for value in (each.before, each.after))
         rows.append([column.title, *cells, each.verdict])
-    title = f"{before.run_id} again, as {after.run_id}"
+    title = f"{before['run_id']} again, as {after['run_id']}"
     return Sheet(title, columns, rows, [])
 
 
@@ -193,4 +170,4 @@ def _difference(name: str, was: Any, now: Any) -> str:
         return "not recorded then"
     if not isinstance(was, float) or not was or now is None or not math.isfinite(now / was):
         return "changed"
-    return format_value(Column("", "", "percent", ""), now / was - 1)
+    return format_value(ALL["ppl_change"], now / was - 1)

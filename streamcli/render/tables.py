@@ -11,22 +11,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from core import registry
+from core.registry import BASELINE
 from core.result import FILLING
-from streamcli.analysis.comparison import BASELINE, Comparison, Row, saw_tooths, time_column
-from streamcli.results.columns import COLUMNS, Column, format_value
+from streamcli.analysis.comparison import Comparison, Row, has_budget, saw_tooths, time_column
+from streamcli.results.columns import ALL, COLUMNS, TABLE, TASK, Column, format_value
 
 if TYPE_CHECKING:
     from core.proof.verify import Finding
 
-CHANGE = Column("ppl_change", "vs recompute", "percent", "Perplexity against re-computation")
-SPEED_UP = Column("speed_up", "speed-up", "ratio", "Time a token of re-computation over this one's")
-COMPARED = Column("compared_ms", "ms/token", "significant", "Time a token that speed-ups compare")
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
 MARK = "*"  # on the keys of a row with another budget
 WIDE = 1000  # columns, more than any table takes
-NO_BUDGET = {"dense": ("n_sink", "window"), "recompute": ("n_sink", "window")}
 
 
 @dataclass(frozen=True)
@@ -151,8 +149,8 @@ def _without_verdicts(page: Sheet) -> Sheet:
     if page.columns[-1].name != VERDICT:
         return page
     rows = [row[:-1] for row in page.rows]
-    said = [f"{row[0]}, {row[3]} keys: {row[-1]}" for row in page.rows if row[-1] != BASE]
-    return replace(page, columns=page.columns[:-1], rows=rows, notes=[*said, *page.notes])
+    verdicts = [f"{row[0]}, {row[3]} keys: {row[-1]}" for row in page.rows if row[-1] != BASE]
+    return replace(page, columns=page.columns[:-1], rows=rows, notes=[*verdicts, *page.notes])
 
 
 def markdown(page: Sheet) -> str:
@@ -173,12 +171,11 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
 
 
 def _columns(mode: str) -> list[Column]:
-    time = COLUMNS[time_column(mode)]
-    time = replace(time, title="ms/token (mean)" if mode == "chunked" else "ms/token")
-    names = ("method", "n_sink", "window", "attended_keys", "ppl")
-    rest = ("kv_mib", "peak_mem_mib")
-    sizes = [replace(COLUMNS[name], title=COLUMNS[name].heading) for name in rest]
-    return [*(COLUMNS[name] for name in names), CHANGE, time, SPEED_UP, *sizes]
+    """The columns of a comparison; its time a token is what the mode measures."""
+    title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
+    time = replace(COLUMNS[time_column(mode)], title=title)
+    names = [name for name in TABLE if name not in TASK]
+    return [time if name == "compared_ms" else ALL[name].headed for name in names]
 
 
 def cells(row: Row, columns: list[Column]) -> list[str]:
@@ -193,11 +190,19 @@ def cells(row: Row, columns: list[Column]) -> list[str]:
 
 def values(row: Row, columns: list[Column]) -> dict[str, str]:
     """What columns say of a run, by name; a method without sinks or a window shows none."""
-    unused = NO_BUDGET.get(row["method"], ()) if "method" in row else ()
+    unused = unused_sizes(row)
     return {
         column.name: "-" if column.name in unused else format_value(column, row[column.name])
         for column in columns
     }
+
+
+def unused_sizes(row: Row) -> set[str]:
+    """Which of ``n_sink`` and ``window`` say nothing of what a run's method keeps."""
+    if "method" not in row:
+        return set()
+    spec = registry.recorded(str(row["method"]))
+    return {"n_sink", "window"} - set(spec.sizes if has_budget(row) else ())
 
 
 def marked(row: Row) -> bool:
@@ -216,21 +221,11 @@ def title(same: Row) -> str:
     )
 
 
-TIMED = {
-    "decode-loop": "ms/token is the median decode step with a full cache",
-    "chunked": "ms/token is elapsed time over tokens: a throughput, not a latency",
-    "kvpress-official": (
-        "ms/token is the median decode step after the context; no streaming measure: a context is "
-        "read at once, and only the tokens after it are scored"
-    ),
-}
-
-
 def timed(mode: str, rows: Sequence[Row]) -> str:
     """What the time a token of some runs is, and of which of them it is something else."""
-    said = [TIMED[mode]]
+    said = [registry.mode(mode).time_words]
     together = max(int(row["batch_size"]) for row in rows)
-    if together > 1 and mode != "chunked":
+    if together > 1 and not registry.mode(mode).chunked:
         said.append(f"each step reads a token of {together} documents")
     filling = [row for row in rows if FILLING in str(row["notes"])]
     names = [f"{row['method']} ({int(row['attended_keys']):,} keys)" for row in filling]

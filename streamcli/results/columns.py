@@ -1,13 +1,18 @@
-"""The one list of columns: title, unit, form and meaning of each, in the order of every export.
+"""The one list of columns: what each is, what it tells, where it comes from, and its uses.
 
-Tables, exports, sort keys and the help all read it. Imports nothing heavy.
+Tables, exports, comparisons, sort keys, help and docs choose from it with ``chosen``; none of them
+types a list of names. A stored column stands in the list where it stands in the table ``runs``,
+which is the order of every export; ``reading`` gives the order of tables and pages. Imports nothing
+heavy.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Flag, StrEnum, auto
 from typing import Any, Literal
 
 Form = Literal[
@@ -26,11 +31,67 @@ Form = Literal[
 LEFT = ("text", "sha", "flag")
 SHA_SHOWN = 10
 LARGE_PERPLEXITY = 1000
+STATUSES = ("running", "done", "failed", "interrupted")
+
+
+class Group(StrEnum):
+    """What a column tells, in the order in which tables and pages tell it."""
+
+    RUN = "run"
+    MODEL = "model"
+    TEXT = "text"
+    FORM = "form"  # of evaluation: the mode and how much of the text it reads
+    METHOD = "method"
+    SETTING = "setting"
+    REPEATS = "repeats"
+    QUALITY = "quality"
+    TIME = "time"
+    SPEED = "speed"
+    MEMORY = "memory"
+    KEYS = "keys"
+    CODE = "code"
+    MACHINE = "machine"
+    WORDS = "words"
+
+
+class Origin(StrEnum):
+    """Where a column's values come from."""
+
+    CONFIG = "config"  # a field of ``RunConfig``
+    FACTS = "facts"  # of ``RunFacts``
+    ENVIRONMENT = "environment"  # of ``Environment``
+    RESULT = "result"  # a field or property of ``RunResult``
+    DATABASE = "database"  # made where the row is written
+    DERIVED = "derived"  # made of recorded rows, never stored
+    TABLE = "table"  # a heading of one table
+
+
+class Use(Flag):
+    """What a column is used for, where its group and origin don't tell."""
+
+    PUBLIC = auto()  # in the view ``results`` and stable by promise
+    VIEW = auto()  # in the view, too
+    TABLE = auto()  # in tables of comparable runs
+    SHARED = auto()  # equal for all runs of one comparison
+    CLOCK = auto()  # equal where times are compared
+    REPEAT = auto()  # equal for the repeats of one run
+    AROUND = auto()  # code and machine as far as they matter to another run
+    ADDED = auto()  # what a report adds to a run
+    PAIR = auto()  # what a paired comparison adds to a run
+
+
+FOUND = "What it found"
+HEADINGS = {  # of a page on one run
+    "What ran": (Group.RUN, Group.MODEL, Group.TEXT, Group.FORM, Group.METHOD, Group.SETTING),
+    FOUND: (Group.QUALITY, Group.TIME, Group.SPEED, Group.MEMORY, Group.KEYS),
+    "Where it comes from": (Group.CODE, Group.MACHINE),
+    "In words": (Group.WORDS,),
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the runs.
+    """One column.
 
     Attributes:
         name: Its name in the database, in JSON and CSV, and as a sort key.
@@ -39,6 +100,12 @@ class Column:
         help: What it means, one sentence without a full stop.
         unit: Unit, empty where there is none.
         digits: Decimals of ``fixed``, significant digits of ``significant``.
+        group: What it tells.
+        origin: Where its values come from.
+        use: What it is used for beside that.
+        symbol: The letter that formulas have for it, empty where there is none.
+        variant: How it tells two runs of one method apart, in words about ``{}``; empty where it
+            does not.
     """
 
     name: str
@@ -47,6 +114,11 @@ class Column:
     help: str
     unit: str = ""
     digits: int = 3
+    group: Group = Group.WORDS
+    origin: Origin = Origin.TABLE
+    use: Use = Use(0)
+    symbol: str = ""
+    variant: str = ""
 
     @property
     def heading(self) -> str:
@@ -58,114 +130,306 @@ class Column:
         """Where a table sets it: numbers to the right."""
         return "left" if self.form in LEFT else "right"
 
+    @property
+    def headed(self) -> Column:
+        """Itself with its unit in its title, for a table that has no other room for it."""
+        return replace(self, title=self.heading)
 
-_LIST = (
-    Column("run_id", "run", "text", "Name of the run, a ULID; sorts by time"),
-    Column("status", "status", "text", "running, done, failed or interrupted"),
-    Column("model", "model", "text", "Model that really ran"),
-    Column("dataset", "dataset", "text", "Text that was really read"),
-    Column("method", "method", "text", "Cache method"),
-    Column("mode", "mode", "text", "Form of evaluation"),
-    Column("n_sink", "sinks", "count", "S, first tokens that are kept for good", "tokens"),
-    Column("window", "window", "count", "W, last tokens that are kept", "tokens"),
-    Column("attended_keys", "keys", "count", "Keys a query sees at most: S + W + 1 where evicted"),
-    Column("dtype", "dtype", "text", "Number format of weights and cache"),
-    Column("device", "device", "text", "Device that computed"),
-    Column("engine", "engine", "text", "How a decode step was executed"),
-    Column("threads", "threads", "count", "CPU threads"),
-    Column("scored_tokens", "scored", "count", "Tokens that were scored", "tokens"),
-    Column("ppl", "ppl", "perplexity", "Token perplexity, exp of the mean over all scored tokens"),
-    Column("nll_nats", "nll", "fixed", "Mean negative log-likelihood of a token", "nats", 4),
-    Column("word_ppl", "word ppl", "perplexity", "Perplexity a white-space separated word"),
-    Column("bits_per_byte", "bits/byte", "fixed", "Bits a UTF-8 byte of the text", "bits", 4),
-    Column("total_s", "total", "significant", "Time for the whole stream in this mode", "s"),
-    Column("ms_per_token", "time a token", "significant", "Mean time a token", "ms"),
-    Column("ms_per_token_p50", "step, p50", "significant", "Median time of a decode step", "ms"),
-    Column("ms_per_token_p95", "step, p95", "significant", "Their 95th percentile", "ms"),
-    Column("tokens_per_s", "speed", "significant", "Scored tokens over the total time", "tokens/s"),
-    Column("kv_mib", "KV", "significant", "Measured size of the keys and values held", "MiB"),
-    Column("peak_mem_mib", "peak", "significant", "Peak memory during the run", "MiB"),
-    Column("git_commit", "commit", "sha", "Commit of streamcli that ran"),
-    Column("created_at", "began", "text", "When the run began, UTC"),
-    # The public columns end here.
-    Column("finished_at", "ended", "text", "When the run ended, UTC"),
-    Column("error", "error", "text", "Why the run failed"),
-    Column("repeat", "repeat", "plain", "Number of this repeat, from 0"),
-    Column("config_key", "config", "text", "Name of the configuration; equal ones, equal keys"),
-    Column("max_tokens", "max tokens", "count", "Most tokens to read", "tokens"),
-    Column("timed_tokens", "timed", "count", "Decode steps to time, then scaled up", "tokens"),
-    Column("context_tokens", "context", "count", "Tokens read at once before the rest", "tokens"),
-    Column("evict_every", "evict every", "count", "Steps between evictions", "tokens"),
-    Column("chunk_size", "chunk", "count", "Tokens a chunk in chunked mode", "tokens"),
-    Column("batch_size", "batch", "count", "Streams side by side"),
-    Column("seed", "seed", "plain", "Seed of every random choice"),
-    Column("source", "source", "text", "Where model and text might come from"),
-    Column("trust", "trust", "flag", "Whether the model's own code might run"),
-    Column("requested_model", "model asked", "text", "Model that was asked for"),
-    Column("requested_dataset", "dataset asked", "text", "Text that was asked for"),
-    Column("model_revision", "model rev", "sha", "Commit or version of the model"),
-    Column("weights_sha256", "weights", "sha", "Hash of the model's weights"),
-    Column("parameters", "parameters", "count", "Number of the model's parameters"),
-    Column("trained_length", "trained", "count", "Positions the model was trained on", "tokens"),
-    Column("dataset_form", "text form", "text", "How the text was made from its source"),
-    Column("dataset_revision", "text rev", "sha", "Commit or hash of the text's source"),
-    Column("tokens_sha256", "tokens", "sha", "Hash of the tokens; equal hashes, equal tokens"),
-    Column("bos", "BOS", "text", "What stands before each document"),
-    Column("documents", "documents", "count", "Number of documents, each a stream of its own"),
-    Column("attended_keys_min", "keys min", "count", "Fewest keys that a scored query saw"),
-    Column("attended_keys_mean", "keys mean", "fixed", "Mean number of keys they saw", digits=1),
-    Column("attended_keys_max", "keys max", "count", "Most keys that a scored query saw"),
-    Column("keys_before", "keys before", "count", "Keys that the longest context made"),
-    Column("keys_after", "keys after", "count", "Keys that compressing it left"),
-    Column("positions", "positions", "text", "Where keys and query sit, cache or absolute"),
-    Column("eviction", "eviction", "text", "When keys are dropped"),
-    Column("byte_ppl", "byte ppl", "perplexity", "Perplexity a UTF-8 byte of the scored text"),
-    Column("total_is_estimate", "estimate", "flag", "Whether the total is timed tokens scaled up"),
-    Column("prefill_s", "prefill", "significant", "Time that filled the cache", "s"),
-    Column("elapsed_s", "elapsed", "significant", "Wall time of the evaluation", "s"),
-    Column("warmup_tokens", "warm-up", "count", "Decode steps left out of the times", "tokens"),
-    Column("ms_per_token_p99", "step, p99", "significant", "Their 99th percentile", "ms"),
-    Column(
-        "time_growth", "late/early", "fixed", "Time a forward, last tenth over second", digits=3
-    ),
-    Column("kv_formula_mib", "KV formula", "significant", "That size by formula", "MiB"),
-    Column("notes", "notes", "text", "What a reader of the figures must know"),
-    Column("git_dirty", "dirty", "flag", "Whether streamcli's tracked files were changed"),
-    Column("workdir_commit", "workdir", "sha", "Commit of the working folder, if another one"),
-    Column("workdir_dirty", "workdir dirty", "flag", "Whether its tracked files were changed"),
-    Column("versions", "versions", "text", "Versions of the packages that matter"),
-    Column("python", "python", "text", "Version of Python"),
-    Column("host", "host", "text", "Name of the machine"),
-    Column("cpu", "CPU", "text", "Name of the processor"),
-    Column("gpu", "GPU", "text", "Name of the accelerator"),
-    Column("load_1m", "load", "fixed", "Load average when the run began", digits=2),
-    Column("pid", "pid", "plain", "Process that ran it"),
-    Column("sweep", "sweep", "text", "Sweep that it belongs to, a ULID"),
-    Column("tags", "tags", "text", "Your tags, separated by spaces"),
-    Column("comment", "comment", "text", "Your words on it"),
-    Column("compile_s", "compiling", "significant", "Time that made a decode step fast", "s"),
-    Column("files_sha256", "files", "sha", "Hash of the model's configuration and tokenizer files"),
-    Column("layers", "layers", "text", "What each kind of layer keeps and sees"),
-    Column("proof", "proof", "text", "What was proved of the model's layers before the run"),
+
+def _column(name: str, title: str, form: Form, facets: str, help: str, **more: Any) -> Column:
+    """A column; ``facets`` are its group, its origin and its uses, by name."""
+    group, origin, *uses = facets.split()
+    use = Use(0)
+    for each in uses:
+        use |= Use[each.upper()]
+    return Column(
+        name, title, form, help, group=Group(group), origin=Origin(origin), use=use, **more
+    )
+
+
+def _by_name(*columns: Column) -> dict[str, Column]:
+    return {column.name: column for column in columns}
+
+
+# fmt: off
+COLUMNS = _by_name(
+    _column("run_id", "run", "text", "run database public",
+            "Name of the run, a ULID; sorts by time"),
+    _column("status", "status", "text", "run database public",
+            "running, done, failed or interrupted"),
+    _column("model", "model", "text", "model config public table shared", "Model that really ran"),
+    _column("dataset", "dataset", "text", "text config public table shared",
+            "Text that was really read"),
+    _column("method", "method", "text", "method config public table", "Cache method"),
+    _column("mode", "mode", "text", "form config public table shared clock", "Form of evaluation"),
+    _column("n_sink", "sinks", "count", "method config public table",
+            "S, first tokens that are kept for good", unit="tokens", symbol="S"),
+    _column("window", "window", "count", "method config public table",
+            "W, last tokens that are kept", unit="tokens", symbol="W"),
+    _column("attended_keys", "keys", "count", "method database public table",
+            "Keys a query sees at most: S + W + 1 where evicted"),
+    _column("dtype", "dtype", "text", "setting config public shared",
+            "Number format of weights and cache"),
+    _column("device", "device", "text", "setting config public shared clock",
+            "Device that computed"),
+    _column("engine", "engine", "text", "method config public",
+            "How a decode step was executed", variant="{}"),
+    _column("threads", "threads", "count", "setting config public shared clock", "CPU threads"),
+    _column("scored_tokens", "scored", "count", "quality result public",
+            "Tokens that were scored", unit="tokens"),
+    _column("ppl", "ppl", "perplexity", "quality result public table",
+            "Token perplexity, exp of the mean over all scored tokens"),
+    _column("nll_nats", "nll", "fixed", "quality result public",
+            "Mean negative log-likelihood of a token", unit="nats", digits=4),
+    _column("word_ppl", "word ppl", "perplexity", "quality result public",
+            "Perplexity a white-space separated word"),
+    _column("bits_per_byte", "bits/byte", "fixed", "quality result public",
+            "Bits a UTF-8 byte of the text", unit="bits", digits=4),
+    _column("total_s", "total", "significant", "time result public",
+            "Time for the whole stream in this mode", unit="s"),
+    _column("ms_per_token", "time a token", "significant", "time result public",
+            "Mean time a token", unit="ms"),
+    _column("ms_per_token_p50", "step, p50", "significant", "time result public",
+            "Median time of a decode step", unit="ms"),
+    _column("ms_per_token_p95", "step, p95", "significant", "time result public",
+            "Their 95th percentile", unit="ms"),
+    _column("tokens_per_s", "speed", "significant", "speed result public",
+            "Scored tokens over the total time", unit="tokens/s"),
+    _column("kv_mib", "KV", "significant", "memory result public table",
+            "Measured size of the keys and values held", unit="MiB"),
+    _column("peak_mem_mib", "peak", "significant", "memory result public table",
+            "Peak memory during the run", unit="MiB"),
+    _column("git_commit", "commit", "sha", "code environment public around",
+            "Commit of streamcli that ran"),
+    _column("created_at", "began", "text", "run database public", "When the run began, UTC"),
+    _column("finished_at", "ended", "text", "machine database", "When the run ended, UTC"),
+    _column("error", "error", "text", "words database", "Why the run failed"),
+    _column("repeat", "repeat", "plain", "run database view", "Number of this repeat, from 0"),
+    _column("config_key", "config", "text", "run database repeat",
+            "Name of the configuration; equal ones, equal keys"),
+    _column("max_tokens", "max tokens", "count", "form config",
+            "Most tokens to read", unit="tokens", variant="{} tokens"),
+    _column("timed_tokens", "timed", "count", "form config",
+            "Decode steps to time, then scaled up", unit="tokens", variant="{} timed"),
+    _column("context_tokens", "context", "count", "form config shared",
+            "Tokens read at once before the rest", unit="tokens"),
+    _column("evict_every", "evict every", "count", "method config",
+            "Steps between evictions", unit="tokens", variant="every {}"),
+    _column("chunk_size", "chunk", "count", "method config",
+            "Tokens a chunk in chunked mode", unit="tokens", variant="chunks of {}"),
+    _column("batch_size", "batch", "count", "form config shared clock", "Streams side by side"),
+    _column("seed", "seed", "plain", "setting config",
+            "Seed of every random choice", variant="seed {}"),
+    _column("source", "source", "text", "setting config",
+            "Where model and text might come from", variant="source {}"),
+    _column("trust", "trust", "flag", "setting config",
+            "Whether the model's own code might run", variant="trust {}"),
+    _column("requested_model", "model asked", "text", "model facts", "Model that was asked for"),
+    _column("requested_dataset", "dataset asked", "text", "text facts", "Text that was asked for"),
+    _column("model_revision", "model rev", "sha", "model facts", "Commit or version of the model"),
+    _column("weights_sha256", "weights", "sha", "model facts shared repeat",
+            "Hash of the model's weights"),
+    _column("parameters", "parameters", "count", "model facts", "Number of the model's parameters"),
+    _column("trained_length", "trained", "count", "model facts",
+            "Positions the model was trained on", unit="tokens"),
+    _column("dataset_form", "text form", "text", "text facts",
+            "How the text was made from its source"),
+    _column("dataset_revision", "text rev", "sha", "text facts",
+            "Commit or hash of the text's source"),
+    _column("tokens_sha256", "tokens", "sha", "text facts shared repeat",
+            "Hash of the tokens; equal hashes, equal tokens"),
+    _column("bos", "BOS", "text", "text facts", "What stands before each document"),
+    _column("documents", "documents", "count", "text result",
+            "Number of documents, each a stream of its own"),
+    _column("attended_keys_min", "keys min", "count", "keys result",
+            "Fewest keys that a scored query saw"),
+    _column("attended_keys_mean", "keys mean", "fixed", "keys result",
+            "Mean number of keys they saw", digits=1),
+    _column("attended_keys_max", "keys max", "count", "keys result",
+            "Most keys that a scored query saw"),
+    _column("keys_before", "keys before", "count", "keys result",
+            "Keys that the longest context made"),
+    _column("keys_after", "keys after", "count", "keys result", "Keys that compressing it left"),
+    _column("positions", "positions", "text", "method result",
+            "Where keys and query sit, cache or absolute"),
+    _column("eviction", "eviction", "text", "method result", "When keys are dropped"),
+    _column("byte_ppl", "byte ppl", "perplexity", "quality result",
+            "Perplexity a UTF-8 byte of the scored text"),
+    _column("total_is_estimate", "estimate", "flag", "time result",
+            "Whether the total is timed tokens scaled up"),
+    _column("prefill_s", "prefill", "significant", "time result",
+            "Time that filled the cache", unit="s"),
+    _column("elapsed_s", "elapsed", "significant", "time result",
+            "Wall time of the evaluation", unit="s"),
+    _column("warmup_tokens", "warm-up", "count", "time result",
+            "Decode steps left out of the times", unit="tokens"),
+    _column("ms_per_token_p99", "step, p99", "significant", "time result",
+            "Their 99th percentile", unit="ms"),
+    _column("time_growth", "late/early", "fixed", "time result",
+            "Time a forward, last tenth over second"),
+    _column("kv_formula_mib", "KV formula", "significant", "memory result",
+            "That size by formula", unit="MiB"),
+    _column("notes", "notes", "text", "words result", "What a reader of the figures must know"),
+    _column("git_dirty", "dirty", "flag", "code environment around",
+            "Whether streamcli's tracked files were changed"),
+    _column("workdir_commit", "workdir", "sha", "code environment",
+            "Commit of the working folder, if another one"),
+    _column("workdir_dirty", "workdir dirty", "flag", "code environment",
+            "Whether its tracked files were changed"),
+    _column("versions", "versions", "text", "code environment around",
+            "Versions of the packages that matter"),
+    _column("python", "python", "text", "code environment around", "Version of Python"),
+    _column("host", "host", "text", "machine environment shared clock repeat around",
+            "Name of the machine"),
+    _column("cpu", "CPU", "text", "machine environment around", "Name of the processor"),
+    _column("gpu", "GPU", "text", "machine environment clock around", "Name of the accelerator"),
+    _column("load_1m", "load", "fixed", "machine environment",
+            "Load average when the run began", digits=2),
+    _column("pid", "pid", "plain", "machine environment", "Process that ran it"),
+    _column("sweep", "sweep", "text", "machine database view", "Sweep that it belongs to, a ULID"),
+    _column("tags", "tags", "text", "words database view", "Your tags, separated by spaces"),
+    _column("comment", "comment", "text", "words database view", "Your words on it"),
+    _column("compile_s", "compiling", "significant", "time result",
+            "Time that made a decode step fast", unit="s"),
+    _column("files_sha256", "files", "sha", "model facts shared repeat",
+            "Hash of the model's configuration and tokenizer files"),
+    _column("layers", "layers", "text", "model facts", "What each kind of layer keeps and sees"),
+    _column("proof", "proof", "text", "model facts",
+            "What was proved of the model's layers before the run"),
+    _column("param", "own options", "text", "method config",
+            "Options that the method alone has, as JSON", variant="{}"),
+    _column("method_package", "package", "text", "method facts",
+            "Package of the method, if not streamcli's own"),
 )
-COLUMNS: dict[str, Column] = {column.name: column for column in _LIST}
-PUBLIC = tuple(COLUMNS)[: tuple(COLUMNS).index("created_at") + 1]
-VIEW = (*PUBLIC, "repeat", "sweep", "tags", "comment")  # of the SQL view ``results``
-DEFAULT = (
-    "model",
-    "dataset",
-    "method",
-    "mode",
-    "n_sink",
-    "window",
-    "attended_keys",
-    "scored_tokens",
-    "ppl",
-    "ms_per_token",
-    "tokens_per_s",
-    "kv_mib",
-    "peak_mem_mib",
+DERIVED_COLUMNS = _by_name(
+    _column("runs", "runs", "count", "repeats derived added",
+            "Finished runs of this configuration"),
+    _column("ppl_change", "vs recompute", "percent", "quality derived table added",
+            "Perplexity against re-computation"),
+    _column("variant", "variant", "text", "method derived",
+            "What tells a row from others of its method, sinks and window"),
+    _column("budget", "budget", "text", "method derived",
+            "Whether the keys are those of the baseline: equal, other or none"),
+    _column("kept", "S+W", "text", "setting derived", "Sinks and window"),
+    _column("repeats", "runs", "count", "repeats derived pair", "Repeats at one commit"),
+    _column("baseline_run_id", "baseline run", "text", "run derived pair",
+            "Run that this one is held against"),
+    _column("baseline_method", "baseline", "text", "method derived pair", "Its method"),
+    _column("baseline_ppl", "baseline ppl", "perplexity", "quality derived pair", "Its perplexity"),
+    _column("difference_nats", "nats", "fixed", "quality derived pair",
+            "Paired difference a token, the run less its baseline", unit="nats", digits=4),
+    _column("difference_low_nats", "nats from", "fixed", "quality derived pair",
+            "Lower end of its 95 % interval", unit="nats", digits=4),
+    _column("difference_high_nats", "nats to", "fixed", "quality derived pair",
+            "Upper end", unit="nats", digits=4),
+    _column("largest_nats", "largest", "exponent", "quality derived pair",
+            "Largest difference on a token", unit="nats"),
+    _column("clusters", "clusters", "text", "quality derived pair",
+            "What the interval was resampled over, or why there is none"),
+    _column("ms", "ms/token", "significant", "time derived pair",
+            "Median time a token over the repeats", unit="ms"),
+    _column("baseline_ms", "baseline ms/token", "significant", "time derived pair",
+            "That of the baseline", unit="ms"),
+    _column("speed_up", "speed-up", "ratio", "speed derived table added pair",
+            "Time a token of re-computation over this one's"),
+    _column("speed_up_low", "speed-up from", "ratio", "speed derived pair",
+            "Lower end of its 95 % interval"),
+    _column("speed_up_high", "speed-up to", "ratio", "speed derived pair", "Upper end"),
+    _column("rounds", "rounds", "count", "repeats derived pair",
+            "Repeats that the speed-up's interval is made of"),
+    _column("verdict", "verdict", "text", "words derived pair", "What may be said"),
+    _column("compared_ms", "ms/token", "significant", "time derived table added",
+            "Time a token that speed-ups compare"),
 )
+DOCUMENTS = _by_name(
+    _column("run_id", "run", "text", "run database", "The run"),
+    _column("position", "document", "plain", "text database", "Place in reading order, from 0"),
+    _column("name", "name", "text", "text result", "Its title, book number, row or file name"),
+    _column("scored_tokens", "scored", "count", "quality result",
+            "Tokens that were scored: all but the first, or those after a context", unit="tokens"),
+    _column("nll_nats", "nats", "fixed", "quality result",
+            "Sum of their negative log-likelihoods, in nats", digits=2),
+    _column("words", "words", "count", "text result",
+            "White-space separated words of the scored text"),
+    _column("utf8_bytes", "bytes", "count", "text result", "Bytes of the scored text in UTF-8"),
+)
+TRACES = _by_name(
+    _column("run_id", "run", "text", "run database", "The run"),
+    _column("nll", "nats", "plain", "quality result",
+            "Nats of every scored token, documents end to end in reading order"),
+    _column("latency_ms", "ms", "plain", "time result",
+            "Milliseconds of every forward that was timed, a step or a chunk"),
+)
+BENCHMARKS = _by_name(
+    _column("benchmark_id", "benchmark", "text", "run database", "Name of the row, a ULID"),
+    _column("created_at", "ended", "text", "run database", "When the benchmark ended, UTC"),
+    _column("bench", "bench", "text", "form config",
+            "Which benchmark: decode, window, length or perplexity"),
+    _column("arm", "method", "text", "method config", "What was timed in turn with the others"),
+    _column("rounds", "rounds", "count", "form config",
+            "Rounds, in each of which every arm was timed once"),
+    _column("ms_per_token", "ms/token", "significant", "time result",
+            "Milliseconds a token: median over rounds of a round's median"),
+    _column("ms_per_token_low", "from", "significant", "time result",
+            "Lower end of its 95 % interval, over resampled rounds"),
+    _column("ms_per_token_high", "to", "significant", "time result", "Upper end"),
+    _column("floor_ms", "floor", "significant", "time result",
+            "Milliseconds that this machine must take for what an arm reads and computes",
+            digits=3, unit="ms"),
+    _column("read_gb_per_s", "reads", "significant", "machine result",
+            "Speed at which this machine reads memory, measured beside the arms", unit="GB/s"),
+    _column("gflops_per_s", "multiplies", "significant", "machine result",
+            "Speed at which it multiplies, measured likewise", unit="GFLOP/s"),
+    _column("latency_ms", "steps", "plain", "time result",
+            "Milliseconds of every timed step, round by round, packed as a trace is"),
+    _column("interval", "95 % interval", "text", "time derived", "Both ends of that interval"),
+    _column("ratio_to_floor", "to floor", "ratio", "time derived", "Time a token over its floor"),
+)
+# fmt: on
+ALL = COLUMNS | DERIVED_COLUMNS
+
+
+def chosen(
+    *groups: Group, origin: Origin | None = None, use: Use | None = None, stored: bool = False
+) -> tuple[str, ...]:
+    """The names of the columns that meet every condition, in the order of exports.
+
+    Args:
+        *groups: Groups, one of which a column is in; any where none is given.
+        origin: Where its values come from; anywhere where none is given.
+        use: A use that it has.
+        stored: Whether only columns of the table ``runs`` are meant.
+    """
+    return tuple(
+        name
+        for name, column in (COLUMNS if stored else ALL).items()
+        if (not groups or column.group in groups)
+        and (origin is None or column.origin is origin)
+        and (use is None or use in column.use)
+    )
+
+
+def reading(names: Iterable[str]) -> tuple[str, ...]:
+    """These names in the order of tables and pages: group by group, as in exports within one."""
+    order, groups = list(ALL), list(Group)
+    return tuple(sorted(names, key=lambda name: (groups.index(ALL[name].group), order.index(name))))
+
+
+PUBLIC = chosen(use=Use.PUBLIC)
+VIEW = (*PUBLIC, *chosen(use=Use.VIEW))  # of the SQL view ``results``
+# What repeats of one another share. ``files_sha256`` is NULL in rows of an older version, which are
+# repeats of each other only.
+SAME_RUN = reading(chosen(use=Use.REPEAT))
+SHARED = reading(chosen(use=Use.SHARED))  # what the runs of one comparison share
+CLOCK = reading(chosen(use=Use.CLOCK))  # what is equal where times are compared
+TABLE = reading(chosen(use=Use.TABLE))
+ASKED = tuple(name for name in chosen(origin=Origin.CONFIG) if Use.TABLE in ALL[name].use)
+TASK = tuple(name for name in TABLE if Use.SHARED in ALL[name].use)  # what a table's title says
+NAMED = tuple(name for name in ASKED if ALL[name].form == "text")
+FILTERS = (*NAMED, "since", "commit", "sweep", "tag")  # by which a query chooses runs
+HASHES = reading(name for name in COLUMNS if name.endswith("_sha256"))
+ADDED = chosen(use=Use.ADDED)  # what a report adds to a run
+AROUND = chosen(use=Use.AROUND)  # code and machine, as far as they matter to another run
 
 
 def format_value(column: Column, value: Any) -> str:

@@ -28,6 +28,7 @@ from sqlmodel import SQLModel
 
 from core.errors import UsageError, unknown
 from streamcli.results import schema, values
+from streamcli.results.columns import SAME_RUN
 from streamcli.results.store import Store
 
 if TYPE_CHECKING:
@@ -76,11 +77,17 @@ def rows(
     columns: Sequence[str],
     *,
     since: str | datetime | None = None,
+    sort: str | None = None,
     **where: Filter,
 ) -> Sequence[Row[Any]]:
-    """These columns of the finished runs that meet every condition, without pandas: for many."""
+    """These columns of the finished runs that meet every condition, without pandas: for many.
+
+    In no order where ``sort`` names none.
+    """
     table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
     query = select(*(_column(table, "column", name) for name in columns))
+    if sort:
+        query = query.order_by(*_order(table, sort))
     return store.read(query.where(*_conditions(table, since, {"status": "done", **where})))
 
 
@@ -108,7 +115,7 @@ def latest(
         UsageError: No such column, or no such time.
     """
     table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
-    same = [table.c[name] for name in schema.SAME_RUN]
+    same = [table.c[name] for name in SAME_RUN]
     newest = func.max(table.c.run_id).label("newest")
     groups = select(newest, func.count().label("runs")).group_by(*same)
     groups = groups.where(*_conditions(table, since, {"status": "done", **where}))
@@ -136,7 +143,7 @@ def repeats(
         UsageError: No such column, or no such time.
     """
     table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
-    same = [table.c[name] for name in schema.SAME_RUN]
+    same = [table.c[name] for name in SAME_RUN]
     age = func.row_number().over(partition_by=same, order_by=table.c.run_id.desc()).label("age")
     done = _conditions(table, since, {"status": "done", **where})
     if limit:

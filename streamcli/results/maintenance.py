@@ -15,12 +15,12 @@ from sqlalchemy import Connection, func, inspect, select
 
 from core.result import perplexity
 from streamcli.results import addresses, schema, transfer
-from streamcli.results.columns import VIEW
+from streamcli.results.columns import NAMED, VIEW
 from streamcli.results.failures import spoken
 from streamcli.results.store import Store
 from streamcli.results.transfer import BENCHMARKS, DOCUMENTS, RUNS, TRACES, Record
 
-COUNTED = ("status", "method", "mode", "model", "dataset")
+COUNTED = ("status", *NAMED)
 TABLES = (RUNS.name, DOCUMENTS.name, TRACES.name, BENCHMARKS.name)
 NLL_ERROR = 1e-6  # of a sum of float32 numbers, relative
 SUM_ERROR = 1e-9  # of a sum of float64 numbers, relative

@@ -21,7 +21,8 @@ from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, Table
 
 from core.errors import StreamError, UsageError
 from streamcli import __version__, files
-from streamcli.results import migrations, schema, transfer, ulid, values
+from streamcli.results import migrations, transfer, ulid, values
+from streamcli.results.columns import STATUSES
 from streamcli.results.store import Store
 from streamcli.results.transfer import BENCHMARKS, DOCUMENTS, RUNS, Moved, Record
 
@@ -194,7 +195,7 @@ def _record(found: dict[str, Any], where: str) -> Record:
     if set(found) != set(PARTS) or not isinstance(found["documents"], list):
         raise UsageError(f"{where} is no run, which has {', '.join(PARTS)}.")
     run = _row(found["run"], RUNS, where)
-    if run["status"] not in schema.STATUSES or run["status"] == "running":
+    if run["status"] not in STATUSES or run["status"] == "running":
         raise UsageError(f"{where}: no exported run has status {run['status']!r}.")
     documents = [_row(row, DOCUMENTS, where) for row in found["documents"]]
     if [row["position"] for row in documents] != list(range(len(documents))):

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import BigInteger, CheckConstraint, Index
 from sqlmodel import Field, SQLModel
 
-STATUSES = ("running", "done", "failed", "interrupted")
-# What repeats of one another share. ``files_sha256`` is NULL in rows of an older version, which are
-# repeats of each other only.
-SAME_RUN = ("config_key", "weights_sha256", "files_sha256", "tokens_sha256", "host")
+from streamcli.results.columns import SAME_RUN, STATUSES
 
 Whole = Annotated[int, Field(sa_type=BigInteger)]
 WholeOrNone = Annotated[int | None, Field(sa_type=BigInteger)]
@@ -118,6 +115,8 @@ class Run(SQLModel, table=True):
     files_sha256: str | None = None
     layers: str | None = None
     proof: str | None = None
+    param: str | None = None
+    method_package: str | None = None
 
 
 class DocumentRow(SQLModel, table=True):

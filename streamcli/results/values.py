@@ -6,6 +6,7 @@ is told otherwise in a column than in its source is spelled out below.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -25,9 +26,13 @@ LARGEST = 2**63
 
 def begun(config: RunConfig, facts: RunFacts, environment: Environment) -> dict[str, Any]:
     """What is known when a run begins. The budget is NULL where there is none, or none yet."""
-    budget = None if config.method == "dense" or config.window is None else config.attended_keys
+    bounded = config.spec.has_budget and config.window is not None
     named = _alike(config) | _alike(facts) | _alike(environment)
-    return named | {"config_key": config.key, "attended_keys": budget}
+    return named | {
+        "config_key": config.key,
+        "attended_keys": config.attended_keys if bounded else None,
+        "param": json.dumps(dict(config.param)) if config.param else None,
+    }
 
 
 def found(result: RunResult) -> dict[str, Any]:
@@ -86,5 +91,5 @@ def _alike(
     return {
         name: plain(name, getattr(source, name))
         for name in row.model_fields
-        if name in names and name not in ("documents", "notes")
+        if name in names and name not in ("documents", "notes", "param")
     }

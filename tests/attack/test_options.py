@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from core.config import AT_MOST
+from core.config import options
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
 
 LARGE = [2**63, 2**64, 10**30, -(2**63) - 1]
-OPTIONS = (*AT_MOST, "repeats")
+BOUNDED = [each.name for each in options() if each.about.most]
+OPTIONS = (*BOUNDED, "repeats")
 ONLY_IN = {"chunk_size": "chunked", "context_tokens": "kvpress-official"}
 
 
@@ -38,7 +39,7 @@ def test_a_variable_of_more_than_64_bits(
         monkeypatch.setenv("STREAMCLI_MODE", ONLY_IN[name])
         monkeypatch.setenv("STREAMCLI_METHOD", "kvpress")
     done = typed("run", "--model", "nothing/at/all")
-    said = name if name in AT_MOST else "STREAMCLI_REPEATS"
+    said = name if name in BOUNDED else "STREAMCLI_REPEATS"
     assert done.refuses(2, f"{said} is ", str(10**30), "less")
 
 

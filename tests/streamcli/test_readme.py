@@ -25,8 +25,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session
 
-from streamcli.render.documents import KNOWN
-from streamcli.results.columns import Column, format_value
+from streamcli.results.columns import ALL, Column, format_value
 from streamcli.results.schema import Run
 from streamcli.results.store import Store
 from tests.support.records import BASE
@@ -90,8 +89,8 @@ def _day(found: re.Match[str]) -> str:
 def _shown(rows: list[dict[str, Any]]) -> Iterable[tuple[Column, float]]:
     for row in rows:
         for name, value in row.items():
-            if name in KNOWN and isinstance(value, int | float) and not isinstance(value, bool):
-                yield KNOWN[name], value
+            if name in ALL and isinstance(value, int | float) and not isinstance(value, bool):
+                yield ALL[name], value
 
 
 def _holds(column: Column, value: float, digits: str, unit: str | None) -> bool:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.config import LAZY
 from core.errors import UsageError
 from core.methods import press
+from core.registry import METHODS
 from tests.support.samples import naive_nll
 
 N_SINK, WINDOW = 4, 27
@@ -23,7 +23,9 @@ def streaming(model: Any, ids: Tensor) -> Tensor:
 
 
 def interval(model: Any, ids: Tensor) -> Tensor:
-    return naive_nll(model, ids[None], N_SINK, WINDOW, LAZY["kvpress-interval"])[0]
+    return naive_nll(
+        model, ids[None], N_SINK, WINDOW, METHODS["kvpress-interval"].evict_every or 1
+    )[0]
 
 
 def window(model: Any, ids: Tensor) -> Tensor:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from core.errors import StreamError, unknown
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces
-from streamcli.render.figures.style import COLOURS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLOURS", "NAMES", "TITLES", "Drawn", "Traces", "draw", "draw_all"]
+__all__ = ["NAMES", "TITLES", "Drawn", "Traces", "draw", "draw_all"]
 
 MODULES = {
     "decode-runtime": "methods",

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from core.registry import DECODE
+from core.registry import look as look_of
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
-from streamcli.render.figures.panels import DECODE, Chosen, Point
+from streamcli.render.figures.panels import Chosen, Point
 from streamcli.render.tables import MARK
 from streamcli.results.columns import COLUMNS, format_value
 
@@ -117,7 +119,7 @@ def _bars(figure: go.Figure, panel: list[Point], measure: Measure, row: int, col
     import plotly.graph_objects as go
 
     for point in panel:
-        look, value = style.look(point.method), measure.value(point)
+        look, value = look_of(point.method), measure.value(point)
         figure.add_trace(
             go.Bar(
                 name=point.label,

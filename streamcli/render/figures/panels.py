@@ -13,41 +13,26 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from core.registry import DATASETS, METHODS
-from streamcli.analysis.comparison import BUDGETLESS, time_column
-from streamcli.results.schema import SAME_RUN
+from core import registry
+from core.registry import DATASETS, MethodSpec
+from streamcli.analysis.comparison import TIMES, has_budget, time_column
+from streamcli.results.columns import AROUND, SAME_RUN, SHARED, Group, chosen
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTING = (
-    *("model", "weights_sha256", "files_sha256", "dtype", "device", "threads", "host"),
-    "batch_size",
-)
 MODE = ("mode", "context_tokens")
 TEXT = ("dataset", "tokens_sha256")
-SAME_CODE = ("git_commit", "git_dirty", "versions", "cpu", "gpu")  # repeats of other code differ
+SETTING = tuple(name for name in SHARED if name not in (*MODE, *TEXT))
+# Repeats of other code differ.
+SAME_CODE = tuple(name for name in AROUND if name not in ("python", "host"))
 TOLD = (  # of a run, by a caption or an axis
-    "run_id",
-    "created_at",
-    "method",
-    "n_sink",
-    "window",
-    "evict_every",
-    "engine",
-    "attended_keys",
-    "scored_tokens",
-    "documents",
-    "trained_length",
-    "ppl",
-    "ms_per_token",
-    "ms_per_token_p50",
-    "kv_mib",
-    "kv_formula_mib",
+    *chosen(Group.RUN, Group.METHOD, Group.MEMORY, stored=True),
+    *("scored_tokens", "documents", "trained_length", "ppl"),
+    *TIMES,
 )
 READ = tuple(dict.fromkeys((*SETTING, *MODE, *TEXT, *SAME_RUN, *SAME_CODE, *TOLD)))
 TEXTS = 2  # in one figure
-DECODE = "decode-loop"
 
 
 @dataclass(frozen=True)
@@ -74,6 +59,16 @@ class Point:
         return str(self.run["method"])
 
     @property
+    def spec(self) -> MethodSpec:
+        """What the method is."""
+        return registry.recorded(self.method)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has a budget."""
+        return has_budget(dict(self.run))
+
+    @property
     def ppl(self) -> float:
         """Perplexity of the latest run."""
         return float(self.run["ppl"])
@@ -90,8 +85,8 @@ class Point:
 
     @property
     def lazy(self) -> bool:
-        """Whether eviction was put off where it need not be: another budget, so another name."""
-        return (self.run["evict_every"] or 1) > 1 and self.method != "kvpress-interval"
+        """Whether eviction was put off further than its method does: it then sees more keys."""
+        return (self.run["evict_every"] or 1) > (self.spec.evict_every or 1)
 
     @property
     def label(self) -> str:
@@ -182,7 +177,7 @@ def choose(found: list[Point], pick: Pick, *, modes_apart: bool = True) -> Chose
                 seen += 1
         panels = _few_texts([max(many, key=_worth) for many in by_text.values()])
         drawn = [point for each in panels for point in each]
-        mine = (len(drawn), drawn[0].run["mode"] == DECODE, _newest(drawn)) if drawn else rank
+        mine = (len(drawn), _is_first_mode(drawn[0]), _newest(drawn)) if drawn else rank
         if mine > rank:
             best, rank = Chosen(panels, None, 0), mine
     return Chosen(best.panels, None, seen - len(best.panels))
@@ -194,7 +189,7 @@ def choose_budget(found: list[Point], keep: Pick, *, modes_apart: bool = True) -
     Window attention stands at S + W, which is its budget, and dense, which has none, at every one.
     """
     best, rank, every = NOTHING, (0, ""), []
-    for n_sink, window in dict.fromkeys(budget(p) for p in found if p.method not in BUDGETLESS):
+    for n_sink, window in dict.fromkeys(budget(p) for p in found if p.bounded):
 
         def pick(same: list[Point], s: int = n_sink, w: int = window) -> list[Point]:
             return keep(one_a_label([p for p in same if fits(p, s, w)]))
@@ -212,7 +207,7 @@ def one_a_label(same: list[Point]) -> list[Point]:
     newest: dict[str, Point] = {}
     for point in same:
         newest.setdefault(point.label, point)
-    return sorted(newest.values(), key=lambda point: (place(METHODS, point.method), point.label))
+    return sorted(newest.values(), key=lambda point: (registry.place(point.method), point.label))
 
 
 def place(table: Iterable[str], name: str) -> int:
@@ -233,12 +228,12 @@ def at_common_sinks(same: list[Point]) -> list[Point]:
     None whose eviction is put off, since that is another budget.
     """
     eager = [point for point in same if not point.lazy]
-    free = [p for p in eager if p.method == "window" or p.method in BUDGETLESS]
+    free = [p for p in eager if p.spec.budget == "window" or not p.bounded]
     s = commonest(int(p.run["n_sink"]) for p in eager if p not in free)
     newest: dict[tuple[str, int], Point] = {}
     for point in eager:
         if point in free or point.run["n_sink"] == s:
-            size = 0 if point.method in BUDGETLESS else point.kept
+            size = point.kept if point.bounded else 0
             newest.setdefault((point.label, size), point)
     return list(newest.values())
 
@@ -250,15 +245,20 @@ def heading(panel: list[Point]) -> str:
 
 def fits(point: Point, n_sink: int, window: int) -> bool:
     """Whether a run stands at this budget, or at every one."""
-    if point.method in BUDGETLESS:
+    if not point.bounded:
         return True
     total = point.kept == n_sink + window
-    return total if point.method == "window" else budget(point) == (n_sink, window)
+    return total if point.spec.budget == "window" else budget(point) == (n_sink, window)
 
 
 def budget(point: Point) -> tuple[int, int]:
     """S and W."""
     return int(point.run["n_sink"]), int(point.run["window"] or 0)
+
+
+def _is_first_mode(point: Point) -> bool:
+    """Whether a run is in the mode that is shown first."""
+    return bool(point.run["mode"] == next(iter(registry.MODES)))
 
 
 def _groups(found: list[Point], columns: tuple[str, ...]) -> list[list[Point]]:
@@ -284,7 +284,7 @@ def _few_texts(panels: list[list[Point]]) -> list[list[Point]]:
         return (
             place(DATASETS, run["dataset"]),
             run["dataset"],
-            run["mode"] != DECODE,
+            not _is_first_mode(panel[0]),
             run["mode"],
         )
 

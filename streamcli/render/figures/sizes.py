@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from streamcli.analysis.comparison import BUDGETLESS
+from core.registry import DECODE, STREAMING
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
-from streamcli.render.figures.panels import DECODE, Chosen, Point
+from streamcli.render.figures.panels import Chosen, Point
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-SINKING = "streaming"
-GROWING = ("kvpress-prefill",)  # keeps all after the prompt: no cache size
 ROW, GAP = 220, 0.24  # pixels a panel with its gap, and the share of it that is gap
 SWEEP = "sweep --methods streaming window recompute --windows 60 124 252 --modes decode-loop"
 SINKS = "sweep --methods streaming --n-sinks 0 1 2 4 8 --modes decode-loop"
@@ -31,7 +29,7 @@ def window(found: list[Point], traces: Traces) -> Drawn:
     for number, panel in enumerate(chosen.panels):
         lines = _lines(panel, lambda point: point.kept)
         sizes = [point.kept for point in _flat(lines)]
-        dense = [point for point in panel if point.method in BUDGETLESS][:1]
+        dense = [point for point in panel if not point.bounded][:1]
         for row, measure in enumerate(("ppl", "ms"), start=2 * number + 1):
             _plot(figure, lines, lambda p: p.kept, measure, row)
             _level(figure, dense, sizes, measure, row)
@@ -49,8 +47,8 @@ def window(found: list[Point], traces: Traces) -> Drawn:
 def latency(found: list[Point], traces: Traces) -> Drawn:
     """Time a decode step against the keys that a query sees, both logarithmic."""
     name = "latency"
-    bounded = [p for p in found if p.run["mode"] == DECODE and p.method not in BUDGETLESS]
-    chosen = panels.choose([p for p in bounded if p.run["attended_keys"]], _ablation)
+    bounded = [p for p in found if p.run["mode"] == DECODE and p.bounded]
+    chosen = panels.choose(bounded, _ablation)
     if not chosen.panels:
         return nothing(name, "no method was timed in decode-loop at two cache sizes", SWEEP)
     figure = _grid(len(chosen.panels), chosen)
@@ -106,28 +104,28 @@ def sinks(found: list[Point], traces: Traces) -> Drawn:
         _y_axis(figure, panel, "ppl", row)
     figure.update_xaxes(title_text="sinks S", row=len(chosen.panels), col=1)
     caption = (
-        f"Perplexity of {SINKING} against the number of sinks, W as in the legend, so that the "
+        f"Perplexity of {STREAMING} against the number of sinks, W as in the legend, so that the "
         f"budget S + W grows with S. {captions.circumstances(chosen)} "
         f"{captions.repeats(chosen.points, 'perplexity')}"
     )
-    return _finished(name, figure, chosen, SINKING, caption)
+    return _finished(name, figure, chosen, STREAMING, caption)
 
 
 def _ablation(same: list[Point]) -> list[Point]:
     """The methods that were run at two cache sizes and more, at one S, and dense beside them."""
     sizes: dict[str, list[Point]] = {}
-    taken = [p for p in panels.at_common_sinks(same) if p.method not in GROWING]
+    taken = [p for p in panels.at_common_sinks(same) if p.spec.memory != "grows" or not p.bounded]
     for point in taken:
         sizes.setdefault(point.label, []).append(point)
     several = [label for label, points in sizes.items() if len(points) > 1]
-    return [p for p in taken if p.label in several or (several and p.method in BUDGETLESS)]
+    return [p for p in taken if p.label in several or (several and not p.bounded)]
 
 
 def _sink_ablation(same: list[Point]) -> list[Point]:
     """Streaming at every window that was run with two numbers of sinks or more."""
     by_window: dict[int, dict[int, Point]] = {}
     for point in same:
-        if point.method == SINKING and not point.lazy and point.run["window"]:
+        if point.method == STREAMING and not point.lazy and point.run["window"]:
             s, w = int(point.run["n_sink"]), int(point.run["window"])
             by_window.setdefault(w, {}).setdefault(s, point)
     return [point for by_s in by_window.values() if len(by_s) > 1 for point in by_s.values()]
@@ -136,7 +134,7 @@ def _sink_ablation(same: list[Point]) -> list[Point]:
 def _lines(panel: list[Point], x: Callable[[Point], int]) -> Line:
     """A line a bounded method, the newest point at each place."""
     lines: dict[str, dict[int, Point]] = {}
-    bounded = [point for point in panel if point.method not in BUDGETLESS]
+    bounded = [point for point in panel if point.bounded]
     order = {p.label: n for n, p in enumerate(panels.one_a_label(bounded))}
     for point in sorted(bounded, key=lambda p: order[p.label]):
         lines.setdefault(point.label, {}).setdefault(x(point), point)
@@ -152,7 +150,7 @@ def _keys(point: Point) -> int:
 
 
 def _sinks(chosen: Chosen) -> int:
-    named = [p for p in chosen.points if p.method != "window" and p.method not in BUDGETLESS]
+    named = [p for p in chosen.points if p.spec.budget != "window" and p.bounded]
     return panels.commonest(int(p.run["n_sink"]) for p in named)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcli.analysis.comparison import BUDGETLESS
+from core import registry
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
@@ -15,15 +15,12 @@ from streamcli.render.figures.panels import Chosen, Point
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-ALONG = ("streaming", "window", "recompute", "dense")  # the paper's four
 FULL = "cache full"
 PLACES = 400  # along a line: as many as a screen tells apart
 STREAM = "sweep --methods streaming window recompute dense --modes decode-loop"
 MEMORY = "sweep --methods streaming dense --modes decode-loop"
 # What memory depends on.
-SHAPE = ("model", "weights_sha256", "files_sha256", "dtype", "device", "batch_size")
-ALLOCATED = ("streaming", "window")  # a ring that is there from the first token on
-FILLED = ("mit", "kvpress", "kvpress-stock")  # grows with the stream until it is full
+SHAPE = tuple(name for name in panels.SETTING if name not in ("threads", "host"))
 
 
 def stream(found: list[Point], traces: Traces) -> Drawn:
@@ -32,7 +29,8 @@ def stream(found: list[Point], traces: Traces) -> Drawn:
     from plotly.subplots import make_subplots
 
     name = "stream"
-    named = [p for p in found if p.method in ALONG and p.run["mode"] != "kvpress-official"]
+    # A peer's line would lie on that of streaming.
+    named = [p for p in found if not p.spec.peer and registry.mode(p.run["mode"]).scores_all]
     chosen = panels.choose_budget(named, lambda panel: [p for p in panel if not p.lazy])
     if not chosen.panels:
         return nothing(name, "no run has scores along a stream", STREAM)
@@ -175,7 +173,7 @@ def _memory_runs(found: list[Point]) -> Chosen:
     """Single streams of one model's shape at one budget; which text it was is no matter here."""
     groups: dict[tuple[object, ...], list[Point]] = {}
     for point in found:
-        whole = point.run["documents"] == 1 and point.run["mode"] != "kvpress-official"
+        whole = point.run["documents"] == 1 and registry.mode(point.run["mode"]).scores_all
         if whole and point.run["kv_mib"] is not None and not point.lazy:
             groups.setdefault(point.of(SHAPE), []).append(point)
     choices: list[Chosen] = []
@@ -204,10 +202,11 @@ def _formula(mine: list[Point], longest: int) -> list[tuple[float, float]]:
     """The formula along the stream; empty where a method's memory depends on how it is fed."""
     point = mine[-1]
     most, length = float(point.run["kv_formula_mib"] or 0), _length(point)
-    if point.method in BUDGETLESS:
+    memory = point.spec.memory
+    if memory == "grows" and not point.bounded:
         return [(0, 0), (longest, most / length * longest)]
-    if point.method in ALLOCATED or point.method == "recompute":
+    if memory in ("allocated", "none"):
         return [(0, most), (longest, most)]
-    if point.method in FILLED and length >= point.kept:
+    if memory == "fills" and length >= point.kept:
         return [(0, 0), (point.kept, most), (longest, most)]
     return []

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from core.registry import look
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,36 +22,6 @@ PHONE = 380  # pixels
 SUBTITLE_CHARACTERS = 46  # a line on a phone
 EDGE = 0.08  # of an axis, before its first value
 BOTTOM, LEGEND_ROW = 58, 24  # pixels: ticks and the axis title, and a row of the legend
-
-
-@dataclass(frozen=True)
-class Look:
-    """A method's colour, marker, dash and hatch."""
-
-    colour: str
-    symbol: str
-    dash: str
-    hatch: str
-
-
-LOOKS = {
-    "streaming": Look("#0072B2", "circle", "solid", ""),
-    "window": Look("#D55E00", "square", "dash", "/"),
-    "mit": Look("#009E73", "diamond", "dashdot", "\\"),
-    "kvpress": Look("#CC79A7", "triangle-up", "longdash", "x"),
-    "kvpress-interval": Look("#E69F00", "triangle-down", "longdashdot", "-"),
-    "kvpress-stock": Look("#56B4E9", "x", "8px,3px,2px,3px,2px,3px", "|"),
-    "kvpress-prefill": Look("#F0E442", "star", "3px,6px", "+"),
-    "recompute": Look("#000000", "cross", "dot", "."),
-    "dense": Look("#999999", "hexagon", "12px,4px", ""),
-}
-UNKNOWN = Look("#666666", "circle-open", "solid", "")
-COLOURS = {method: each.colour for method, each in LOOKS.items()}
-
-
-def look(method: str) -> Look:
-    """How a method looks, everywhere."""
-    return LOOKS.get(method, UNKNOWN)
 
 
 def marker(method: str, size: int = 10) -> dict[str, Any]:

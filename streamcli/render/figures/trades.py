@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamcli.analysis.comparison import BASELINE, BUDGETLESS
+from core.registry import BASELINE
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
@@ -169,7 +169,7 @@ def _numbered(panel: list[Mark]) -> list[Mark]:
     found: list[Mark] = []
     spans = [_span([mark.x for mark in panel]), _span([mark.y for mark in panel])]
     for mark in panel:
-        if mark.point.method not in BUDGETLESS and not any(
+        if mark.point.bounded and not any(
             abs(math.log(mark.x / other.x)) < 0.15 * spans[0]
             and abs(math.log(mark.y / other.y)) < 0.08 * spans[1]
             for other in found
@@ -186,7 +186,7 @@ def _trace(mine: list[Mark], label: str, first: bool, numbered: list[Mark]) -> g
     import plotly.graph_objects as go
 
     point = mine[0].point
-    several = len({mark.point.kept for mark in mine}) > 1 and point.method not in BUDGETLESS
+    several = len({mark.point.kept for mark in mine}) > 1 and point.bounded
     return go.Scatter(
         name=label,
         legendgroup=label,
@@ -207,7 +207,7 @@ def _trace(mine: list[Mark], label: str, first: bool, numbered: list[Mark]) -> g
 
 
 def _words(point: Point) -> str:
-    budget = "" if point.method in BUDGETLESS else f", S + W = {point.kept:,}"
+    budget = f", S + W = {point.kept:,}" if point.bounded else ""
     ms = format_value(COLUMNS["ms_per_token"], point.ms)
     return f"{point.label}{budget}: perplexity {point.ppl:.4g}, {ms} ms"
 

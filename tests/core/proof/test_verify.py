@@ -45,11 +45,17 @@ TRAPS = {
 }
 
 
+def plant(monkeypatch: pytest.MonkeyPatch, name: str, trap: str) -> None:
+    """Put a trap in the place of a method, with all that streaming claims."""
+    spec = registry.METHODS["streaming"].but(where=f"tests.support.traps:{trap}")
+    monkeypatch.setitem(registry.METHODS, name, spec)
+
+
 @pytest.mark.parametrize(("trap", "mode"), TRAPS)
 def test_a_planted_trap_fails_and_is_named(
     neox: Loaded, ids: Tensor, trap: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(registry.METHODS, "broken", f"tests.support.traps:{trap}")
+    plant(monkeypatch, "broken", trap)
     found = {each.form.split(" ")[0]: each for each in prove(neox, ids, "broken")}[mode]
     assert found.claimed and not found.passed
     assert TRAPS[trap, mode] in found.diagnosis
@@ -58,7 +64,7 @@ def test_a_planted_trap_fails_and_is_named(
 def test_what_never_evicts_past_the_trained_length_is_named(
     neox: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(registry.METHODS, "broken", "tests.support.traps:NeverEvicts")
+    plant(monkeypatch, "broken", "NeverEvicts")
     short = replace(neox, trained_length=20)
     (_, found, _) = prove(short, ids, "broken")
     assert "past the trained length: nothing is being evicted" in found.diagnosis
@@ -67,7 +73,7 @@ def test_what_never_evicts_past_the_trained_length_is_named(
 def test_drift_in_half_precision_is_named(
     neox: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(registry.METHODS, "streaming", "tests.support.traps:TurnsStepByStep")
+    plant(monkeypatch, "streaming", "TurnsStepByStep")
     found = {each.subject.split(" ")[0]: each for each in prove(neox, ids, "streaming")}
     assert found["streaming"].passed
     drifted = found["bfloat16"]
@@ -93,6 +99,6 @@ def test_the_command_ends_with_1_where_a_claim_does_not_hold(
         out, err = capsys.readouterr()
         assert (ended.value.code or 0) == code, err
         assert "claims hold, for this model, text and these sizes only" in out
-        monkeypatch.setitem(registry.METHODS, "streaming", "tests.support.traps:NoRotation")
+        plant(monkeypatch, "streaming", "NoRotation")
     assert "claims do not hold; the first: streaming, decode-loop: at the first eviction" in err
     assert not (tmp_path / "data").exists()

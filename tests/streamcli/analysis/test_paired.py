@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sqlmodel import Session
 
 from core.errors import UsageError
-from streamcli.analysis import paired, verdicts
+from streamcli.analysis import verdicts
 from streamcli.analysis.comparison import comparisons
 from streamcli.analysis.paired import Pair
+from streamcli.jobs import compare
 from streamcli.results import frames
 from streamcli.results.schema import DocumentRow, Trace, pack
 from streamcli.results.store import Store
@@ -56,7 +57,7 @@ def scored(store: Store, scores: dict[str, NDArray[Any]], lengths: list[int]) ->
 def pairs(store: Store, *, baseline: str = "recompute", across: bool = False) -> dict[str, Pair]:
     """The pairs of the first table by method."""
     found = comparisons(frames.latest(store), baseline)
-    table = paired.against_baseline(store, found, {}, across=across)[0]
+    table = compare.against_baseline(store, found, {}, across=across)[0]
     return {str(pair.run["method"]): pair for pair in table.pairs}
 
 
@@ -177,7 +178,7 @@ def test_runs_of_other_tokens_batches_formats_threads_or_machines_are_never_pair
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
     store = recorded(tmp_path / "runs.db", {**RECOMPUTE, **change}, STREAMING)
-    found = paired.against_baseline(store, comparisons(frames.latest(store)), {}, across=True)
+    found = compare.against_baseline(store, comparisons(frames.latest(store)), {}, across=True)
     assert [len(table.pairs) for table in found] == [1, 1]
     assert all(pair.difference is None for table in found for pair in table.pairs)
 
@@ -201,7 +202,7 @@ def test_two_commits_are_paired_by_what_was_run_even_if_keys_changed(tmp_path: P
         RECOMPUTE,
         *[{**run, **new} for run in turns(STREAMING, [8.0, 8.2, 8.4], None)],
     )
-    found, alone = paired.against_commit(store, "0123", "eeee", {})
+    found, alone = compare.against_commit(store, "0123", "eeee", {})
     (pair,) = found
     assert alone == 1 and pair.base and pair.base["git_commit"].startswith("0123")
     assert pair.speed_up and pair.speed_up.excludes(1) and pair.rounds == 3
@@ -212,18 +213,18 @@ def test_two_commits_are_paired_by_what_was_run_even_if_keys_changed(tmp_path: P
 def test_two_commits_without_a_common_configuration_are_refused(tmp_path: Path) -> None:
     store = recorded(tmp_path / "runs.db", STREAMING, {**RECOMPUTE, "git_commit": "e" * 40})
     with pytest.raises(UsageError, match="no configuration was run on the same tokens at both"):
-        paired.against_commit(store, "0123", "eeee", {})
+        compare.against_commit(store, "0123", "eeee", {})
     with pytest.raises(UsageError, match="no finished run of commit 'dddd'"):
-        paired.against_commit(store, "0123", "dddd", {})
+        compare.against_commit(store, "0123", "dddd", {})
     with pytest.raises(UsageError, match="are one commit"):
-        paired.against_commit(store, "0123", "01234", {})
+        compare.against_commit(store, "0123", "01234", {})
 
 
 def test_two_runs_on_different_tokens_are_refused_by_both_hashes(tmp_path: Path) -> None:
     store = recorded(tmp_path / "runs.db", STREAMING, {**RECOMPUTE, "tokens_sha256": "c" * 64})
     first = str(frames.runs(store)["run_id"].iloc[-1])
     with pytest.raises(UsageError, match=r"bbbbbbbbbb and\s+cccccccccc"):
-        paired.of_two(store, first, "latest")
+        compare.of_two(store, first, "latest")
 
 
 def test_two_runs_of_one_configuration_have_each_its_own_time(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_two_runs_of_one_configuration_have_each_its_own_time(tmp_path: Path) ->
     slow, fast = frames.runs(store, sort="ms_per_token_p50")["run_id"].iloc[[-1, 0]]
     if frames.runs(store, run_id=[slow])["ms_per_token_p50"].iloc[0] == 4:
         slow, fast = fast, slow
-    pair = paired.of_two(store, str(fast), str(slow))
+    pair = compare.of_two(store, str(fast), str(slow))
     assert (pair.base_times.every, pair.times.every) == ([4.0], [8.0])
     assert pair.speed_up and pair.speed_up.estimate == 0.5
     assert verdicts.losses(pair, times=True) == {"time a token": 1}
@@ -240,7 +241,7 @@ def test_two_runs_of_one_configuration_have_each_its_own_time(tmp_path: Path) ->
 def test_two_runs_of_other_modes_are_paired_but_their_times_are_not(tmp_path: Path) -> None:
     store = recorded(tmp_path / "runs.db", STREAMING, {**RECOMPUTE, "mode": "chunked"})
     first = str(frames.runs(store)["run_id"].iloc[-1])
-    pair = paired.of_two(store, first, "latest")
+    pair = compare.of_two(store, first, "latest")
     assert pair.difference and pair.difference.equal and pair.speed_up is None
     assert pair.why == "times not compared: mode decode-loop against chunked"
 

@@ -245,7 +245,7 @@ def test_published_figures_as_json_name_their_source(four: Store, typed: Type) -
     found = json.loads(compare(typed, "--published", "--format", "json").out)
     row = next(r for r in found if (r["text"], r["method"], r["mode"]) == (*KEY, "decode-loop"))
     assert (row["published_ppl"], row["published_total_s"]) == (57.99, 13.75)
-    assert row["source"] == published.SEED and row["ppl"] == 216.2058
+    assert row["source"] == published.figures().sources["seed"].name and row["ppl"] == 216.2058
     assert row["total_s"] == 2.0 and row["speed_up"] == 1.0  # all whole times are the same here
 
 
@@ -264,11 +264,22 @@ KEY = ("PG19", "streaming")
 
 
 def test_every_published_figure_is_of_a_mode_and_method_of_ours() -> None:
-    for figure in published.FIGURES:
-        assert figure.mode in MODES and figure.method in METHODS
-        assert figure.dataset in published.TEXTS
-    assert len(published.FIGURES) == 16 and len(published.ARTEFACTS) == 4
-    assert published.speed_up(published.FIGURES[1]) == pytest.approx(18.80 / 10.95)
+    known = published.figures()
+    rows = [row for table in known.tables.values() for row in table]
+    for row in rows:
+        assert row.mode in MODES and row.method in METHODS
+        assert row.dataset in known.texts
+    assert len(rows) == 16 and len(known.artefacts) == 4
+    assert rows[1].speed_up == pytest.approx(18.80 / 10.95)
+
+
+def test_every_published_figure_names_its_source_and_what_differs() -> None:
+    known = published.figures()
+    for each in (*known.series, *known.speed_ups):
+        assert known.sources[each.source].name and known.sources[each.source].differs
+    found = {each.model: each.values for each in known.series}
+    assert found["Falcon-7B"]["0"] == 17.90 and found["MPT-7B"]["0"] == 460.29
+    assert sum("160M" in model for model in found) == 3
 
 
 def repeated(path: Path, times: int) -> Path:

@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from streamcli.analysis.selection import DERIVED
-from streamcli.render import documents
-from streamcli.results.columns import COLUMNS
-from streamcli.results.schema import STATUSES
+from streamcli.results.columns import ADDED, COLUMNS, STATUSES
 from streamcli.results.store import Store
 from tests.support.process import imported
 from tests.support.records import FOUR, recorded
@@ -34,7 +31,7 @@ def rows_of(typed: Type, *words: str) -> list[dict[str, Any]]:
 
 def test_json_is_one_list_of_objects_keyed_by_every_column(four: Store, typed: Type) -> None:
     found = rows_of(typed)
-    assert [list(row) for row in found] == [[*COLUMNS, *DERIVED]] * 4
+    assert [list(row) for row in found] == [[*COLUMNS, *ADDED]] * 4
     by_method = {row["method"]: row for row in found}
     assert by_method["dense"]["ppl_change"] is by_method["dense"]["speed_up"] is None  # no budget
     assert by_method["streaming"]["ppl_change"] == pytest.approx(216.2058 / 216.9751 - 1)
@@ -49,7 +46,7 @@ def test_csv_keeps_every_digit_and_any_text(home: Path, typed: Type) -> None:
     (row,) = csv.DictReader(io.StringIO(out, newline=""))
     assert float(row["ppl"]) == 1 / 3
     assert (row["notes"], row["trust"], row["gpu"], row["word_ppl"]) == (text, "true", "", "inf")
-    assert out.splitlines()[0] == ",".join([*COLUMNS, *DERIVED]) and out.endswith("\r\n")
+    assert out.splitlines()[0] == ",".join([*COLUMNS, *ADDED]) and out.endswith("\r\n")
 
 
 def test_columns_are_exactly_those_asked_for_in_every_format(four: Store, typed: Type) -> None:
@@ -301,10 +298,6 @@ def test_no_format_imports_torch(four: Store) -> None:
     heavy = {"torch", "transformers", "kvpress", "datasets"}
     Store.open("empty.db")
     assert not heavy & imported("report --db empty.db", *lines)
-
-
-def test_every_derived_column_can_be_shown() -> None:
-    assert set(DERIVED) <= set(documents.KNOWN)
 
 
 def test_what_no_run_has_is_named_with_what_there_is(four: Store, typed: Type) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from core.config import RunConfig
 from core.packaged import bundled
 from streamcli.analysis.comparison import groups
+from streamcli.analysis.repetition import scores
 from streamcli.jobs import rerun
 from streamcli.results import frames
 from streamcli.results.schema import Run, pack
@@ -141,9 +142,7 @@ def test_a_hub_model_is_pinned_to_its_commit_and_others_are_named_as_they_ran() 
 
 def test_differences_of_scores_are_told_for_what_is_no_number_too() -> None:
     one = np.array([1, np.inf, 3], np.float32)
-    assert rerun.scores(one, one.copy()) == "bit for bit the same"
-    assert rerun.scores(one, np.array([1, np.inf, 3.5], np.float32)).startswith("at most 5.0e-01")
-    assert "nan nats apart (token 2)" in rerun.scores(
-        one, np.array([1, np.inf, np.nan], np.float32)
-    )
-    assert rerun.scores(one, one[:2]) == "not the same number of tokens"
+    assert scores(one, one.copy()) == "bit for bit the same"
+    assert scores(one, np.array([1, np.inf, 3.5], np.float32)).startswith("at most 5.0e-01")
+    assert "nan nats apart (token 2)" in scores(one, np.array([1, np.inf, np.nan], np.float32))
+    assert scores(one, one[:2]) == "not the same number of tokens"

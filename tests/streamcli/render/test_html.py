@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streamcli.analysis.selection import Query, select
+from streamcli.analysis.selection import Query
 from streamcli.jobs import report as job
+from streamcli.jobs.select import select
 from streamcli.results.store import Store
 from tests.support.records import FOUR, recorded
 

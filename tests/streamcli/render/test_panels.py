@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from core.errors import UsageError
-from core.registry import METHODS
+from core.registry import METHODS, SPARE
 from streamcli.analysis.comparison import SAME
 from streamcli.commands.sweep import sweep
-from streamcli.render.figures import COLOURS, NAMES, TITLES, draw, panels, style
+from streamcli.render.figures import NAMES, TITLES, draw, panels, style
 from tests.support.figure_runs import drawn, frame, named, run, study, traces
 
 
@@ -67,7 +67,7 @@ def test_runs_that_evict_later_have_a_name_of_their_own() -> None:
     figure = drawn("decode-runtime", rows).figure
     assert figure
     (lazy,) = named(figure, "streaming, k = 16")
-    assert lazy.marker.color == COLOURS["streaming"]
+    assert lazy.marker.color == METHODS["streaming"].look.colour
 
 
 def test_captions_tell_the_circumstances(rows: list[dict[str, Any]]) -> None:
@@ -90,21 +90,21 @@ def test_titles_say_model_texts_budget_and_mode(rows: list[dict[str, Any]]) -> N
 
 
 def test_a_method_looks_the_same_everywhere(rows: list[dict[str, Any]]) -> None:
-    assert set(COLOURS) == set(METHODS)
     for name in set(NAMES) - {"sinks"}:
         figure = drawn(name, rows).figure
         assert figure
         for trace in figure.data:
-            if trace.name in COLOURS:
+            if trace.name in METHODS:
                 mode = trace.mode if trace.type == "scatter" else "bar"
                 colour = trace.line.color if mode == "lines" else trace.marker.color
-                assert colour == COLOURS[trace.name], (name, trace.name)
+                look = METHODS[trace.name].look
+                assert colour == look.colour, (name, trace.name)
                 if "lines" in mode:
-                    assert trace.line.dash == style.LOOKS[trace.name].dash
+                    assert trace.line.dash == look.dash
 
 
 def test_methods_are_told_apart_without_colour() -> None:
-    looks = style.LOOKS.values()
+    looks = [*(each.look for each in METHODS.values()), *SPARE]
     for what in ("colour", "symbol", "dash"):
         assert len({getattr(look, what) for look in looks}) == len(looks)
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from streamcli.analysis import summary
-from streamcli.analysis.selection import Query, select
+from streamcli.analysis.selection import Query
+from streamcli.jobs.select import select
 from streamcli.results.store import Store
 from tests.support.records import FOUR, recorded
 from tests.support.reported import DB

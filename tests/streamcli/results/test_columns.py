@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from streamcli.results.columns import COLUMNS, DEFAULT, PUBLIC, format_value
+from core.config import RunConfig
+from core.environment import Environment
+from core.facts import RunFacts
+from core.result import RunResult
+from streamcli.results.columns import (
+    ADDED,
+    ALL,
+    ASKED,
+    BENCHMARKS,
+    COLUMNS,
+    DOCUMENTS,
+    HEADINGS,
+    SAME_RUN,
+    TABLE,
+    TRACES,
+    VIEW,
+    Origin,
+    chosen,
+    format_value,
+    reading,
+)
+from streamcli.results.schema import Benchmark, DocumentRow, Run, Trace
+
+TABLES: list[tuple[Any, dict[str, Any]]] = [
+    (DocumentRow, DOCUMENTS),
+    (Trace, TRACES),
+    (Benchmark, BENCHMARKS),
+]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +80,7 @@ def test_a_cell_shows(name: str, value: Any, shown: str) -> None:
 
 
 def test_every_column_says_what_it_is() -> None:
-    for name, column in COLUMNS.items():
+    for name, column in ALL.items():
         assert column.name == name and column.title and len(column.help) > 5
         assert not column.help.endswith(".")
         assert column.align == ("left" if column.form in ("text", "sha", "flag") else "right")
@@ -64,5 +92,47 @@ def test_titles_differ() -> None:
     assert len({column.title for column in COLUMNS.values()}) == len(COLUMNS)
 
 
-def test_a_report_shows_public_columns() -> None:
-    assert set(DEFAULT) <= set(PUBLIC)
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        (Origin.CONFIG, RunConfig),
+        (Origin.FACTS, RunFacts),
+        (Origin.ENVIRONMENT, Environment),
+        (Origin.RESULT, RunResult),
+    ],
+)
+def test_a_column_comes_from_where_it_says(origin: Origin, source: Any) -> None:
+    held = {field.name for field in fields(source)}
+    held |= {name for name, kind in vars(source).items() if isinstance(kind, property)}
+    assert set(chosen(origin=origin)) <= held
+
+
+def test_what_is_stored_and_what_is_derived_are_apart() -> None:
+    assert list(COLUMNS) == list(Run.model_fields) == list(ALL)[: len(COLUMNS)]
+    derived = set(chosen(origin=Origin.DERIVED))
+    assert derived == set(ALL) - set(COLUMNS) >= set(ADDED)
+    assert Origin.TABLE not in {column.origin for column in ALL.values()}
+
+
+def test_every_stored_column_is_on_the_page_of_a_run_once() -> None:
+    shown = [name for groups in HEADINGS.values() for name in chosen(*groups, stored=True)]
+    assert sorted(shown) == sorted(COLUMNS)
+
+
+def test_every_column_of_every_table_says_what_it_is() -> None:
+    for model, columns in TABLES:
+        names = set(model.model_fields)
+        assert all(name in columns or name in COLUMNS for name in names)
+        assert {n for n, c in columns.items() if c.origin is not Origin.DERIVED} <= names
+
+
+def test_tables_read_from_what_was_asked_to_what_was_found() -> None:
+    assert " ".join(TABLE) == (
+        "model dataset mode method n_sink window attended_keys ppl ppl_change compared_ms speed_up "
+        "kv_mib peak_mem_mib"
+    )
+    assert set(ASKED) < set(TABLE) and set(reading(VIEW)) == set(VIEW)
+
+
+def test_a_new_order_of_columns_is_no_new_index_of_the_database() -> None:
+    assert " ".join(SAME_RUN) == "config_key weights_sha256 files_sha256 tokens_sha256 host"

@@ -1,0 +1,51 @@
+"""Opening the results database, and what to say where it holds nothing that was asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from core.errors import UsageError, unknown
+from core.registry import DATASETS
+
+if TYPE_CHECKING:
+    from streamcli.results.store import Store
+
+
+def opened(db: str | None, *, new: bool = False) -> Store:
+    """The results database of ``--db``, or of the settings where that is not given.
+
+    Args:
+        db: What ``--db`` names.
+        new: Whether a file that it names may be a new one.
+
+    Raises:
+        UsageError: No such file, or no database.
+    """
+    from streamcli import settings
+    from streamcli.results import addresses
+    from streamcli.results.store import Store
+
+    url = settings.place(db)
+    file = addresses.file_of(addresses.located(url))
+    if db and not new and file and not os.path.exists(file):
+        raise UsageError(f"there is no database {file}: name another with --db, or leave that out.")
+    return Store.open(url)
+
+
+def unmatched(store: Store, what: str, where: dict[str, Any], command: str) -> str:
+    """What to say where no run meets every condition.
+
+    Raises:
+        UsageError: No run at all has such a model or text.
+    """
+    from streamcli.results import frames
+
+    for name, ready in (("model", ()), ("dataset", DATASETS)):
+        wanted = where.get(name)
+        if wanted is None or wanted in ready:
+            continue
+        held = {value for row in frames.rows(store, (name, f"requested_{name}")) for value in row}
+        if held and wanted not in held:
+            raise unknown(f"recorded {name}", wanted, sorted(held))
+    return f"{store.place} holds no {what} that matches: record one with streamcli {command}."

@@ -1,0 +1,162 @@
+"""What a method is stands in one place, and packages of their own can add one."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import registry
+from core.config import RunConfig
+from core.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+TOY = '''
+from dataclasses import dataclass
+
+import torch
+
+from core.methods.dense import Dense
+from core.proof import reference
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What the toy alone has."""
+
+    power: int = 1
+    loud: bool = False
+
+    def __post_init__(self):
+        if self.power < 1:
+            raise ValueError(f"power is {self.power}: it must be 1 or more")
+
+
+class Toy(Dense):
+    """Dense under another name."""
+
+    spec = Dense.spec.but(
+        words="a toy", parameters="toy_cache:Parameters", reference="toy_cache:expected"
+    )
+
+    def notes(self, loaded, length):
+        return (f"the toy's power is {self.parameters.power}.",)
+
+
+def expected(model, ids, config):
+    return reference.dense_nll(model, ids)
+
+
+class Window(Dense):
+    """A name that streamcli has itself."""
+'''
+SMALL = ("--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "150")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as ``pip install --target`` leaves it, with a package that adds methods."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "toy_cache.py").write_text(TOY)
+    about = folder / "toy_cache-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-cache\nVersion: 1.2\n")
+    lines = ["[streamcli.methods]", "toy = toy_cache:Toy", "window = toy_cache:Window"]
+    lines += ["gone = toy_cache:Nothing", "plain = builtins:dict"]
+    (about / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def streamcli(site: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
+    """Type a command where the package is on the path, in one working folder."""
+    home = tmp_path_factory.mktemp("home")
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": f"{ROOT}:{site}"}
+
+    def type_(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "streamcli", *words]
+        return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True)
+
+    return type_
+
+
+@pytest.mark.slow
+def test_a_method_of_another_package_is_run_shown_drawn_and_verified(streamcli) -> None:  # type: ignore[no-untyped-def]
+    methods = ("--methods", "streaming", "recompute", "toy", "--modes", "decode-loop")
+    swept = streamcli("sweep", *SMALL, *methods, "--windows", "28", "60", "--power", "3")
+    assert swept.returncode == 0, swept.stderr
+    rows = json.loads(streamcli("report", "--format", "json").stdout)
+    (toy,) = [row for row in rows if row["method"] == "toy"]  # one row, whatever the windows
+    assert toy["attended_keys"] == 149 and toy["method_package"] == "toy-cache==1.2"
+    assert json.loads(toy["param"]) == {"loud": False, "power": 3}
+    table = streamcli("report", "--format", "markdown").stdout
+    (line,) = [line for line in table.splitlines() if line.startswith("| toy")]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[:4] == ["toy", "-", "-", "149*"] and cells[5] == cells[7] == "-"  # no speed-up
+    assert "the toy's power is 3" in table
+    again = streamcli("rerun", toy["run_id"])
+    assert again.returncode == 0 and "bit for bit the same" in again.stdout, again.stderr
+    drawn = streamcli("plot", "stream", "--format", "html")
+    assert drawn.returncode == 0, drawn.stderr
+    page = Path(drawn.stdout.strip())
+    assert page.name == "stream.html"
+    held = streamcli(
+        *("verify", "--model", "bundled", "--dataset", "bundled-narrative", "--methods", "toy"),
+        *("--max-tokens", "48", "--window", "16", "--chunk-size", "8"),
+    )
+    assert held.returncode == 0 and "3 of 3 claims hold" in held.stdout, held.stdout + held.stderr
+
+
+@pytest.mark.slow
+def test_what_another_package_gets_wrong_is_told_in_one_line(streamcli) -> None:  # type: ignore[no-untyped-def]
+    run = ("run", "--model", "bundled", "--dataset", "bundled-narrative")
+    wrong = {
+        ("--method", "gone"): "method 'gone' of toy-cache==1.2 can't be imported",
+        ("--method", "plain"): "method 'plain' of toy-cache==1.2 has no spec",
+        ("--method", "toy", "--power", "0"): "'toy': power is 0: it must be 1 or more",
+        ("--method", "toy", "--power", "x"): "power is 'x': it must be a whole number",
+        ("--method", "toy", "--param", "powr=1"): "unknown option of 'toy' 'powr'",
+        ("--method", "toy", "--param", "power"): "--param is 'power': write NAME=VALUE",
+        ("--method", "dense", "--param", "power=1"): "'dense' has no options of its own",
+        ("--method", "toi"): "unknown method 'toi'",
+    }
+    for words, message in wrong.items():
+        done = streamcli(*run, *words)
+        assert done.returncode == 2 and message in done.stderr, (words, done.stderr)
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_record_of_a_package_that_is_gone_is_shown_as_most_methods_are() -> None:
+    assert registry.recorded("nobody").sizes == ("n_sink", "window")
+    assert registry.place("nobody") == len(registry.methods())
+    with pytest.raises(UsageError, match="unknown method 'nobody'"):
+        registry.method("nobody")
+
+
+def test_configurations_without_options_of_a_method_have_the_key_that_they_always_had() -> None:
+    assert RunConfig(window=60).key == "ebee082230c80320"
+
+
+NAMES = ({*registry.METHODS} | {*registry.MODES}) - {"window", "kvpress"}  # a column, a package
+FILES = sorted([*ROOT.glob("core/**/*.py"), *ROOT.glob("streamcli/**/*.py")])
+OWN = {"core/registry.py", "streamcli/jobs/plan.py"}  # the latter has the presets
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_name_of_a_method_or_mode_stands_outside_the_registry(path: Path) -> None:
+    if str(path.relative_to(ROOT)) in OWN:
+        return
+    found = {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in NAMES
+    }
+    for name in registry.METHODS:  # a method's own file says which one it is
+        if registry.METHODS[name].where.startswith(f"core.methods.{path.stem}:"):
+            found.discard(name)
+    assert not found
