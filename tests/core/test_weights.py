@@ -16,7 +16,7 @@ from core.measure import bench, floors
 from core.models import shapes
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
-from tests.core.modes.test_modes import evaluate
+from tests.support.evaluated import evaluate
 from tests.support.samples import ids_of, method_of, random_ids, tiny_llama
 
 if TYPE_CHECKING:

@@ -20,6 +20,27 @@ from core.models.loading import Loaded, load
 from core.packaged import bundled
 from core.proof.reference import streaming_nll
 
+EXACT = 1e-4  # nats on any token, float32
+
+ROPES: dict[str, dict[str, Any]] = {
+    "default": {"rope_type": "default"},
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
+}
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    """The largest difference."""
+    return float((a - b).abs().max())
+
 
 def ids_of(loaded: Loaded, length: int) -> torch.Tensor:
     """(2, T): the beginnings of the two bundled texts, as ``loaded`` reads them."""
@@ -78,6 +99,19 @@ def naive_nll(model: Any, ids: Tensor, n_sink: int, window: int, every: int = 1)
     if key not in _WANTS:
         _WANTS[key] = streaming_nll(model, ids, n_sink, window, every)
     return _WANTS[key]
+
+
+@torch.inference_mode()
+def windowed_nll(model: Any, ids: Tensor, held: list[int], size: int) -> Tensor:
+    """One forward with a mask: a chunk sees the ``held`` tokens before it, and itself causally.
+
+    Without sinks, positions in the cache differ as those in the stream do.
+    """
+    total = ids.shape[1] - 1
+    mask = torch.ones(total, total).tril().bool()
+    for start, kept in zip(range(0, total, size), held, strict=True):
+        mask[start : start + size, : start - kept] = False
+    return token_nll(model(ids[:, :-1], attention_mask=mask[None, None]).logits, ids[:, 1:])
 
 
 def watched_attention(monkeypatch: pytest.MonkeyPatch) -> list[int]:

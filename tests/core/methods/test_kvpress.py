@@ -22,16 +22,18 @@ from core.methods.press import PressStream
 from core.models.loading import Loaded
 from core.proof.reference import dense_nll
 from core.proof.verify import in_half
-from tests.core.methods.test_mit import EXACT, gap, windowed_nll
-from tests.core.test_cache import ROPES
 from tests.support.method_cases import need
 from tests.support.samples import (
+    EXACT,
+    ROPES,
     fed_nll,
+    gap,
     method_of,
     naive_nll,
     random_ids,
     tiny_llama,
     watched_attention,
+    windowed_nll,
 )
 
 FOUR = ("kvpress", "kvpress-interval", "kvpress-stock", "kvpress-prefill")
