@@ -31,18 +31,22 @@ MARKS = {  # of every test that uses such a fixture
     "schema": "server",
     "smollm2": "slow",
     "gemma": "slow",
+    "compiler": "slow",
+    "scenarios": "slow",
 }
-TOGETHER = ("hub", "browser")  # a module's tests share what is dear to start
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures they use, and keep those of one Hub or browser in one worker."""
+    """Mark tests by the fixtures they use, and let one worker have those that share a dear one."""
     for item in items:
-        for fixture in getattr(item, "fixturenames", ()):
-            if fixture in MARKS:
-                item.add_marker(MARKS[fixture])
-        if any(map(item.get_closest_marker, TOGETHER)):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        module, used = item.nodeid.partition("::")[0], set(getattr(item, "fixturenames", ()))
+        for fixture in used & set(MARKS):
+            item.add_marker(MARKS[fixture])
+        if "compiler" in used:
+            item.add_marker(pytest.mark.xdist_group("compiled"))
+        elif used & {"hub", "browser"}:
+            item.add_marker(pytest.mark.xdist_group(module))
 
 
 class _OneThread(MetaPathFinder):
@@ -89,6 +93,15 @@ def neox_ids(neox: Loaded) -> Tensor:
     from tests.support.samples import ids_of
 
     return ids_of(neox, 600)
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """What ``torch.compile`` needs."""
+    from core import weights
+
+    if weights.compiler() is None:
+        pytest.skip("there is no C++ compiler on this machine")
 
 
 @pytest.fixture

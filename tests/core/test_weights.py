@@ -163,6 +163,7 @@ def test_the_floor_counts_the_bytes_as_they_lie() -> None:
 
 
 @needs_kernel
+@pytest.mark.usefixtures("compiler")
 def test_compiled_steps_of_few_rows_read_16_bits_and_say_so() -> None:
     loaded = shapes.build("tiny", dtype="float32", device="cpu")
     least: dict[tuple[str, int], float] = {}
@@ -178,6 +179,7 @@ def test_compiled_steps_of_few_rows_read_16_bits_and_say_so() -> None:
 
 
 @needs_kernel
+@pytest.mark.usefixtures("compiler")
 def test_steps_that_fill_a_cache_are_those_of_an_eager_run(neox: Loaded) -> None:
     short = evaluate(neox, [ids_of(neox, 20)[0]], engine="compiled")
     assert short.engine == "eager" and weights.NARROW not in short.notes

@@ -36,6 +36,8 @@ from tests.support.samples import (
     windowed_nll,
 )
 
+pytestmark = pytest.mark.xdist_group("references")  # which are made once
+
 FOUR = ("kvpress", "kvpress-interval", "kvpress-stock", "kvpress-prefill")
 
 
@@ -212,8 +214,8 @@ def test_importing_the_package_patches_transformers_and_ours_does_not(kvpress: A
 import sys, warnings
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as table
 before, filters = dict(table), list(warnings.filters)
-from core import press, registry
-from core.methods import kvpress
+from core import registry
+from core.methods import kvpress, press
 assert "kvpress" not in sys.modules
 press.load()
 assert "kvpress" in sys.modules and warnings.filters == filters
