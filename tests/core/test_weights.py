@@ -16,7 +16,7 @@ from core.measure import bench, floors
 from core.models import shapes
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
-from tests.core.modes.test_modes import evaluate
+from tests.support.evaluated import evaluate
 from tests.support.samples import ids_of, method_of, random_ids, tiny_llama
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def test_the_floor_counts_the_bytes_as_they_lie() -> None:
 
 
 @needs_kernel
+@pytest.mark.usefixtures("compiler")
 def test_compiled_steps_of_few_rows_read_16_bits_and_say_so() -> None:
     loaded = shapes.build("tiny", dtype="float32", device="cpu")
     least: dict[tuple[str, int], float] = {}
@@ -178,6 +179,7 @@ def test_compiled_steps_of_few_rows_read_16_bits_and_say_so() -> None:
 
 
 @needs_kernel
+@pytest.mark.usefixtures("compiler")
 def test_steps_that_fill_a_cache_are_those_of_an_eager_run(neox: Loaded) -> None:
     short = evaluate(neox, [ids_of(neox, 20)[0]], engine="compiled")
     assert short.engine == "eager" and weights.NARROW not in short.notes

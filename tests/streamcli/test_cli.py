@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from core import runner
 from core.errors import StreamError
@@ -263,6 +262,8 @@ def test_an_interrupted_run_is_a_row_that_says_so(
 def test_running_out_of_memory_is_a_row_and_a_line_with_a_way_out(
     typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+
     from core.modes import chunked
 
     def full(*_: Any) -> None:

@@ -1,7 +1,8 @@
 """Runs and sweeps in processes of their own, forked from one that has imported torch already.
 
-``python -m tests.support.forked SCENARIO DB`` runs one of the scenarios below and prints, as JSON,
-how its processes ended. For ``test_sweep``, which looks at the database afterwards.
+``python -m tests.support.forked FOLDER`` runs the scenarios below, each in a database of its name
+there, and prints, as JSON, how their processes ended. On stderr ``END`` stands after what the
+processes of each have said. For ``test_sweep``, which looks at the databases afterwards.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ LONG = (
 LARGE = (*SWEEP, "--methods", "streaming", "window", "recompute", "--windows", "10", "20")
 REPEATS = 6
 KILLS = 20
+END = "\x1e"
 
 
 def start(*words: str) -> int:
@@ -105,10 +107,14 @@ def together(db: str) -> list[int]:
     return [ended(child) for child in [start(*words, *methods) for methods in both]]
 
 
+SCENARIOS = {scenario.__name__: scenario for scenario in (killed, stopped, together)}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name in HEAVY:
-        import_module(name)
-    print(
-        json.dumps({f.__name__: f for f in (killed, stopped, together)}[sys.argv[1]](sys.argv[2]))
-    )
+    for module in HEAVY:
+        import_module(module)
+    ends = {}
+    for name, scenario in SCENARIOS.items():
+        ends[name] = scenario(f"{sys.argv[1]}/{name}.db")
+        os.write(2, END.encode())
+    print(json.dumps(ends))

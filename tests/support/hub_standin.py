@@ -32,22 +32,21 @@ CONFIGS = ("wikitext-103-raw-v1", "wikitext-2-raw-v1")
 Files = Mapping[str, bytes]
 
 PRELUDE = """
-import json, time
-from core import models, tokens
+import json
+from core import tokens
+from core.models import loading
 out = {}
 
 def attempt(name, act):
-    began = time.monotonic()
     try:
         out[name] = act()
     except Exception as error:
         out[name] = {"error": type(error).__name__, "says": str(error)}
         out[name]["exit"] = getattr(error, "exit_code", None)
-    out[name]["seconds"] = time.monotonic() - began
 
 def model(name, spec, **options):
     def act():
-        loaded = models.load(spec, dtype="float32", device="cpu", **options)
+        loaded = loading.load(spec, dtype="float32", device="cpu", **options)
         return {"name": loaded.name, "revision": loaded.revision, "notes": loaded.notes,
                 "sha256": loaded.weights_sha256, "parameters": loaded.parameters}
     attempt(name, act)
@@ -341,10 +340,3 @@ def black_hole() -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a Hub, so that they can be left out."""
-    for item in items:
-        if "hub" in getattr(item, "fixturenames", ()):
-            item.add_marker("hub")

@@ -22,17 +22,21 @@ from core.methods.press import PressStream
 from core.models.loading import Loaded
 from core.proof.reference import dense_nll
 from core.proof.verify import in_half
-from tests.core.methods.test_mit import EXACT, gap, windowed_nll
-from tests.core.test_cache import ROPES
 from tests.support.method_cases import need
 from tests.support.samples import (
+    EXACT,
+    ROPES,
     fed_nll,
+    gap,
     method_of,
     naive_nll,
     random_ids,
     tiny_llama,
     watched_attention,
+    windowed_nll,
 )
+
+pytestmark = pytest.mark.xdist_group("references")  # which are made once
 
 FOUR = ("kvpress", "kvpress-interval", "kvpress-stock", "kvpress-prefill")
 
@@ -210,8 +214,8 @@ def test_importing_the_package_patches_transformers_and_ours_does_not(kvpress: A
 import sys, warnings
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as table
 before, filters = dict(table), list(warnings.filters)
-from core import press, registry
-from core.methods import kvpress
+from core import registry
+from core.methods import kvpress, press
 assert "kvpress" not in sys.modules
 press.load()
 assert "kvpress" in sys.modules and warnings.filters == filters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -11,24 +10,22 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from core.errors import UsageError
-from core.measure.meters import token_nll
 from core.methods.mit import StartRecentKVCache
 from core.models.loading import Loaded
-from tests.core.test_cache import ROPES
 from tests.support.samples import (
+    EXACT,
+    ROPES,
     fed_nll,
+    gap,
     method_of,
     naive_nll,
     random_ids,
     tiny_llama,
     watched_attention,
+    windowed_nll,
 )
 
-EXACT = 1e-4
-
-
-def gap(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
+pytestmark = pytest.mark.xdist_group("references")  # which are made once
 
 
 @pytest.mark.parametrize(("n_sink", "window"), [(4, 27), (0, 31), (1, 1), (7, 3)])
@@ -47,19 +44,6 @@ def test_one_token_at_a_time_equals_full_rerotation_on_a_llama_with_grouped_quer
     loaded, ids = replace(neox, model=tiny_llama(ROPES[rope])), random_ids(2, 300)
     want = naive_nll(loaded.model, ids, 4, 27)
     assert gap(fed_nll(loaded, ids, 1, method_of("mit")), want) < EXACT
-
-
-@torch.inference_mode()
-def windowed_nll(model: Any, ids: Tensor, held: list[int], size: int) -> Tensor:
-    """One forward with a mask: a chunk sees the ``held`` tokens before it, and itself causally.
-
-    Without sinks, positions in the cache differ as those in the stream do.
-    """
-    total = ids.shape[1] - 1
-    mask = torch.ones(total, total).tril().bool()
-    for start, kept in zip(range(0, total, size), held, strict=True):
-        mask[start : start + size, : start - kept] = False
-    return token_nll(model(ids[:, :-1], attention_mask=mask[None, None]).logits, ids[:, 1:])
 
 
 @pytest.mark.parametrize("size", [8, 30, 50])

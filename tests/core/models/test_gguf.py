@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from core.errors import UsageError
 from core.models import gguf_file, loading
 from core.models.loading import Loaded, load
-from tests.core.models.test_sentencepiece import naive, vocabulary, write_pieces
 from tests.support.hub_standin import ROOT
 from tests.support.samples import read, refusal
+from tests.support.sentencepieces import naive, vocabulary, write_pieces
 
 pytest_plugins = ("tests.support.hub_standin",)
 

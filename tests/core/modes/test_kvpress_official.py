@@ -14,9 +14,9 @@ from core.config import RunConfig
 from core.errors import UsageError
 from core.models.loading import Loaded
 from core.result import RunResult
-from tests.core.modes.test_modes import EXACT, evaluate
+from tests.support.evaluated import evaluate
 from tests.support.method_cases import CASES, need
-from tests.support.samples import watched_attention
+from tests.support.samples import EXACT, watched_attention
 
 KEPT = {"dense": 150, "kvpress-stock": 150, "recompute": 0}  # of a context of 150; else S + W = 31
 

@@ -18,12 +18,12 @@ from core import registry
 from core.config import RunConfig
 from core.errors import UsageError
 from core.models.loading import Loaded
-from core.modes.base import Task
-from core.result import RunResult
-from core.tokens import TokenDocument, TokenStream
+from tests.support.evaluated import evaluate
 from tests.support.method_cases import BUDGET, CASES, N_SINK, WINDOW, need
+from tests.support.samples import EXACT
 
-EXACT = 1e-4
+pytestmark = pytest.mark.xdist_group("modes")  # which are made once
+
 LENGTHS = (150, 90, 2)
 
 
@@ -39,26 +39,6 @@ def references(neox: Loaded, documents: list[Tensor]) -> dict[str, Tensor]:
         for case in set(CASES.values())  # several methods share one
     }
     return {name: scored[case] for name, case in CASES.items()}
-
-
-def evaluate(loaded: Loaded, documents: list[Tensor], **asked: Any) -> RunResult:
-    seen: list[tuple[int, float]] = []
-    config = RunConfig(
-        **{"n_sink": N_SINK, "window": WINDOW, "device": "cpu", "chunk_size": 16, **asked}
-    )
-    stream = TokenStream(
-        tuple(TokenDocument(f"document {i}", ids) for i, ids in enumerate(documents)),
-        sha256="",
-        bos="none",
-        notes=(),
-    )
-    method = registry.load("method", config.method)(config)
-    task = Task(loaded, stream, method, config, lambda tokens, nats: seen.append((tokens, nats)))
-    with torch.inference_mode():
-        result: RunResult = registry.load("mode", config.mode)(task)
-    assert seen[-1][0] == result.scored_tokens
-    assert math.isclose(seen[-1][1] / seen[-1][0], result.nll_nats, rel_tol=1e-9)
-    return result
 
 
 def claimed() -> list[tuple[str, str]]:

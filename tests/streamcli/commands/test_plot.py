@@ -28,13 +28,13 @@ from tests.support.typed import DB, Type
 pytest_plugins = ("tests.support.typed", "tests.support.asked")
 
 
-def _browser() -> str | None:
+@pytest.fixture
+def chromium() -> str:
+    """Where the browser is that draws images."""
     from choreographer.browsers import Chromium
 
-    return Chromium.find_browser(skip_local=False)
-
-
-browser = pytest.mark.skipif(not _browser(), reason="no Chromium or Chrome: apt install chromium")
+    found: str | None = Chromium.find_browser(skip_local=False)
+    return found or pytest.skip("no Chromium or Chrome: apt install chromium")
 
 
 def fill(store: Store, rows: list[dict[str, Any]]) -> None:
@@ -148,7 +148,7 @@ def test_a_browser_that_fails_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@browser
+@pytest.mark.usefixtures("chromium")
 def test_images_are_real_and_share_one_browser(
     typed: Type, filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +189,7 @@ def pixels(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-@browser
+@pytest.mark.usefixtures("chromium")
 def test_an_svg_has_its_words_and_a_pdf_is_one(figure: Drawn, tmp_path: Path) -> None:
     (svg,) = images.write([figure], tmp_path, "svg", width=500)
     words = svg.read_text()
@@ -200,9 +200,8 @@ def test_an_svg_has_its_words_and_a_pdf_is_one(figure: Drawn, tmp_path: Path) ->
     assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 5000
 
 
-@browser
 def test_pages_work_offline_without_an_error_and_fit_any_screen(
-    filled: Store, tmp_path: Path
+    chromium: str, filled: Store, tmp_path: Path
 ) -> None:
     from playwright.sync_api import sync_playwright
 
@@ -211,8 +210,9 @@ def test_pages_work_offline_without_an_error_and_fit_any_screen(
     paths = list(images.write(drawn, tmp_path, "html"))
     said: list[str] = []
     with sync_playwright() as player:
-        chromium = player.chromium.launch(executable_path=_browser(), args=["--no-sandbox", *QUIET])
-        page = chromium.new_page(viewport={"width": 380, "height": 700}, offline=True)
+        browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox", *QUIET])
+        page = browser.new_page(viewport={"width": 380, "height": 700}, offline=True)
+        page.set_default_timeout(HANGS_MS)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda r: said.append(r.url) if r.url.startswith("http") else None)
@@ -223,10 +223,11 @@ def test_pages_work_offline_without_an_error_and_fit_any_screen(
                 page.set_viewport_size({"width": width, "height": 700})
                 fits = f"document.documentElement.scrollWidth <= {width}"
                 page.wait_for_function(fits)  # it is drawn anew after a while
-        chromium.close()
+        browser.close()
     assert not said
 
 
+HANGS_MS = 600_000  # longer than the slowest machine takes
 QUIET = ("--disable-gpu", "--disable-component-update", "--disable-sync", *images.QUIET)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -12,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from rich.console import Console
@@ -25,6 +26,7 @@ from streamcli.jobs import processes
 from streamcli.render import progress
 from streamcli.results import frames, values
 from streamcli.results.store import Store
+from streamcli.settings import PREFIX
 from tests.support import forked
 from tests.support.process import imported
 from tests.support.typed import Type
@@ -33,6 +35,7 @@ pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
 
 ROOT = Path(__file__).parents[3]
+together = pytest.mark.xdist_group("forked")
 TINY = ("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60")
 CHUNKED = (*TINY, "--modes", "chunked", "--windows", "20")
 TWO = (*CHUNKED, "--methods", "streaming", "window")
@@ -172,14 +175,29 @@ def test_an_interrupted_sweep_says_that_it_goes_on(
     assert "with --force it begins anew" in typed(*TWO, "--force")[2]
 
 
-def scenario(name: str, db: Path) -> tuple[list[int], str]:
-    """Exit codes of the processes of a ``tests.support.forked`` scenario, and what they said."""
-    command = [sys.executable, "-m", "tests.support.forked", name, str(db)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+class Ended(NamedTuple):
+    """A scenario of ``tests.support.forked``: exit codes, what was said, and the database."""
+
+    codes: list[int]
+    said: str
+    db: Path
+
+
+@pytest.fixture(scope="module")
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """All of them, from one process that imports torch once."""
+    folder = tmp_path_factory.mktemp("forked")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    command = [sys.executable, "-m", "tests.support.forked", str(folder)]
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH"))))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
     assert done.returncode == 0, done.stderr
-    codes: list[int] = json.loads(done.stdout)
     assert "Traceback" not in done.stderr, done.stderr
-    return codes, done.stderr
+    codes, said = json.loads(done.stdout), done.stderr.split(forked.END)
+    return {
+        name: Ended(codes[name], words, folder / f"{name}.db")
+        for name, words in zip(forked.SCENARIOS, said, strict=False)
+    }
 
 
 def whole(db: Path) -> None:
@@ -193,9 +211,11 @@ def whole(db: Path) -> None:
     assert set(rows(db)["status"]) <= {"done", "interrupted"}
 
 
-def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(home: Path) -> None:
-    db = home / "killed.db"
-    codes, _ = scenario("killed", db)
+@together
+def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(
+    scenarios: dict[str, Ended],
+) -> None:
+    codes, _, db = scenarios["killed"]
     assert codes.count(-signal.SIGKILL) == forked.KILLS == 20
     assert codes[-1] == 0
     done = rows(db).query("status == 'done'")
@@ -205,9 +225,11 @@ def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(home: Path) ->
     whole(db)
 
 
-def test_what_is_stopped_says_interrupted_and_a_sweep_goes_on(home: Path) -> None:
-    db = home / "stopped.db"
-    codes, said = scenario("stopped", db)
+@together
+def test_what_is_stopped_says_interrupted_and_a_sweep_goes_on(
+    scenarios: dict[str, Ended],
+) -> None:
+    codes, said, db = scenarios["stopped"]
     assert codes == [130, 130, 130, 0] and "the same command goes on from here" in said
     assert said.count("streamcli: interrupted; run ") >= 2
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -217,9 +239,9 @@ def test_what_is_stopped_says_interrupted_and_a_sweep_goes_on(home: Path) -> Non
     whole(db)
 
 
-def test_two_sweeps_at_once_lose_nothing(home: Path) -> None:
-    db = home / "both.db"
-    codes, said = scenario("together", db)
+@together
+def test_two_sweeps_at_once_lose_nothing(scenarios: dict[str, Ended]) -> None:
+    codes, said, db = scenarios["together"]
     assert codes == [0, 0]
     made = [int(count) for count in re.findall(r"\d+ runs: (\d+) done", said)]
     found = rows(db)

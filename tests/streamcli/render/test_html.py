@@ -24,6 +24,7 @@ QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 )
+HANGS_MS = 600_000  # longer than the slowest machine takes
 HOSTILE = "</script><script>alert(1)</script><b>&amp;\"'"
 
 
@@ -60,6 +61,7 @@ class Opened:
 
     def __init__(self, page: Page, path: Path) -> None:
         self.page, self.said, self.asked = page, list[str](), list[str]()
+        page.set_default_timeout(HANGS_MS)
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
         page.on("dialog", lambda dialog: self.said.append(dialog.message))
@@ -154,11 +156,7 @@ def test_the_page_never_scrolls_sideways(opened: Opened, width: int) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     inside = f"[...document.querySelectorAll('.plot svg')].every((s) => s.clientWidth <= {width})"
     fits = f"{inside} && document.documentElement.scrollWidth === {width}"
-    for _ in range(300):  # until Plotly has followed
-        if page.evaluate(fits):
-            break
-        page.wait_for_timeout(100)
-    assert page.evaluate(fits)
+    page.wait_for_function(fits)  # Plotly follows after a while
     assert page.locator(".plot svg").count()
     sideways = page.locator(".scroll").first.evaluate("(at) => at.scrollWidth > at.clientWidth")
     assert sideways == (width == 380)
@@ -175,10 +173,8 @@ def test_dark_is_dark_with_readable_figures_and_paper_is_white(opened: Opened) -
     paper = "getComputedStyle(document.body).backgroundColor"
     assert luminance(page.evaluate(paper)) > 0.9 and luminance(page.evaluate(tick)) < 0.3
     page.emulate_media(color_scheme="dark")
-    for _ in range(300):  # until the page has followed
-        if luminance(page.evaluate(tick)) > 0.7:
-            break
-        page.wait_for_timeout(100)
+    while luminance(page.evaluate(tick)) <= 0.7:  # until the page has followed
+        page.wait_for_timeout(20)
     assert luminance(page.evaluate(paper)) < 0.2 and luminance(page.evaluate(tick)) > 0.7
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(color_scheme="dark", media="print")

@@ -89,7 +89,7 @@ def schema(server: str) -> Iterator[str]:
     engine.dispose()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A place that holds nothing yet."""
     if request.param == "sqlite":
