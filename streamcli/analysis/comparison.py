@@ -199,7 +199,7 @@ def _variants(rows: list[Row]) -> list[str]:
         kind: [n for n in VARIANTS if len({_text(other, n) for other in alike}) > 1]
         for kind, alike in kinds.items()
     }
-    said = []
+    variants = []
     for row in rows:
         differ = list(differing[_kind(row)])
         own = registry.recorded(str(row["method"])).evict_every or math.inf
@@ -207,8 +207,8 @@ def _variants(rows: list[Row]) -> list[str]:
         if late and "evict_every" not in differ:
             differ.insert(0, "evict_every")
         words = [VARIANTS[n].format(_text(row, n)) for n in differ if _text(row, n)]
-        said.append(", ".join(words))
-    return said
+        variants.append(", ".join(words))
+    return variants
 
 
 def _kind(row: Row) -> tuple[str, ...]:

@@ -259,8 +259,8 @@ def _speed_up(times: Times, base_times: Times, apart: bool) -> tuple[Interval, i
 def other_clocks(run: Row, base: Row) -> str:
     """Why times can't be compared; empty where they can."""
     other = [name for name in CLOCK if not same(run, base, name)]
-    told = [f"{name} {base[name]} against {run[name]}" for name in other]
-    return f"times not compared: {', '.join(told)}" if told else ""
+    differing = [f"{name} {base[name]} against {run[name]}" for name in other]
+    return f"times not compared: {', '.join(differing)}" if differing else ""
 
 
 def _configuration(row: Row) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from streamcli.results.columns import ALL, COLUMNS, Column, format_value, missin
 
 Row: TypeAlias = dict[str, Any]
 CHANGE, RATIO = ALL["ppl_change"], ALL["speed_up"]
-FEW = 2  # budgets that are told one by one; of more, the extremes
+FEW = 2  # budgets that have a sentence each; of more, only the extremes have one
 
 
 def words(comparison: Comparison) -> list[str]:
@@ -33,15 +33,15 @@ def words(comparison: Comparison) -> list[str]:
         typed = command(rows[0], STREAMING)
         return [f"None of these runs is of streaming: record one with `{typed}`."]
     held = [(row, base) for row in streaming if (base := _baseline(rows, row))]
-    said = [_cost(row, base, mode) for row, base in held]
+    sentences = [_cost(row, base, mode) for row, base in held]
     if len(held) > FEW:
-        said = [_costs([row for row, _ in held])]
+        sentences = [_costs([row for row, _ in held])]
     alone = [row for row in streaming if not _baseline(rows, row)]
     if alone:
-        said.append(_unknown(alone))
+        sentences.append(_unknown(alone))
     for row in streaming if len(streaming) <= FEW else ():
-        said += _peers(rows, row, mode)
-    return [*said, *_memory(rows, streaming[-1])]
+        sentences += _peers(rows, row, mode)
+    return [*sentences, *_memory(rows, streaming[-1])]
 
 
 def caution(found: list[Comparison]) -> str:
@@ -57,26 +57,26 @@ def caution(found: list[Comparison]) -> str:
 def _cost(row: Row, base: Row, mode: str) -> str:
     """What streaming costs and buys with one budget."""
     time = COLUMNS[time_column(mode)]
-    said = (
+    sentence = (
         f"With {_keys(row)}{_variant(row)}, streaming has a perplexity of {_ppl(row)} against "
         f"{_ppl(base)} of re-computation, {_apart(row['ppl_change'])}"
     )
     if not _there(row[time.name], base[time.name]):
-        return f"{said}."
+        return f"{sentence}."
     ms, base_ms = (format_value(time, each[time.name]) for each in (row, base))
     ratio, step = format_value(RATIO, row["speed_up"]), registry.mode(mode).step_words
-    return f"{said}; {step} takes {ms} ms against {base_ms} ms, {ratio} the speed here."
+    return f"{sentence}; {step} takes {ms} ms against {base_ms} ms, {ratio} the speed here."
 
 
 def _costs(rows: list[Row]) -> str:
     """The same over many budgets, by their extremes."""
     keys = sorted(int(row["attended_keys"]) for row in rows)
-    said = (
+    sentence = (
         f"Over {len(rows)} settings with {_range(f'{keys[0]:,}', f'{keys[-1]:,}')} keys, "
         "streaming's perplexity against re-computation with as many keys changes by "
         f"{_extremes(CHANGE, rows)}"
     )
-    return f"{said}, and its speed is {_extremes(RATIO, rows)} here."
+    return f"{sentence}, and its speed is {_extremes(RATIO, rows)} here."
 
 
 def _extremes(column: Column, rows: list[Row]) -> str:
@@ -105,19 +105,23 @@ def _unknown(rows: list[Row]) -> str:
 
 def _peers(rows: list[Row], row: Row, mode: str) -> list[str]:
     """What the sinks do, and who else keeps the same keys."""
-    said = []
+    sentences = []
     window = _alike(rows, row, WINDOW)
     if window and row["n_sink"]:
         apart = _apart(window["ppl"] / row["ppl"] - 1)
-        said.append(f"Without sinks, {_keys(row)} give a perplexity of {_ppl(window)}, {apart}.")
+        sentences.append(
+            f"Without sinks, {_keys(row)} give a perplexity of {_ppl(window)}, {apart}."
+        )
     time = COLUMNS[time_column(mode)]
     step = registry.mode(mode).step_words
     for method, spec in registry.METHODS.items():
         peer = _alike(rows, row, method) if spec.peer and spec.exact else None
         if peer and peer["n_sink"] == row["n_sink"]:
             ms = format_value(time, peer[time.name])
-            said.append(f"{method} keeps as many: perplexity {_ppl(peer)}; {step} takes {ms} ms.")
-    return said
+            sentences.append(
+                f"{method} keeps as many: perplexity {_ppl(peer)}; {step} takes {ms} ms."
+            )
+    return sentences
 
 
 def _memory(rows: list[Row], row: Row) -> list[str]:

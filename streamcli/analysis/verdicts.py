@@ -10,7 +10,7 @@ from streamcli.analysis.comparison import SAME, Comparison, command, number
 from streamcli.analysis.paired import Pair, same
 from streamcli.analysis.statistics import Difference, Interval
 
-TOLD = 3  # differences that are told one by one
+MOST_NAMED = 3  # differences that are named; where there are more, none is
 
 
 def verdict(pair: Pair) -> str:
@@ -19,12 +19,12 @@ def verdict(pair: Pair) -> str:
         return "baseline"
     if pair.difference is None:
         return pair.why
-    said = [_cost(pair.difference)]
+    parts = [_cost(pair.difference)]
     if pair.speed_up and pair.speed_up.known:
         faster = "faster" if pair.speed_up.estimate > 1 else "slower"
-        said.append(faster if pair.speed_up.excludes(1) else "no difference in time shown")
+        parts.append(faster if pair.speed_up.excludes(1) else "no difference in time shown")
     other = pair.why.partition(":")[0] if pair.run.get("budget") in ("other", "none") else ""
-    words = "; ".join(filter(None, said))
+    words = "; ".join(filter(None, parts))
     return ": ".join(filter(None, (other, words))) or "-"
 
 
@@ -63,12 +63,12 @@ def missing(comparison: Comparison, others: Sequence[Comparison]) -> str:
         for other in others
         if other.same["mode"] == mine["mode"] and method in set(other.runs["method"])
     ]
-    told = [
+    differences = [
         [f"{name} {other[name]}, not {mine[name]}" for name in SAME if not same(mine, other, name)]
         for other in near
     ]
-    differs = min((each for each in told if each), key=len, default=[])
-    nearest = f"; the nearest has {' and '.join(differs)}" if 0 < len(differs) <= TOLD else ""
+    differs = min((each for each in differences if each), key=len, default=[])
+    nearest = f"; the nearest has {' and '.join(differs)}" if 0 < len(differs) <= MOST_NAMED else ""
     return (
         f"no {method} run with the same model, tokens, batch, dtype, device and threads{nearest}. "
         f"Record one: {command(comparison.runs.iloc[0].to_dict(), method)}"

@@ -91,6 +91,7 @@ def show(
 
     from streamcli.render import output, records
     from streamcli.results import frames
+    from streamcli.results.columns import COLUMNS
 
     store = opened(db)
     found = store.get(run)
@@ -98,7 +99,7 @@ def show(
     if json:
         rows = documents.drop(columns="run_id").to_dict("records")
         plain = [{name: output.plain(value) for name, value in row.items()} for row in rows]
-        whole = {name: output.plain(value) for name, value in found.model_dump().items()}
+        whole = {name: output.plain(getattr(found, name)) for name in COLUMNS}
         typer.echo(dumps({**whole, "per_document": plain}))
         return
     for sheet in records.details(found.model_dump(), documents):
@@ -179,7 +180,9 @@ def delete(
     store = opened(db)
     found = store.several(run)
     for each in found:
-        dead = each.host == processes.host() and processes.gone(each.pid or 0, each.created_at)
+        dead = each.host == processes.host() and processes.process_ended(
+            each.pid or 0, each.created_at
+        )
         if each.status == "running" and each.pid and not dead:
             raise UsageError(
                 f"run {each.run_id} may still be running (process {each.pid} on {each.host}): "

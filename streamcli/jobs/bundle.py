@@ -93,14 +93,14 @@ def _made(folder: Path) -> Iterator[Path]:
     """A folder that becomes ``folder`` when all went well."""
     if os.path.lexists(folder):
         raise UsageError(f"{folder} exists: name a folder that does not.")
-    beside = folder.absolute().with_name(f".{folder.name}.{uuid4().hex[:8]}")
+    unfinished = folder.absolute().with_name(f".{folder.name}.{uuid4().hex[:8]}")
     try:
-        beside.mkdir(parents=True)
+        unfinished.mkdir(parents=True)
         try:
-            yield beside
-            beside.rename(folder)
+            yield unfinished
+            unfinished.rename(folder)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as problem:
         raise files.unwritable(folder, problem) from problem
 

@@ -16,7 +16,7 @@ def host() -> str:
     return platform.node()
 
 
-def gone(pid: int, began: str) -> bool:
+def process_ended(pid: int, began: str) -> bool:
     """Whether no process ``pid`` is there that was there at ``began`` (ISO 8601, with a zone).
 
     A number is given out again, so that where /proc tells it, a process that started later than the

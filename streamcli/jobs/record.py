@@ -64,7 +64,7 @@ class Recorder:
                 self._store = Store.open(self.place)
             except UsageError as error:
                 raise Unrecordable(str(error)) from error
-            if dead := self._store.reap(processes.host(), processes.gone):
+            if dead := self._store.reap(processes.host(), processes.process_ended):
                 self.say(f"runs whose process was killed are now interrupted: {', '.join(dead)}.")
         return self._store
 

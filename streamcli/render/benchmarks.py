@@ -64,8 +64,8 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
 def _few(rounds: int) -> list[str]:
     from core.measure.bench import ENOUGH
 
-    said = f"{rounds} rounds are too few for an interval of 95 %: take {ENOUGH} or more."
-    return [said] if rounds < ENOUGH else []
+    note = f"{rounds} rounds are too few for an interval of 95 %: take {ENOUGH} or more."
+    return [note] if rounds < ENOUGH else []
 
 
 def startup(rows: list[dict[str, Any]], rounds: int) -> Sheet:

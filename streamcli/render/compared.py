@@ -20,7 +20,6 @@ from streamcli.results.columns import (
     HASHES,
     SHARED,
     TABLE,
-    TASK,
     Column,
     Group,
     Origin,
@@ -33,10 +32,10 @@ TIME, RATIO, PPL = ALL["ms"], ALL["speed_up"], ALL["ppl"]
 PAIR = chosen(use=Use.PAIR)  # what holding a run against another adds to it
 METHOD = [COLUMNS[name] for name in TABLE if ALL[name].group is Group.METHOD]
 RUN = (  # of a run, what a record holds
-    *SHARED,
-    *("scored_tokens", "attended_keys_mean", "run_id", "git_commit"),
-    *chosen(Group.METHOD, origin=Origin.DERIVED),
-    *(name for name in TABLE if name in COLUMNS and name not in TASK),
+    *(*SHARED, "scored_tokens", "attended_keys_mean"),
+    *(column.name for column in METHOD),
+    *("variant", "budget", "run_id", "git_commit"),
+    *(name for name in TABLE if ALL[name].origin is Origin.RESULT),
 )
 ONE_EACH = "one run each: use sweep --repeats 5 for an interval"
 APART = "no interval below 3 runs each: use --repeats 5"
@@ -187,11 +186,11 @@ def _of_nats(pairs: Sequence[Pair], base: str) -> str:
     without: dict[str, None] = {}
     for each in [pair.difference for pair in pairs if pair.difference]:
         (over if each.nats.known else without)[each.clusters] = None
-    said = f"nats: mean over all scored tokens of this row's less those of {base}, lower is better"
+    note = f"nats: mean over all scored tokens of this row's less those of {base}, lower is better"
     if over:
-        said += f"; 95 % interval by bootstrap over {' or '.join(over)}"
-        said += ", so for this text only" if any("blocks" in each for each in over) else ""
-    return f"{said}{''.join(f'; no interval: {each}' for each in without)}."
+        note += f"; 95 % interval by bootstrap over {' or '.join(over)}"
+        note += ", so for this text only" if any("blocks" in each for each in over) else ""
+    return f"{note}{''.join(f'; no interval: {each}' for each in without)}."
 
 
 def _nats(pair: Pair) -> str:

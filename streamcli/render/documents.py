@@ -77,8 +77,8 @@ def markdown(sections: Sequence[Section], caution: str = "") -> str:
         parts.append(tables.markdown(section.sheet))
         if section.words:
             parts.append(f"In words: {' '.join(section.words)}")
-    said = any(section.words for section in sections) and caution
-    return "\n\n".join([*(parts or [NOTHING]), *([caution] if said else [])]) + "\n"
+    concluded = any(section.words for section in sections) and caution
+    return "\n\n".join([*(parts or [NOTHING]), *([caution] if concluded else [])]) + "\n"
 
 
 LATEX_HEAD = r"% \usepackage{booktabs,threeparttable} in the preamble, then \input this file."

@@ -63,7 +63,7 @@ def page(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    made.filters["said"] = _said
+    made.filters["with_code"] = _with_code
     figures = [_figure(each) for each in drawn]
     return made.get_template("report.html").render(
         sections=[_section(each, number) for number, each in enumerate(sections, start=1)],
@@ -167,7 +167,7 @@ def _several(sections: Sequence[Section], name: str) -> list[str]:
     return list(found)
 
 
-def _said(text: str) -> Any:
+def _with_code(text: str) -> Any:
     """Words in which options, and what stands between backticks, are code."""
     from markupsafe import Markup
 

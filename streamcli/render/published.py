@@ -1,4 +1,4 @@
-"""Published figures as tables and as records, with ours beside them."""
+"""Published figures and ours, as tables and as records."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def artefacts(found: Sequence[SeedTable]) -> Sheet:
 
 
 def records(found: Sequence[SeedTable]) -> list[dict[str, Any]]:
-    """Every published figure with ours beside it, as objects keyed by column name."""
+    """Every published figure and ours, as objects keyed by column name."""
     known, made = figures(), []
     for each in found:
         for method in known.methods:
@@ -127,12 +127,12 @@ def _really(figure: Published, mine: dict[str, Row]) -> str:
             f"- (streamcli run --dataset {figure.dataset} --method {figure.method} "
             f"--mode {figure.mode})"
         )
-    told = _both(row["ppl"], row["total_s"])
+    words = _both(row["ppl"], row["total_s"])
     if as_run is not None:
-        told += (
+        words += (
             f"; run as the seed did ({figure.really}): {_both(as_run['ppl'], as_run['total_s'])}"
         )
-    return told
+    return words
 
 
 def _series(each: Series) -> str:

@@ -61,8 +61,8 @@ def listing(runs: pd.DataFrame, place: str, total: int) -> Sheet:
     note = f"{found}. streamcli runs show RUN tells all of one."
     title = ", ".join(shared.values() if len(rows) > 1 else ())
     words = [name for name in chosen(Group.WORDS, stored=True) if name != "notes"]
-    told = [(row["run_id"], "; ".join(row[name] for name in words if row[name])) for row in rows]
-    remarks = [f"{run_id}: {text}" for run_id, text in told if text]
+    by_run = [(row["run_id"], "; ".join(row[name] for name in words if row[name])) for row in rows]
+    remarks = [f"{run_id}: {text}" for run_id, text in by_run if text]
     return Sheet(title, columns, cells, [*remarks, note])
 
 
@@ -71,7 +71,7 @@ def details(run: dict[str, Any], documents: pd.DataFrame) -> list[Sheet]:
     sheets = []
     for title, groups in HEADINGS.items():
         names = [name for name in reading(chosen(*groups, stored=True)) if not _same(run, name)]
-        rows = [_told(COLUMNS[name], run[name]) for name in names]
+        rows = [_fact(COLUMNS[name], run[name]) for name in names]
         if rows := [row for row in rows if row[1] not in ("", "-")]:
             columns = [Column("what", title, "text", ""), VALUE, WHAT]
             sheets.append(Sheet("", columns, rows, []))
@@ -125,7 +125,7 @@ def _telling(run_ids: list[str]) -> int:
     return len(max(run_ids, default=""))
 
 
-def _told(column: Column, value: Any) -> list[str]:
+def _fact(column: Column, value: Any) -> list[str]:
     text = format_value(column, value)
     return [column.title, f"{text} {column.unit}".strip() if text != "-" else text, column.help]
 

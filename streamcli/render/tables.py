@@ -223,16 +223,16 @@ def title(same: Row) -> str:
 
 def timed(mode: str, rows: Sequence[Row]) -> str:
     """What the time a token of some runs is, and of which of them it is something else."""
-    said = [registry.mode(mode).time_words]
+    parts = [registry.mode(mode).time_words]
     together = max(int(row["batch_size"]) for row in rows)
     if together > 1 and not registry.mode(mode).chunked:
-        said.append(f"each step reads a token of {together} documents")
+        parts.append(f"each step reads a token of {together} documents")
     filling = [row for row in rows if FILLING in str(row["notes"])]
     names = [f"{row['method']} ({int(row['attended_keys']):,} keys)" for row in filling]
     if names:
         of = ", ".join(dict.fromkeys(names))
-        said.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
-    return "; ".join(said)
+        parts.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
+    return "; ".join(parts)
 
 
 def _notes(comparison: Comparison, mode: str) -> list[str]:
@@ -263,13 +263,13 @@ def _budgets(comparison: Comparison) -> list[str]:
     rows: list[Row] = [row for row in comparison.runs.to_dict("records") if marked(row)]
     if not rows:
         return []
-    said = []
+    parts = []
     for row in rows:
         mean = f", {row['attended_keys_mean']:,.0f} on average" if saw_tooths(row) else ""
-        said.append(f"{row['method']} up to {int(row['attended_keys']):,}{mean}")
+        parts.append(f"{row['method']} up to {int(row['attended_keys']):,}{mean}")
     if not comparison.keys:
-        return [f"{MARK} no budget: {'; '.join(dict.fromkeys(said))}."]
+        return [f"{MARK} no budget: {'; '.join(dict.fromkeys(parts))}."]
     keys = " or ".join(f"{each:,}" for each in comparison.keys)
     base = "re-computation" if comparison.baseline == BASELINE else comparison.baseline
     whose = base if any(comparison.runs["method"] == comparison.baseline) else "most rows"
-    return [f"{MARK} not the {keys} keys of {whose}: {'; '.join(dict.fromkeys(said))}."]
+    return [f"{MARK} not the {keys} keys of {whose}: {'; '.join(dict.fromkeys(parts))}."]

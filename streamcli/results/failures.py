@@ -42,15 +42,15 @@ POSTGRESQL: dict[str, tuple[type[StreamError], str]] = {
 
 
 @contextmanager
-def spoken(place: str) -> Iterator[None]:
+def errors_in_one_line(place: str) -> Iterator[None]:
     """Turn whatever the database raises inside into a ``StreamError`` that names ``place``."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as problem:
-        raise _told(place, problem) from problem
+        raise _in_one_line(place, problem) from problem
 
 
-def _told(place: str, problem: Exception) -> StreamError:
+def _in_one_line(place: str, problem: Exception) -> StreamError:
     cause = problem.orig if isinstance(problem, DBAPIError) and problem.orig else problem
     detail = " ".join(str(cause).split()) or type(cause).__name__
     for attribute, table in (("sqlite_errorname", SQLITE), ("sqlstate", POSTGRESQL)):

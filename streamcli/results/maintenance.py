@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, inspect, select
 from core.result import perplexity
 from streamcli.results import addresses, schema, transfer
 from streamcli.results.columns import NAMED, VIEW
-from streamcli.results.failures import spoken
+from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
 from streamcli.results.transfer import BENCHMARKS, DOCUMENTS, RUNS, TRACES, Record
 
@@ -60,7 +60,7 @@ def vacuum(store: Store) -> tuple[int, int]:
     """
     with store.transaction() as connection:
         before = _size(store, connection)
-    with spoken(store.place), closing(store.engine.raw_connection()) as raw:
+    with errors_in_one_line(store.place), closing(store.engine.raw_connection()) as raw:
         driver: Any = raw.driver_connection
         if addresses.file_of(store.engine.url):
             statements = ["VACUUM", "PRAGMA optimize", "PRAGMA wal_checkpoint(TRUNCATE)"]

@@ -24,7 +24,7 @@ from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.result import RunResult
 from streamcli.results import addresses, migrations, sqlite_file, ulid, values
-from streamcli.results.failures import spoken
+from streamcli.results.failures import errors_in_one_line
 from streamcli.results.schema import Run, Trace, unpack
 
 LATEST = "latest"
@@ -55,7 +55,7 @@ class Store:
         """
         url = addresses.located(where)
         store, file = cls(addresses.connected(url), addresses.named(url)), addresses.file_of(url)
-        with spoken(store.place):
+        with errors_in_one_line(store.place):
             if file:
                 sqlite_file.check(file)
             if not store._current(file):
@@ -209,13 +209,16 @@ class Store:
 
     def read(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """The rows of a query, for ``frames``."""
-        with spoken(self.place), self.engine.connect() as connection:
+        with errors_in_one_line(self.place), self.engine.connect() as connection:
             return connection.execute(query).all()
 
     @contextmanager
     def transaction(self, *, writes: bool = False) -> Iterator[Connection]:
         """One transaction, for ``transfer`` and ``maintenance``; nothing stays where it raises."""
-        with spoken(self.place), (self._writes if writes else self.engine).begin() as connection:
+        with (
+            errors_in_one_line(self.place),
+            (self._writes if writes else self.engine).begin() as connection,
+        ):
             yield connection
 
     def _current(self, file: Path | None) -> bool:
@@ -238,13 +241,19 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with spoken(self.place), Session(self._writes, expire_on_commit=False) as session:
+        with (
+            errors_in_one_line(self.place),
+            Session(self._writes, expire_on_commit=False) as session,
+        ):
             yield session
             session.commit()
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        with spoken(self.place), Session(self.engine, expire_on_commit=False) as session:
+        with (
+            errors_in_one_line(self.place),
+            Session(self.engine, expire_on_commit=False) as session,
+        ):
             yield session
 
     def _end(self, run_id: str, status: str, error: str | None) -> None:

@@ -17,7 +17,7 @@ from sqlmodel import SQLModel
 from core.errors import StreamError, UsageError
 from streamcli.results import addresses, migrations, schema, sqlite_file, ulid
 from streamcli.results.columns import PUBLIC
-from streamcli.results.failures import spoken
+from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
 
 BATCH = 200  # runs in memory at a time
@@ -100,7 +100,7 @@ def merge(store: Store, other: str) -> Moved:
     ours = addresses.file_of(store.engine.url)
     if place == store.place or (file and ours and file.samefile(ours)):
         raise UsageError(f"{place} is the database itself: name another one.")
-    with spoken(place):
+    with errors_in_one_line(place):
         engine = sqlite_file.onlooker(file) if file else addresses.connected(url)
         with engine.connect() as connection:
             migrations.current(connection, place)  # raises where it is newer, or another program's

@@ -37,8 +37,8 @@ def begun(config: RunConfig, facts: RunFacts, environment: Environment) -> dict[
 
 def found(result: RunResult) -> dict[str, Any]:
     """What is known when a run is done."""
-    told = {"documents": len(result.documents), "notes": plain("notes", "\n".join(result.notes))}
-    return _alike(result, properties=True) | told
+    counted = {"documents": len(result.documents), "notes": plain("notes", "\n".join(result.notes))}
+    return _alike(result, properties=True) | counted
 
 
 def rows(run_id: str, result: RunResult) -> list[DocumentRow | Trace]:

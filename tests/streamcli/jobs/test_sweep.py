@@ -273,9 +273,9 @@ def test_only_runs_of_dead_processes_of_this_machine_become_interrupted(
             monkeypatch.setattr(values, "now", lambda: before)
         names[what] = store.begin(config, facts, there, 0)
     gone = {names["dead"]} | ({names["reused"]} if Path("/proc/self/stat").exists() else set())
-    assert set(store.reap(processes.host(), processes.gone)) == gone
+    assert set(store.reap(processes.host(), processes.process_ended)) == gone
     assert set(frames.runs(store, status="interrupted")["run_id"]) == gone
-    assert store.reap(processes.host(), processes.gone) == []
+    assert store.reap(processes.host(), processes.process_ended) == []
 
 
 def test_a_dry_run_shows_what_is_there_and_how_long_the_rest_takes(typed: Type, home: Path) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from streamcli.analysis import summary
 from streamcli.analysis.selection import Query
 from streamcli.jobs.select import select
+from streamcli.render import records
+from streamcli.results.columns import COLUMNS
 from streamcli.results.store import Store
 from tests.support.records import FOUR, recorded
 from tests.support.reported import DB
@@ -66,3 +70,10 @@ def test_words_on_many_budgets_give_the_extremes(home: Path) -> None:
     assert re.search(
         r"changes by [+-]0\.\d\d% to \+0\.\d\d%, and its speed is 4.66x here", sentence
     )
+
+
+def test_a_document_beyond_what_a_float_holds_has_an_infinite_perplexity() -> None:
+    document = {"position": 0, "name": "a", "scored_tokens": 2, "nll_nats": 2 * 710.0}
+    documents = pd.DataFrame([document | {"words": 1, "utf8_bytes": 1}])
+    (sheet,) = records.details(dict.fromkeys(COLUMNS), documents)
+    assert sheet.rows == [["0", "a", "2", "inf", "1,420.00", "1", "1"]]

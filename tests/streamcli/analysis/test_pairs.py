@@ -1,0 +1,56 @@
+"""Runs are paired from rows and vectors alone: no database is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.config import RunConfig
+from core.errors import UsageError
+from streamcli.analysis import paired, verdicts
+from streamcli.analysis.paired import Measured
+from streamcli.results.columns import COLUMNS
+
+RUN: dict[str, Any] = {
+    **dict.fromkeys(COLUMNS),
+    **{name: getattr(RunConfig(), name) for name in RunConfig.names()},
+    "run_id": "A",
+    "status": "done",
+    "tokens_sha256": "t" * 64,
+    "scored_tokens": 400,
+    "nll_nats": 3.0,
+    "ppl": 20.0,
+    "ms_per_token_p50": 4.0,
+}
+
+
+def test_two_rows_and_their_scores_make_a_pair() -> None:
+    other = {**RUN, "run_id": "B", "ms_per_token_p50": 8.0}
+    nats = np.random.default_rng(0).gamma(2, 1, 400).astype(np.float32)
+    nll = {"A": nats, "B": nats + np.float32(0.5)}
+    times = paired.own_times([RUN, other])
+    measured = Measured(nll, {"A": [400]}, times, alone=True)
+    pair = measured.pair(*paired.of_two(RUN, other))
+    assert pair.difference and pair.difference.nats.estimate == pytest.approx(0.5)
+    assert pair.speed_up and pair.speed_up.estimate == 0.5
+    assert verdicts.verdict(pair).startswith("worse by")
+
+
+def test_runs_that_cannot_be_paired_are_refused() -> None:
+    for changed, words in (
+        ({"status": "failed"}, "is failed"),
+        ({"tokens_sha256": "u" * 64}, "scored different tokens"),
+        ({"scored_tokens": 399}, "can't be paired"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            paired.of_two(RUN, {**RUN, "run_id": "B", **changed})
+
+
+def test_configurations_that_ran_on_both_sides_are_paired() -> None:
+    lone = {**RUN, "run_id": "B", "method": "window"}
+    after = {**RUN, "run_id": "C", "config_key": "of a newer version"}
+    plan, alone = paired.at_both([RUN, lone], [after])
+    assert [(run["run_id"], base and base["run_id"]) for run, base, _ in plan] == [("C", "A")]
+    assert alone == 1 and paired.configurations([RUN, lone, after]) == 2
