@@ -16,7 +16,7 @@ DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop \
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 MODEL_TESTS := tests/core tests/streamcli/test_cli.py tests/streamcli/test_cli_hub.py
-TEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+TEST := $(BIN)/python -m pytest --numprocesses 2
 .PHONY: demo demo-real test quick check newest docs models peers
 .DEFAULT_GOAL := demo
 

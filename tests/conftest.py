@@ -36,17 +36,37 @@ MARKS = {  # of every test that uses such a fixture
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+TOGETHER = (  # files of which one worker has all: their tests share what is dear to make
+    ("core/test_cache", "core/methods/test_mit", "core/methods/test_kvpress"),  # references
+    ("core/test_engine", "core/test_weights"),  # compiled steps
+    ("core/modes/test_modes",),
+    ("core/datasets/test_datasets",),  # what a Hub gave
+    ("core/models/test_loading",),
+    ("streamcli/jobs/test_sweep",),  # sweeps that were killed
+    ("streamcli/render/test_html",),  # a browser
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures they use, and let one worker have those that share a dear one."""
+    """Mark tests by the fixtures they use."""
     for item in items:
-        module, used = item.nodeid.partition("::")[0], set(getattr(item, "fixturenames", ()))
-        for fixture in used & set(MARKS):
+        for fixture in set(MARKS).intersection(getattr(item, "fixturenames", ())):
             item.add_marker(MARKS[fixture])
-        if "compiler" in used:
-            item.add_marker(pytest.mark.xdist_group("compiled"))
-        elif used & {"hub", "browser"}:
-            item.add_marker(pytest.mark.xdist_group(module))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests go to workers one by one, but for those of ``TOGETHER``, which come first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    group = {f"tests/{name}.py": names[0] for names in TOGETHER for name in names}
+    assert all((config.rootpath / path).is_file() for path in group)
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group.get(nodeid.partition("::")[0], nodeid)
+
+    return Together(config, log)
 
 
 class _OneThread(MetaPathFinder):

@@ -34,8 +34,6 @@ from core.models.loading import Loaded
 from core.proof.verify import in_half
 from tests.support.samples import EXACT, ROPES, gap, ids_of, naive_nll, random_ids, tiny_llama
 
-pytestmark = pytest.mark.xdist_group("references")  # which are made once
-
 
 @torch.inference_mode()
 def stream_nll(

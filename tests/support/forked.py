@@ -111,6 +111,7 @@ SCENARIOS = {scenario.__name__: scenario for scenario in (killed, stopped, toget
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
     for module in HEAVY:
         import_module(module)
     ends = {}

@@ -36,8 +36,6 @@ from tests.support.samples import (
     windowed_nll,
 )
 
-pytestmark = pytest.mark.xdist_group("references")  # which are made once
-
 FOUR = ("kvpress", "kvpress-interval", "kvpress-stock", "kvpress-prefill")
 
 

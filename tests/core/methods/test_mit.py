@@ -25,8 +25,6 @@ from tests.support.samples import (
     windowed_nll,
 )
 
-pytestmark = pytest.mark.xdist_group("references")  # which are made once
-
 
 @pytest.mark.parametrize(("n_sink", "window"), [(4, 27), (0, 31), (1, 1), (7, 3)])
 def test_one_token_at_a_time_equals_full_rerotation_on_a_trained_gpt_neox(

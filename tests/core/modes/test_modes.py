@@ -22,8 +22,6 @@ from tests.support.evaluated import evaluate
 from tests.support.method_cases import BUDGET, CASES, N_SINK, WINDOW, need
 from tests.support.samples import EXACT
 
-pytestmark = pytest.mark.xdist_group("modes")  # which are made once
-
 LENGTHS = (150, 90, 2)
 
 

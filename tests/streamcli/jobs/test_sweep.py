@@ -35,7 +35,6 @@ pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
 
 ROOT = Path(__file__).parents[3]
-together = pytest.mark.xdist_group("forked")
 TINY = ("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60")
 CHUNKED = (*TINY, "--modes", "chunked", "--windows", "20")
 TWO = (*CHUNKED, "--methods", "streaming", "window")
@@ -211,7 +210,6 @@ def whole(db: Path) -> None:
     assert set(rows(db)["status"]) <= {"done", "interrupted"}
 
 
-@together
 def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(
     scenarios: dict[str, Ended],
 ) -> None:
@@ -225,7 +223,6 @@ def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(
     whole(db)
 
 
-@together
 def test_what_is_stopped_says_interrupted_and_a_sweep_goes_on(
     scenarios: dict[str, Ended],
 ) -> None:
@@ -239,7 +236,6 @@ def test_what_is_stopped_says_interrupted_and_a_sweep_goes_on(
     whole(db)
 
 
-@together
 def test_two_sweeps_at_once_lose_nothing(scenarios: dict[str, Ended]) -> None:
     codes, said, db = scenarios["together"]
     assert codes == [0, 0]
