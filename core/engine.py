@@ -34,7 +34,7 @@ from core.errors import StreamError, UsageError
 from core.measure.meters import Clock
 from core.models import anatomy
 from core.rope import Turn
-from core.weights import compiler, lying
+from core.weights import compiler, stored_weights
 
 # What ``auto`` reckons with, as measured (docs/decisions/0002-compiled-step.md): seconds that the
 # first compilation takes, and the least milliseconds that it saves at every step.
@@ -272,7 +272,7 @@ def _compiled(model: Any) -> Callable[..., Tensor]:
     only, not at the model: another model, or other layouts of the weights, have a function of their
     own.
     """
-    read = ((weight.dtype, weight.stride()) for weight in lying(model).values())
+    read = ((weight.dtype, weight.stride()) for weight in stored_weights(model).values())
     layout = torch.get_num_threads(), *read
     steps = _steps.setdefault(model, {})
     if layout not in steps:

@@ -246,7 +246,7 @@ def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
 
 
 def _unfilled(config: RunConfig, stream: TokenStream) -> tuple[str, ...]:
-    """What must be said where fewer documents are there than could be read in step."""
+    """A note where there are fewer documents than may be read in step."""
     count = len(stream.documents)
     if config.batch_size <= count:
         return ()

@@ -171,8 +171,8 @@ def _decoding(tokenizer: Any) -> list[str]:
     decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
     if decoder is None:
         return []
-    told = json.loads(decoder.__getstate__())
-    return [step["type"] for step in told.get("decoders", [told])]
+    steps = json.loads(decoder.__getstate__())
+    return [step["type"] for step in steps.get("decoders", [steps])]
 
 
 def _is_utf8(some: bytes) -> bool:

@@ -95,7 +95,7 @@ def in_16_bits(model: Any) -> Iterator[bool]:
             del module.kept
 
 
-def lying(model: Any) -> dict[Tensor, Tensor]:
+def stored_weights(model: Any) -> dict[Tensor, Tensor]:
     """What a step reads for each parameter: itself, or its copy in 16 bits."""
     kept = {module.weight: module.kept for module in model.modules() if type(module) is _Narrow}
     return {weight: kept.get(weight, weight) for weight in model.parameters()}

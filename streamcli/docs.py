@@ -107,10 +107,10 @@ def commands() -> Iterator[tuple[str, Any]]:
 def parts(command: Any) -> tuple[str, list[str]]:
     """A command's help without markup, and its examples, a line each."""
     text = str(command.help or "")
-    told, mark, rest = text.rpartition("\n\n[dim]")
+    about, mark, rest = text.rpartition("\n\n[dim]")
     if not mark:
         return _plain(text), []
-    return _plain(told), [line.strip() for line in rest.removesuffix("[/dim]").splitlines()]
+    return _plain(about), [line.strip() for line in rest.removesuffix("[/dim]").splitlines()]
 
 
 def reference() -> str:
@@ -123,12 +123,12 @@ def reference() -> str:
             group, link = panel, name.replace(" ", "-")
             comma = "" if contents[-1].endswith(": ") else ", "
             contents[-1] += f"{comma}[{name.split()[1]}](#{link})"
-        told, examples = parts(command)
+        text, examples = parts(command)
         usage = ["```", *examples, "```", ""] if examples else []
         rows = [row for param in command.params if (row := _param(param))]
         table = _table(("argument or option", "what it is", "default"), rows) if rows else ""
         level = "#" * (name.count(" ") + 1)
-        sections.append("\n".join([f"{level} {name}", "", told, "", *usage, table]).rstrip())
+        sections.append("\n".join([f"{level} {name}", "", text, "", *usage, table]).rstrip())
     head = HEAD.format(made=MADE, contents="\n".join(contents))
     return head + "\n" + "\n\n".join(sections) + "\n"
 

@@ -27,7 +27,7 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
         StreamError: The disk is full.
     """
     try:
-        with _beside(Path(os.path.realpath(path))) as stream:  # resolve() raises at a loop
+        with _replacing(Path(os.path.realpath(path))) as stream:  # resolve() raises at a loop
             yield stream
     except OSError as problem:
         raise unwritable(path, problem) from problem
@@ -40,17 +40,17 @@ def unwritable(path: Path, problem: OSError) -> StreamError:
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[IO[bytes]]:
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
     if target.exists() and not target.is_file():
         with target.open("wb") as stream:
             yield stream
         return
-    beside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    scratch = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
-        with beside.open("wb") as stream:
+        with scratch.open("wb") as stream:
             yield stream
         if target.exists():
-            shutil.copymode(target, beside)
-        os.replace(beside, target)
+            shutil.copymode(target, scratch)
+        os.replace(scratch, target)
     finally:
-        beside.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)

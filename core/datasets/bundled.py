@@ -23,7 +23,7 @@ def read(spec: str, source: str) -> Corpus:
 
 
 def stand_in(name: str, *notes: str) -> Corpus:
-    """The bundled text ``name``, with what must be said about its being taken."""
+    """The bundled text ``name``, with notes on why it was taken."""
     path = bundled(FILES[name])
     try:
         text = path.read_text(encoding="utf-8")

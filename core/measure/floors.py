@@ -30,7 +30,7 @@ import torch
 
 from core.measure.meters import Clock
 from core.models import anatomy
-from core.weights import lying
+from core.weights import stored_weights
 
 BUFFER_BYTES = 512 * 1024 * 1024
 SQUARE = 2048
@@ -128,7 +128,9 @@ def _weights(model: Any) -> tuple[int, int]:
     """N, the parameters that a step reads whole, and the bytes that they take as they lie."""
     embedding = model.get_input_embeddings().weight
     tied = model.get_output_embeddings().weight is embedding
-    read = [lies for weight, lies in lying(model).items() if tied or weight is not embedding]
+    read = [
+        lies for weight, lies in stored_weights(model).items() if tied or weight is not embedding
+    ]
     return sum(each.numel() for each in read), sum(each.nbytes for each in read)
 
 

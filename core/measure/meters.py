@@ -81,5 +81,5 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _trim() -> None:
-    with suppress(OSError, AttributeError):  # another C library keeps its own counsel
+    with suppress(OSError, AttributeError):  # only glibc has malloc_trim
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -154,14 +154,14 @@ def attended_lazily(tokens: int, kept: int, every: int) -> Tensor:
 
 
 def another_budget(method: str, every: int) -> tuple[str, ...]:
-    """What must be said where keys pile up between evictions."""
+    """A note where a cache holds more keys than its budget between two evictions."""
     if every == 1:
         return ()
     return (f"{method} evicts every {every} steps: up to {every - 1} keys beyond the budget.",)
 
 
 def own_windows(loaded: Loaded) -> tuple[str, ...]:
-    """What must be said where some layers have a window of their own, which no budget changes."""
+    """A note where some layers have a window of their own, which no budget changes."""
     layers = anatomy.of(loaded.model).layers
     own = [layer.native.keys for layer in layers if layer.native]
     if not own or len(own) == len(layers):
@@ -181,7 +181,7 @@ def token_bytes(loaded: Loaded, batch: int) -> int:
 
 
 def past_trained_length(method: str, loaded: Loaded, length: int) -> tuple[str, ...]:
-    """What must be said where positions go beyond those that the model was trained on."""
+    """A note where positions go beyond those that the model was trained on."""
     if length <= loaded.trained_length:
         return ()
     beyond = length - loaded.trained_length

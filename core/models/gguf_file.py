@@ -39,7 +39,7 @@ class GgufFile:
     fields: dict[str, Any]
     _reader: Any
 
-    def said(self, name: str, default: Any = None) -> Any:
+    def field(self, name: str, default: Any = None) -> Any:
         """What it says of the tokenizer, such as ``model``, or ``default``."""
         return self.fields.get(TOKENIZER + name, default)
 
@@ -86,8 +86,8 @@ class _Bare:
         }
         if tokens := reader.fields.get(f"{TOKENIZER}tokens"):
             empty = tokens.parts[tokens.data[0]][:0] if tokens.data else b""
-            told = tokens._replace(parts=[empty], data=[0] * len(tokens.data))
-            self.fields[tokens.name] = told
+            emptied = tokens._replace(parts=[empty], data=[0] * len(tokens.data))
+            self.fields[tokens.name] = emptied
 
 
 def read(path: Path) -> GgufFile:
@@ -128,17 +128,17 @@ def check_tokenizer(file: GgufFile) -> None:
     Raises:
         UsageError: It is no SentencePiece with scores and no byte-level BPE with merges.
     """
-    kind = file.said("model")
+    kind = file.field("model")
     if kind not in KINDS:
         raise file.refusal(f"its kind is {kind!r}, and only {' and '.join(KINDS)} are known")
 
 
-def mend(tokenizer: Any, file: GgufFile) -> tuple[str, ...]:
+def correct_tokenizer(tokenizer: Any, file: GgufFile) -> tuple[str, ...]:
     """Make a byte-level ``tokenizer`` do what the file says; notes on what it does otherwise."""
     library: Any = import_module("tokenizers")
-    backend, split = tokenizer.backend_tokenizer, file.said("pre", "default")
+    backend, split = tokenizer.backend_tokenizer, file.field("pre", "default")
     for name in ("bos_token", "eos_token"):
-        if (index := file.said(f"{name}_id")) is not None:
+        if (index := file.field(f"{name}_id")) is not None:
             setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(index))
     words = library.processors.ByteLevel(trim_offsets=False)
     framed = frame(file, begins=split in BEGIN)
@@ -172,15 +172,15 @@ def frame(file: GgufFile, begins: bool) -> Any:
     added = [
         name
         for name, default in (("bos", begins), ("eos", False))
-        if file.said(f"add_{name}_token", default)
+        if file.field(f"add_{name}_token", default)
     ]
     for name in added:
-        if file.said(f"{name}_token_id") is None:
+        if file.field(f"{name}_token_id") is None:
             raise file.refusal(f"it adds a token ({name}) of which the file gives no id")
     if not added:
         return None
     special = [
-        {"id": name, "ids": [file.said(f"{name}_token_id")], "tokens": [name]} for name in added
+        {"id": name, "ids": [file.field(f"{name}_token_id")], "tokens": [name]} for name in added
     ]
     template = [*added, "$A"] if added == ["bos"] else [*added[:-1], "$A", "eos"]
     return library.processors.TemplateProcessing(single=template, special_tokens=special)

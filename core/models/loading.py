@@ -143,12 +143,12 @@ def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
         anatomy.check_config(config)
     gguf_file.check_tokenizer(file)
     notes: tuple[str, ...] = ()
-    if file.said("model") == "llama":
+    if file.field("model") == "llama":
         tokenizer = sentencepiece.build(file)
     else:
         with file.lent(tokens=True):
             tokenizer = _tokenizer(place, folder, **options)
-        notes = gguf_file.mend(tokenizer, file)
+        notes = gguf_file.correct_tokenizer(tokenizer, file)
     with file.lent():
         model = _model(place, folder, dtype, config=config, **options)
     whole = sha256([place.path])

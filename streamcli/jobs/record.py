@@ -50,7 +50,7 @@ class Recorder:
     _store: Store | None = None
     _loaded: dict[tuple[str, ...], Loaded | StreamError] = field(default_factory=dict)
     _texts: dict[tuple[str, int | None], Text | StreamError] = field(default_factory=dict)
-    _said: set[str] = field(default_factory=set)
+    _notes_shown: set[str] = field(default_factory=set)
 
     @property
     def store(self) -> Store:
@@ -94,9 +94,9 @@ class Recorder:
         except Exception as error:
             raise _failure(error) from error
         for note in prepared.notes:
-            if note not in self._said:
+            if note not in self._notes_shown:
                 self.say(note)
-                self._said.add(note)
+                self._notes_shown.add(note)
         return prepared
 
     def run(self, prepared: Prepared, repeat: int) -> str:

@@ -68,8 +68,8 @@ class Sweep:
             "left out (a budget beyond the length that the model was trained on)": self.left_out,
             "failed": failed,
         }
-        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        lines = [f"{len(self.plan)} runs: {told}."]
+        counted = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        lines = [f"{len(self.plan)} runs: {counted}."]
         for reason, names in self.failed.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             lines.append(f"failed: {names[0]}{more}: {reason}")

@@ -129,9 +129,9 @@ def _images(drawn: Sequence[Drawn], form: str, width: int) -> list[bytes]:
     except ChromeNotFoundError:
         raise StreamError(NO_BROWSER.format(form=form)) from None
     except Exception as error:
-        said = " ".join(str(error).split()) or "no message"
+        message = " ".join(str(error).split()) or "no message"
         raise StreamError(
-            f"the browser failed to draw {form} ({type(error).__name__}: {said}): "
+            f"the browser failed to draw {form} ({type(error).__name__}: {message}): "
             "name another one in BROWSER_PATH, or use --format html."
         ) from error
 

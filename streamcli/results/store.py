@@ -108,17 +108,18 @@ class Store:
         """Record that a run was interrupted. A run that has ended stays as it ended."""
         self._end(run_id, "interrupted", None)
 
-    def reap(self, host: str, gone: Callable[[int, str], bool]) -> list[str]:
+    def reap(self, host: str, process_ended: Callable[[int, str], bool]) -> list[str]:
         """Record as interrupted what ``host`` began and no longer runs, and return those names.
 
         Args:
             host: A machine's network name.
-            gone: Whether no process of a number is there that could have begun a run at a time.
+            process_ended: Whether no process of a number is there that could have begun a run
+                at a time.
         """
         query = select(Run).where(col(Run.status) == "running", col(Run.host) == host)
         with self._reading() as session:
             running = session.exec(query).all()
-        dead = [run.run_id for run in running if run.pid and gone(run.pid, run.created_at)]
+        dead = [run.run_id for run in running if run.pid and process_ended(run.pid, run.created_at)]
         for name in dead:
             self.interrupt(name)
         return dead
@@ -203,8 +204,8 @@ class Store:
         """
         with self._writing() as session:
             for run_id in run_ids:
-                gone = session.exec(delete(Run).where(col(Run.run_id) == run_id))
-                if not gone.rowcount:
+                deleted = session.exec(delete(Run).where(col(Run.run_id) == run_id))
+                if not deleted.rowcount:
                     raise self._absent(run_id)
 
     def read(self, query: Select[Any]) -> Sequence[Row[Any]]:

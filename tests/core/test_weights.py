@@ -64,7 +64,7 @@ def test_weights_keep_their_values_and_are_put_back_whatever_happens(narrow: boo
     with pytest.raises(RuntimeError, match="stop"), laid_out(model, narrow):
         assert head.weight.stride() == (1, head.weight.shape[0])
         assert not narrow or (head.kept.dtype == HALF and head.kept.is_contiguous())
-        for weight, lies in weights.lying(model).items():
+        for weight, lies in weights.stored_weights(model).items():
             assert torch.equal(lies.float(), weight)
         for name, weight in model.named_parameters():
             assert weight is before[name][0] and torch.equal(weight, before[name][1])

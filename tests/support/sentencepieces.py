@@ -103,7 +103,7 @@ def naive(file: GgufFile, text: str) -> list[int]:
     """The file's rule, word for word; without BOS and EOS."""
     ids, score, symbols = rule(file)
     text = text.replace(" ", SPACE)
-    if text and file.said("add_space_prefix", True):
+    if text and file.field("add_space_prefix", True):
         text = SPACE + text
     found: list[int] = []
     plain, at = "", 0

@@ -23,8 +23,8 @@ def subtitle(chosen: Chosen, words: str = "") -> str:
         words = "S + W = {:,} + {:,}".format(*chosen.budget)
     if " and " in modes:  # each panel names its own
         modes = ""
-    said = [f"{model} on {texts}", words.replace(" ", "\N{NO-BREAK SPACE}"), modes]
-    return ", ".join(filter(None, said))
+    parts = [f"{model} on {texts}", words.replace(" ", "\N{NO-BREAK SPACE}"), modes]
+    return ", ".join(filter(None, parts))
 
 
 def circumstances(chosen: Chosen) -> str:
@@ -51,12 +51,12 @@ def circumstances(chosen: Chosen) -> str:
         if p.run["git_commit"]
     )
     code = code and f" at commit {code}{' with local changes' if dirty else ''}"
-    said = f"{'; '.join(texts)}. {where}. Run {when}{code}."
+    caption = f"{'; '.join(texts)}. {where}. Run {when}{code}."
     if chosen.others:
-        said += (
+        caption += (
             " Other runs are not shown: choose with --model, --dataset, --mode, --since or --sweep."
         )
-    return said
+    return caption
 
 
 def repeats(every: list[Point], what: str) -> str:

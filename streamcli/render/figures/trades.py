@@ -113,13 +113,14 @@ def _against_baseline(every: list[Point]) -> list[Point]:
     """What has re-computation with the same keys beside it, and that re-computation."""
     same = panels.at_common_sinks(every)
     bases = _bases(same)
-    beside = {
+    with_baseline = {
         keys for keys in bases if any(_keys(p) == keys and p.method != BASELINE for p in same)
     }
     return [
         point
         for point in same
-        if _keys(point) in beside and (point.method != BASELINE or bases[_keys(point)] is point)
+        if _keys(point) in with_baseline
+        and (point.method != BASELINE or bases[_keys(point)] is point)
     ]
 
 
