@@ -215,7 +215,6 @@ def _pages(form: Format, sheets: Sequence[Sheet]) -> None:
     from streamcli.render import output, tables
 
     if form is Format.MARKDOWN:
-        print("\n\n".join(map(tables.markdown, sheets)))
+        print(tables.markdown_pages(sheets))
     else:
-        for sheet in sheets:
-            output.page(sheet)
+        output.pages(sheets)

@@ -168,8 +168,7 @@ def _show(store: Store, query: Query, form: Format, out: Path | None) -> None:
         output.write(out, job.text(store, query, found, form))
         output.say(f"wrote {out}")
     elif form is Format.TABLE:
-        for section in job.sections(query, found):
-            output.page(section.sheet)
+        output.pages([section.sheet for section in job.sections(query, found)])
     elif len(found.rows) or form in DATA:
         sys.stdout.write(job.text(store, query, found, form))
     if found.more:

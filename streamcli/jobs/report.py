@@ -7,6 +7,7 @@ import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from core import registry
 from core.errors import UsageError, unknown
 from core.registry import STREAMING
 from streamcli.analysis import summary
@@ -49,7 +50,9 @@ def sections(query: Query, found: Selection) -> list[Section]:
     if rows.empty:
         return []
     if query.compares:
-        pairs = zip(found.comparisons, found.whole, strict=True)
+        pairs = list(zip(found.comparisons, found.whole, strict=True))
+        if not query.sort:  # the newest first, and what is measured as a model generates before
+            pairs.sort(key=lambda pair: list(registry.MODES).index(str(pair[0].same["mode"])))
         return [Section(tables.sheet(p), p.runs, _words(query, found, w)) for p, w in pairs]
     columns = query.columns or (LISTED if query.lists else TABLE)
     if not query.group_by:
@@ -74,8 +77,7 @@ def text(store: Store, query: Query, found: Selection, form: str) -> str:
         return _page(store, query, found, parts)
     if form == "table":
         plain = io.StringIO()
-        for part in parts:
-            output.page(part.sheet, plain)
+        output.pages([part.sheet for part in parts], plain)
         return plain.getvalue()
     if form == "latex":
         return documents.latex(parts)

@@ -72,11 +72,8 @@ def markdown(sections: Sequence[Section], caution: str = "") -> str:
 
     How far these may be trusted, ``caution``, is said once, where there are any.
     """
-    parts = []
-    for section in sections:
-        parts.append(tables.markdown(section.sheet))
-        if section.words:
-            parts.append(f"In words: {' '.join(section.words)}")
+    words = [f"In words: {' '.join(each.words)}" if each.words else "" for each in sections]
+    parts = [tables.markdown_pages([each.sheet for each in sections], words)] if sections else []
     concluded = any(section.words for section in sections) and caution
     return "\n\n".join([*(parts or [NOTHING]), *([caution] if concluded else [])]) + "\n"
 

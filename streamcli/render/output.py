@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -51,10 +52,24 @@ def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
     console.print()
 
 
+def pages(sheets: Sequence[tables.Sheet], to: IO[str] | None = None) -> None:
+    """Tables one after the other; a note on several of them stands once, below all."""
+    apart, shared = tables.shared_notes(sheets)
+    for sheet in apart:
+        page(sheet, to)
+    if shared:
+        console = Console(file=to)
+        if not console.is_terminal:
+            console = Console(width=PIPE_WIDTH, file=to)
+        console.print(f"[bold]{tables.SHARED_TITLE}[/bold]")
+        for note in shared:
+            console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+        console.print()
+
+
 def terminal(found: list[Comparison]) -> None:
     """Every comparison as a table."""
-    for comparison in found:
-        page(tables.sheet(comparison))
+    pages([tables.sheet(comparison) for comparison in found])
 
 
 def passing(text: str) -> None:

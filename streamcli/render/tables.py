@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -24,6 +26,7 @@ SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
 MARK = "*"  # on the keys of a row with another budget
+SHARED_TITLE = "Notes on several of these tables"
 WIDE = 1000  # columns, more than any table takes
 
 
@@ -153,6 +156,25 @@ def _without_verdicts(page: Sheet) -> Sheet:
     return replace(page, columns=page.columns[:-1], rows=rows, notes=[*verdicts, *page.notes])
 
 
+def shared_notes(pages: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]:
+    """The tables without the notes that several of them have, and these, to stand once below."""
+    counts = Counter(note for page in pages for note in dict.fromkeys(page.notes))
+    shared = [note for note, count in counts.items() if count > 1]
+    own = [[note for note in page.notes if note not in shared] for page in pages]
+    return [replace(page, notes=n) for page, n in zip(pages, own, strict=True)], shared
+
+
+def markdown_pages(pages: Sequence[Sheet], below: Sequence[str] = ()) -> str:
+    """Tables one after the other, each with ``below`` it; what holds for several stands last."""
+    apart, shared = shared_notes(pages)
+    parts: list[str] = []
+    for page, words in zip_longest(apart, below, fillvalue=""):
+        parts += filter(None, (markdown(page) if isinstance(page, Sheet) else "", words))
+    if shared:
+        parts.append("\n".join([f"**{SHARED_TITLE}**", "", *(f"- {note}" for note in shared)]))
+    return "\n\n".join(parts)
+
+
 def markdown(page: Sheet) -> str:
     """A pipe table with its title above and its notes below."""
     table = pipes(page.columns, page.rows)
@@ -243,8 +265,9 @@ def _notes(comparison: Comparison, mode: str) -> list[str]:
         for line in text.splitlines():
             methods.setdefault(line, []).append(str(method))
     notes = [
-        f"keys: the most a query may see, itself included; KV: all that is held between steps, "
-        f"working copies too; peak: of the process; {timed(mode, runs.to_dict('records'))}.",
+        "keys: the most a query may see, itself included; KV: all that is held between steps, "
+        "working copies too; peak: of the process.",
+        f"{mode}: {timed(mode, runs.to_dict('records'))}.",
         *_budgets(comparison),
     ]
     methods.pop(FILLING, None)
