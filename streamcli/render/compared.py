@@ -31,10 +31,11 @@ from streamcli.results.columns import (
 TIME, RATIO, PPL = ALL["ms"], ALL["speed_up"], ALL["ppl"]
 PAIR = chosen(use=Use.PAIR)  # what holding a run against another adds to it
 METHOD = [COLUMNS[name] for name in TABLE if ALL[name].group is Group.METHOD]
+VARIANT = [name for name in chosen(Group.METHOD, origin=Origin.DERIVED) if name not in PAIR]
 RUN = (  # of a run, what a record holds
-    *(*SHARED, "scored_tokens", "attended_keys_mean"),
+    *(*SHARED, "scored_tokens", "attended_keys_mean", "run_id", "git_commit"),
     *(column.name for column in METHOD),
-    *("variant", "budget", "run_id", "git_commit"),
+    *VARIANT,
     *(name for name in TABLE if ALL[name].origin is Origin.RESULT),
 )
 ONE_EACH = "one run each: use sweep --repeats 5 for an interval"

@@ -275,8 +275,8 @@ def test_every_published_figure_is_of_a_mode_and_method_of_ours() -> None:
 
 def test_every_published_figure_names_its_source_and_what_differs() -> None:
     known = published.figures()
-    for source in (*(e.source for e in known.series), *(e.source for e in known.speed_ups)):
-        assert known.sources[source].name and known.sources[source].differs
+    for key in [each.source for each in known.series] + [each.source for each in known.speed_ups]:
+        assert known.sources[key].name and known.sources[key].differs
     found = {each.model: each.values for each in known.series}
     assert found["Falcon-7B"]["0"] == 17.90 and found["MPT-7B"]["0"] == 460.29
     assert sum("160M" in model for model in found) == 3
