@@ -12,6 +12,8 @@ from streamcli.results.columns import ALL
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("core/**/*.py"), *ROOT.glob("streamcli/**/*.py")])
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
+CLOCKS = {f"time.{name}" for name in ("monotonic", "perf_counter", "process_time", "time")}
 HEAVY = {"torch", "transformers", "kvpress", "datasets", "pandas", "plotly"}
 VERSION = "streamcli"  # of which only ``__version__`` is imported
 SQL = {"sqlalchemy", "sqlmodel", "alembic"}
@@ -140,3 +142,13 @@ def test_every_registered_name_can_be_loaded() -> None:
     for kind in ("method", "mode", "dataset"):
         for name in registry.names(kind):
             assert callable(registry.load(kind, name))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_share_what_is_in_support_and_assert_nothing_of_a_clock(path: Path) -> None:
+    others = {module for module in imports(path) if module.startswith("tests.")}
+    assert all(module.startswith("tests.support") for module in others), others
+    if path.name.startswith("test_"):  # a slow machine would fail it: `bench` is for times
+        tree = ast.walk(ast.parse(path.read_text()))
+        read = {ast.unparse(node) for node in tree if isinstance(node, ast.Attribute)}
+        assert not read & CLOCKS and not {"timeit"} & set(imports(path))
