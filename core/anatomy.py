@@ -341,7 +341,7 @@ class _Watch(Cache):
     """A cache that claims ``past`` tokens, holds none, and notes what each layer hands to it.
 
     Attributes:
-        given: What each layer handed over: its key and value (B, K, C, D), or what they are made of.
+        given: What each layer handed over: its key and value (B, K, C, D), or what makes them.
         keys: The keys that it attended to.
         values: And the values.
         latent: Layers whose keys and values are made of what they handed over (MLA).
