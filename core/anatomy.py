@@ -230,7 +230,32 @@ def check_config(config: Any, trust: bool = False) -> None:
     refusal = NOT_ROTARY if _no_rotary(model) else None
     if getattr(model, "_is_stateful", False):
         refusal = RECURRENT
+    refusal = refusal or _amiss_without_values(model)
     Anatomy(kind=str(config.model_type), refusal=refusal).check_movable()
+
+
+def _amiss_without_values(model: Any) -> str | None:
+    """What forwards of a model on the meta device, which have shapes only, show to be amiss.
+
+    An error of the model's own code shows nothing: it may look at values, which are not there.
+    """
+    registered = bool(getattr(model, "_supports_attention_backend", False))
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    ids = torch.zeros(ROWS, 1, dtype=torch.int64, device="meta")
+    try:
+        with torch.inference_mode():
+            _look_on(model, ids, watch := _Watch(0), registered)
+            _check_count(watch, count)
+            if registered:
+                _look_on(model, ids[:5].T, watch := _Watch(0), True)
+                _masks(watch, count)
+    except _Refused as found:
+        return str(found)
+    except AttributeError as error:
+        return _no_cache(error) if isinstance(error.obj, Cache) else None
+    except Exception:
+        return None
+    return None
 
 
 def _no_rotary(model: Any) -> bool:
@@ -288,8 +313,7 @@ def _seen(model: Any, config: Any, plain: Anatomy) -> Anatomy:
     layers = [Layer(key[0].numel(), value[0].numel()) for key, value in given]
     seen = replace(plain, layers=tuple(layers), passes=first.passes, capped=first.capped)
     try:
-        if len(layers) != count:
-            raise _Refused(f"its {count} layers hand {len(layers)} sets of keys to a cache")
+        _check_count(first, count)
         see = _natives(model, ids[:5].T, count) if plain.registered else _by_config(config, count)
         layers = [replace(layer, native=see[i]) for i, layer in enumerate(layers)]
         seen = replace(seen, layers=tuple(layers))
@@ -416,24 +440,34 @@ class _NoLayers(list[Any]):
 
 def _made_of(key: Tensor, latent: Tensor, turned: Tensor) -> bool:
     """Whether keys (B, K, C, D) end in what the cache was given second, the same for all heads."""
-    r = turned.shape[-1]
-    if key.shape[-2:] == latent.shape[-2:] or turned.shape[-2] != key.shape[-2]:
+    r, heads = turned.shape[-1], key.shape[:-1]
+    if r >= key.shape[-1] or latent.shape[1] != 1 or turned.shape[:-1] != (heads[0], 1, heads[2]):
         return False
-    return r < key.shape[-1] and torch.equal(key[..., -r:], turned.expand(*key.shape[:-1], r))
+    return key.is_meta or torch.equal(key[..., -r:], turned.expand(*heads, r))
 
 
 def _fed(model: Any, ids: Tensor, past: int, registered: bool) -> _Watch:
     """What the layers hand over for ids (B, C), at positions ``past`` and on."""
-    watch, name = _Watch(past), cache_name(model)
+    watch = _Watch(past)
     try:
-        if registered:
-            with _watched(model, watch):
-                model(ids, **{name: watch}, use_cache=True, stream=watch)
-        else:
-            model(ids, **{name: watch}, use_cache=True)
+        _look_on(model, ids, watch, registered)
     except CODE as error:
         raise _Refused(_no_cache(error)) from error
     return watch
+
+
+def _look_on(model: Any, ids: Tensor, watch: _Watch, registered: bool) -> None:
+    name = cache_name(model)
+    if registered:
+        with _watched(model, watch):
+            model(ids, **{name: watch}, use_cache=True, stream=watch)
+    else:
+        model(ids, **{name: watch}, use_cache=True)
+
+
+def _check_count(watch: _Watch, count: int) -> None:
+    if len(watch.given) != count:
+        raise _Refused(f"its {count} layers hand {len(watch.given)} sets of keys to a cache")
 
 
 @contextmanager
@@ -446,7 +480,11 @@ def _watched(model: Any, watch: _Watch) -> Iterator[None]:
 
 def _natives(model: Any, ids: Tensor, count: int) -> list[Native | None]:
     """How far each layer looks back, by the mask that transformers makes for it; ids are (1, C)."""
-    watch = _fed(model, ids, 0, True)
+    return _masks(_fed(model, ids, 0, True), count)
+
+
+def _masks(watch: _Watch, count: int) -> list[Native | None]:
+    """The same of a chunk that was watched."""
     found = []
     for i in range(count):
         mask = watch.masks[i]
