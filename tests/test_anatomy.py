@@ -214,7 +214,9 @@ def _logits(model: Any, name: str) -> Tensor:
     ids = random_ids(1, 36)
     with torch.inference_mode():
         stream = method_of(name, window=20).start(loaded, 1)
-        fed = [stream.feed(part)[:, -1:] for part in (ids[:, :20], *ids[:, 20:].split(1, dim=1))]
+        fed = [
+            stream.feed(part)[:, -1:] for part in (ids[:, :20], *torch.split(ids[:, 20:], 1, dim=1))
+        ]
     return torch.cat(fed, dim=1)
 
 
