@@ -57,9 +57,6 @@ class Stream(Protocol):
     def view(self, layer: int, c: int) -> ChunkView:
         """What the chunk of C tokens at hand sees."""
 
-    def sinks(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The sinks' keys as first seen, and their values: (B, K, S, D) each."""
-
     def grown(self, layer: int, c: int) -> Tensor | None:
         """Factors (C,) of queries that grow with their position; None where they do not."""
 
@@ -138,7 +135,7 @@ def attend(
     Args:
         module: The model's attention layer; its ``layer_idx`` names the cache's layer.
         query: (B, H, C, D), at its position in the cache's frame.
-        key: (B, K, N, D) as returned by the cache.
+        key: (B, K, N, D) as returned by the cache; before a chunk's, the S sinks as first seen.
         value: (B, K, N, Dv).
         attention_mask: Unused: the cache knows what is visible.
         scaling: Factor of the logits; 1/sqrt(D) when None.
@@ -175,11 +172,13 @@ def attend(
             out = _in_parts([Part(grouped, key, value, mask)], extra)
     else:
         view = stream.view(layer, c)
-        parts = [Part(grouped, key, value, view.band.repeat(groups, 1))]
-        sink_key, sink_value = stream.sinks(layer)  # (B, K, S, D) each
-        if sink_key.shape[-2]:
+        s = view.sinks.shape[-1]
+        band = view.band.repeat(groups, 1)
+        parts = [Part(grouped, key[:, :, s:], value[:, :, s:], band)]
+        if s:
             back = grouped if view.back is None else view.back(query).reshape(grouped.shape)
-            parts.append(Part(back, sink_key, sink_value, view.sinks.repeat(groups, 1)))
+            seen = view.sinks.repeat(groups, 1)
+            parts.append(Part(back, key[:, :, :s], value[:, :, :s], seen))
         on_cpu = query.device.type == "cpu" and d == value.shape[-1]
         out = _in_parts(parts, extra) if on_cpu or not extra.plain else _in_one(parts, scale)
     return out.to(value.dtype).reshape(b, h, c, -1).transpose(1, 2).contiguous(), None

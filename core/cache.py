@@ -58,6 +58,8 @@ class Kind:
         window: W, tokens before the query that it sees.
         every: k, tokens between evictions.
         rotation: How its keys are turned; None where they are not.
+        latent: How the part of a key that it holds is turned, where keys and values are made of
+            what it holds; that part is then what is called keys here, and the other values.
         block: Length of the blocks beyond whose beginning it never looks back, if it has any.
         own: Whether this is the layer's own window, which S and W do not change.
     """
@@ -66,8 +68,14 @@ class Kind:
     window: int
     every: int = 1
     rotation: Rotation | None = None
+    latent: Rotation | None = None
     block: int | None = None
     own: bool = False
+
+    @property
+    def turns(self) -> Rotation | None:
+        """How what it holds is turned."""
+        return self.latent or self.rotation
 
     @property
     def ring(self) -> int:
@@ -114,12 +122,12 @@ def kinds_of(found: Anatomy, n_sink: int, window: int, every: int = 1) -> tuple[
             )
     kinds = []
     for layer in found.layers:
-        native, rotation = layer.native, layer.rotation
+        native, turns = layer.native, (layer.rotation, layer.latent)
         if native is None or all_own:
-            kinds.append(Kind(n_sink, window, every, rotation))
+            kinds.append(Kind(n_sink, window, every, *turns))
         else:
             block = native.keys if native.blocks else None
-            kinds.append(Kind(0, native.keys - 1, 1, rotation, block, own=True))
+            kinds.append(Kind(0, native.keys - 1, 1, *turns, block, own=True))
     return tuple(kinds)
 
 
@@ -180,42 +188,52 @@ class StreamingLayer(CacheLayerMixin):
         Returns:
             For one token, every key it sees: (B, K, min(t+1, S+W+k), D), and the values; where k
             is more than 1, the cache's ``mask`` says which have not been evicted. For a chunk, the
-            ring as it was before and the chunk itself; what each query sees of them is the cache's
-            ``view``.
+            sinks as first seen, the ring as it was before and the chunk itself; what each query
+            sees of them is the cache's ``view``.
 
         Raises:
             UsageError: The model attends otherwise than these keys need.
         """
+        if self.kind.latent:
+            turned, others = self._update(value_states, key_states)
+            return others, turned
+        return self._update(key_states, value_states)
+
+    def _update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         c, t, s = key_states.shape[-2], self.seen, self.kind.n_sink
         self.cache.check_attention(t, c)
         before: tuple[Tensor, Tensor] | None = None
+        if t < s:
+            self._write_sinks(key_states, value_states)
         if c > 1:
             ring = slice(s, None) if t > s else slice(0, 0)
-            before = self.keys[:, :, ring], self.values[:, :, ring]
             # A copy, as the chunk is about to overwrite what its first queries still see.
             before = (
-                torch.cat((before[0], key_states), -2),
-                torch.cat((before[1], value_states), -2),
+                torch.cat((self.sinks, self.keys[:, :, ring], key_states), -2),
+                torch.cat((self.values[:, :, :s], self.values[:, :, ring], value_states), -2),
             )
         self._write(key_states, value_states)
         self.seen = t + c
         if before is not None and self.cache.streams:
-            return before  # (B, K, (W+k)+C, D)
+            return before  # (B, K, S+(W+k)+C, D)
         if s and (turn := self.cache.sink_turn(self.kind, t)):
             self.keys[:, :, :s] = turn(self.sinks)
         n = min(t + c, self.keys.shape[-2])
         return self.keys[:, :, :n], self.values[:, :, :n]
 
+    def _write_sinks(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Put the tokens that are among the first S in their slots."""
+        t, s = self.seen, self.kind.n_sink
+        n = min(key_states.shape[-2], s - t)
+        self.sinks[:, :, t : t + n] = key_states[:, :, :n]
+        self.keys[:, :, t : t + n] = key_states[:, :, :n]
+        self.values[:, :, t : t + n] = value_states[:, :, :n]
+
     def _write(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Put each token in its slot: the first S to the sinks, the last W + k into the ring."""
+        """Put the last W + k tokens in their slots of the ring."""
         c, t, s, ring = key_states.shape[-2], self.seen, self.kind.n_sink, self.kind.ring
-        if t < s:
-            n = min(c, s - t)
-            self.sinks[:, :, t : t + n] = key_states[:, :, :n]
-            self.keys[:, :, t : t + n] = key_states[:, :, :n]
-            self.values[:, :, t : t + n] = value_states[:, :, :n]
         first = max(t, s, t + c - ring)  # the first token of the chunk that the ring keeps
         if c == 1 and first == t:
             slot = s + (t - s) % ring
@@ -228,9 +246,9 @@ class StreamingLayer(CacheLayerMixin):
 
     def move(self, by: int) -> None:
         """Turn the ring's keys by ``by`` positions."""
-        if self.is_initialized and self.kind.rotation:
+        if self.is_initialized and self.kind.turns:
             s = self.kind.n_sink
-            turn = self.kind.rotation.turn(torch.tensor([float(by)]))
+            turn = self.kind.turns.turn(torch.tensor([float(by)]))
             self.keys[:, :, s:] = turn(self.keys[:, :, s:])
 
     def get_seq_length(self) -> int:
@@ -419,18 +437,13 @@ class StreamingKVCache(Cache):
     def sink_turn(self, kind: Kind, t: int) -> Turn | None:
         """What takes the sinks to where the query at t must meet them; None where nothing does."""
         delta = kind.cut(t) - self.base - (kind.n_sink + kind.window)
-        if kind.rotation is None or kind.cut(t) < kind.n_sink + kind.window:
+        if kind.turns is None or kind.cut(t) < kind.n_sink + kind.window:
             return None
-        key = kind.rotation, delta
+        key = kind.turns, delta
         if key not in self._turns:
             self._turns = {old: turn for old, turn in self._turns.items() if old[1] == delta}
-            self._turns[key] = kind.rotation.turn(torch.tensor([float(delta)]))
+            self._turns[key] = kind.turns.turn(torch.tensor([float(delta)]))
         return self._turns[key]
-
-    def sinks(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The saved sinks of a layer: keys and values, (B, K, S, D) each."""
-        held = self.layers[layer]
-        return held.sinks, held.values[:, :, : held.kind.n_sink]
 
     def mask(self, layer: int) -> Tensor | None:
         """Which slots the token that ``layer`` was just given sees, (N,) bool; None for all."""

@@ -55,8 +55,8 @@ class _Step:
         self.slot = s + (seen - s) % kind.ring
         self.slots = torch.cat((slots[:s], self.slot))
         self.turn: Turn | None = None
-        if s and kind.rotation:
-            self.turn = kind.rotation.turn(kind.cut(seen) - base - (s + kind.window))
+        if s and kind.turns:
+            self.turn = kind.turns.turn(kind.cut(seen) - base - (s + kind.window))
         masked = kind.every > 1 or kind.block is not None
         self.seen_slots = slots_seen(kind, slots, seen) if masked else None  # (S+W+k,)
 
@@ -77,13 +77,15 @@ class _StepView(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Write the token (B, K, 1, D) and the turned sinks in place; all slots are returned."""
         layer, step = self.held.layers[layer_idx], self.steps[self.held.which[layer_idx]]
+        if layer.kind.latent:
+            key_states, value_states = value_states, key_states
         if step.turn is not None:
             key_states = torch.cat((step.turn(layer.sinks), key_states), dim=-2)  # (B, K, S+1, D)
             layer.keys.index_copy_(2, step.slots, key_states)
         else:
             layer.keys.index_copy_(2, step.slot, key_states)
         layer.values.index_copy_(2, step.slot, value_states)
-        return layer.keys, layer.values
+        return (layer.values, layer.keys) if layer.kind.latent else (layer.keys, layer.values)
 
     def mask(self, layer: int) -> Tensor | None:
         """See ``StreamingKVCache.mask``."""

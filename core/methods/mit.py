@@ -64,8 +64,14 @@ class StartRecentLayer(DynamicLayer):
         Returns:
             The n + C keys (B, K, n+C, D) of this layer, the last of them at p+C-1, and the values.
         """
+        if self.kind.latent:
+            turned, others = self._update(value_states, key_states)
+            return others, turned
+        return self._update(key_states, value_states)
+
+    def _update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         n, c, p = self.held, key_states.shape[-2], self.cache.position
-        rotation = self.kind.rotation
+        rotation = self.kind.turns
         if rotation:
             key_states = self.cache.turn(rotation, -p, -1, c)(key_states)
         keys, values = super().update(key_states, value_states)  # (B, K, n+C, D), a new tensor

@@ -87,9 +87,12 @@ class Layer:
     """One layer.
 
     Attributes:
-        key_numbers: Numbers that a token's key takes, K x D.
-        value_numbers: Numbers that its value takes.
+        key_numbers: Numbers that its cache holds of a token's key, K x D, or of a latent one the
+            part that is turned.
+        value_numbers: Numbers that it holds besides.
         rotation: How keys are turned by positions, None where they are not.
+        latent: How the part of a key that the cache holds is turned, where keys and values are made
+            of what it holds (MLA, as of transformers 5.24); None where it holds keys.
         native: How far it looks back by itself, None where it sees all that came before.
         grows: Whether queries grow with their position.
     """
@@ -97,6 +100,7 @@ class Layer:
     key_numbers: int
     value_numbers: int
     rotation: Rotation | None = None
+    latent: Rotation | None = None
     native: Native | None = None
     grows: bool = False
 
@@ -226,7 +230,32 @@ def check_config(config: Any, trust: bool = False) -> None:
     refusal = NOT_ROTARY if _no_rotary(model) else None
     if getattr(model, "_is_stateful", False):
         refusal = RECURRENT
+    refusal = refusal or _amiss_without_values(model)
     Anatomy(kind=str(config.model_type), refusal=refusal).check_movable()
+
+
+def _amiss_without_values(model: Any) -> str | None:
+    """What forwards of a model on the meta device, which have shapes only, show to be amiss.
+
+    An error of the model's own code shows nothing: it may look at values, which are not there.
+    """
+    registered = bool(getattr(model, "_supports_attention_backend", False))
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    ids = torch.zeros(ROWS, 1, dtype=torch.int64, device="meta")
+    try:
+        with torch.inference_mode():
+            _look_on(model, ids, watch := _Watch(0), registered)
+            _check_count(watch, count)
+            if registered:
+                _look_on(model, ids[:5].T, watch := _Watch(0), True)
+                _masks(watch, count)
+    except _Refused as found:
+        return str(found)
+    except AttributeError as error:
+        return _no_cache(error) if isinstance(error.obj, Cache) else None
+    except Exception:
+        return None
+    return None
 
 
 def _no_rotary(model: Any) -> bool:
@@ -280,11 +309,11 @@ def _seen(model: Any, config: Any, plain: Anatomy) -> Anatomy:
     made = torch.Generator().manual_seed(0)
     ids = torch.randint(0, config.vocab_size, (ROWS, 1), generator=made).to(device)
     first = _fed(model, ids, 0, plain.registered)
-    layers = [Layer(first.keys[i][0].numel(), first.values[i][0].numel()) for i in first.keys]
+    given = [(b, a) if i in first.latent else (a, b) for i, (a, b) in first.given.items()]
+    layers = [Layer(key[0].numel(), value[0].numel()) for key, value in given]
     seen = replace(plain, layers=tuple(layers), passes=first.passes, capped=first.capped)
     try:
-        if len(layers) != count:
-            raise _Refused(f"its {count} layers hand {len(layers)} sets of keys to a cache")
+        _check_count(first, count)
         see = _natives(model, ids[:5].T, count) if plain.registered else _by_config(config, count)
         layers = [replace(layer, native=see[i]) for i, layer in enumerate(layers)]
         seen = replace(seen, layers=tuple(layers))
@@ -309,11 +338,16 @@ def _moving(model: Any, ids: Tensor, first: _Watch, seen: Anatomy) -> Anatomy:
         moved = {by: other.keys[i] for by, other in others.items()}
         if any(_apart(o.values[i], first.values[i]) > _rounding(model)[0] for o in others.values()):
             raise _Refused("its values change with position, as with learned position embeddings")
-        rotation = _rotation(model, first.keys[i], moved, known, rotations)
+        rotation, latent = _rotation(model, first.keys[i], moved, known, rotations), None
+        if i in first.latent:
+            held = {by: other.given[i][1] for by, other in others.items()}
+            latent = _rotation(model, first.given[i][1], held, known, rotations)
+            if latent is None:
+                raise _Refused("its cache holds no part of its keys that is turned")
         for by, other in others.items():
             if seen.registered:
                 _check_query(model, rotation, first.queries[i], other.queries[i], by)
-        layers[i] = replace(layer, rotation=rotation)
+        layers[i] = replace(layer, rotation=rotation, latent=latent)
     if seen.registered and seen.limit is None and known:
         beyond = _fed(model, ids, FARTHEST, True)
         for i, layer in enumerate(layers):
@@ -328,15 +362,24 @@ def _moving(model: Any, ids: Tensor, first: _Watch, seen: Anatomy) -> Anatomy:
 
 
 class _Watch(Cache):
-    """A cache that claims ``past`` tokens, holds none, and notes what each layer hands to it."""
+    """A cache that claims ``past`` tokens, holds none, and notes what each layer hands to it.
+
+    Attributes:
+        given: What each layer handed over: its key and value (B, K, C, D), or what makes them.
+        keys: The keys that it attended to.
+        values: And the values.
+        latent: Layers whose keys and values are made of what they handed over (MLA).
+    """
 
     is_compileable = False
 
     def __init__(self, past: int) -> None:
-        self.layers: list[Any] = []
+        self.layers: list[Any] = _NoLayers()
         self.past = past
+        self.given: dict[int, tuple[Tensor, Tensor]] = {}
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
+        self.latent: set[int] = set()
         self.queries: dict[int, Tensor] = {}
         self.masks: dict[int, Tensor | None] = {}
         self.makers: list[tuple[Tensor, Callable[..., Tensor]]] = []
@@ -345,6 +388,7 @@ class _Watch(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        self.given[layer_idx] = key_states, value_states
         self.keys[layer_idx], self.values[layer_idx] = key_states, value_states
         return key_states, value_states
 
@@ -366,7 +410,10 @@ class _Watch(Cache):
         """Every token gets its own value."""
         i = module.layer_idx
         if self.keys.get(i) is not key or self.values.get(i) is not value:
-            raise _Refused("its attention does not take the keys that its cache returns")
+            if not _made_of(key, *self.given.get(i, (key, key))):
+                raise _Refused("its attention does not take the keys that its cache returns")
+            self.keys[i], self.values[i] = key, value
+            self.latent.add(i)
         if unknown := [n for n, v in kwargs.items() if n not in HARMLESS and v is not None]:
             raise _Refused(f"its attention is handed {unknown[0]!r}, which streaming does not know")
         self.passes = self.passes or kwargs.get("stream") is self
@@ -384,18 +431,43 @@ class _Watch(Cache):
         return made
 
 
+class _NoLayers(list[Any]):
+    """What a cache has where its layers are expected: none."""
+
+    def __getitem__(self, i: Any) -> Any:
+        raise _Refused("it asks its cache's layers for more than keys and values")
+
+
+def _made_of(key: Tensor, latent: Tensor, turned: Tensor) -> bool:
+    """Whether keys (B, K, C, D) end in what the cache was given second, the same for all heads."""
+    r, heads = turned.shape[-1], key.shape[:-1]
+    if r >= key.shape[-1] or latent.shape[1] != 1 or turned.shape[:-1] != (heads[0], 1, heads[2]):
+        return False
+    return key.is_meta or torch.equal(key[..., -r:], turned.expand(*heads, r))
+
+
 def _fed(model: Any, ids: Tensor, past: int, registered: bool) -> _Watch:
     """What the layers hand over for ids (B, C), at positions ``past`` and on."""
-    watch, name = _Watch(past), cache_name(model)
+    watch = _Watch(past)
     try:
-        if registered:
-            with _watched(model, watch):
-                model(ids, **{name: watch}, use_cache=True, stream=watch)
-        else:
-            model(ids, **{name: watch}, use_cache=True)
+        _look_on(model, ids, watch, registered)
     except CODE as error:
         raise _Refused(_no_cache(error)) from error
     return watch
+
+
+def _look_on(model: Any, ids: Tensor, watch: _Watch, registered: bool) -> None:
+    name = cache_name(model)
+    if registered:
+        with _watched(model, watch):
+            model(ids, **{name: watch}, use_cache=True, stream=watch)
+    else:
+        model(ids, **{name: watch}, use_cache=True)
+
+
+def _check_count(watch: _Watch, count: int) -> None:
+    if len(watch.given) != count:
+        raise _Refused(f"its {count} layers hand {len(watch.given)} sets of keys to a cache")
 
 
 @contextmanager
@@ -408,7 +480,11 @@ def _watched(model: Any, watch: _Watch) -> Iterator[None]:
 
 def _natives(model: Any, ids: Tensor, count: int) -> list[Native | None]:
     """How far each layer looks back, by the mask that transformers makes for it; ids are (1, C)."""
-    watch = _fed(model, ids, 0, True)
+    return _masks(_fed(model, ids, 0, True), count)
+
+
+def _masks(watch: _Watch, count: int) -> list[Native | None]:
+    """The same of a chunk that was watched."""
     found = []
     for i in range(count):
         mask = watch.masks[i]
@@ -487,7 +563,8 @@ def _rotation(
         for first in sorted({0, d - 2 * len(inv_freq)})
         for pairs in (False, True)
     ]
-    for found in (*rotations, *candidates):
+    shared = [each for each in rotations if each.first + 2 * len(each.inv_freq) <= d]
+    for found in (*shared, *candidates):
         limits = {by: rounding + PHASE * by for by in moved}
         if all(_apart(_by(found, by)(key), moved[by]) <= limits[by] for by in moved):
             if found not in rotations:
@@ -598,11 +675,6 @@ class _Shuffled(_Watch):
         """A chunk that begins a text."""
         band = torch.ones(c, c, dtype=torch.bool, device=self.model.device).tril()
         return ChunkView(band, band[:, :0], None)
-
-    def sinks(self, layer: int) -> tuple[Tensor, Tensor]:
-        """None."""
-        key, value = self.held[layer]
-        return key[:, :, :0], value[:, :, :0]
 
     def grown(self, layer: int, c: int) -> Tensor | None:
         """What takes queries from their size where they stand to that at the start."""

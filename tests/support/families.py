@@ -599,14 +599,18 @@ def refill(model: nn.Module, gain: float) -> None:
         parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
 
+def config(name: str) -> Any:
+    """Return the family's configuration."""
+    given = COMMON | FAMILIES[name] | {"model_type": None}
+    options = {key: value for key, value in given.items() if value is not None}
+    return AutoConfig.for_model(model_type(name), **options)
+
+
 @torch.no_grad()
 def build(name: str) -> Any:
     """Return the family's model in float32, for inference only; the same each time."""
-    given = COMMON | FAMILIES[name] | {"model_type": None}
-    options = {key: value for key, value in given.items() if value is not None}
-    config = AutoConfig.for_model(model_type(name), **options)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(config(name), dtype=torch.float32).eval()
     model.requires_grad_(False)
     refill(model, GAINS.get(name, GAIN))
     return model

@@ -146,6 +146,12 @@ def read() -> tuple[list[str], dict[str, dict[str, str]]]:
     return columns, cells
 
 
+def dates() -> dict[str, str]:
+    """When each of the page's columns was made, and with which torch."""
+    page = PAGE.read_text() if PAGE.exists() else ""
+    return dict(re.findall(r"^- (transformers \S+) \((.+?)\):", page, re.MULTILINE))
+
+
 def cell(found: Found) -> str:
     """A family's cell."""
     words = found.words if found.exact else f"refused: {found.words}"
@@ -156,7 +162,8 @@ def cell(found: Found) -> str:
 def write(with_compiled: bool, names: list[str]) -> None:
     """Measure, and write this version's column."""
     columns, cells = read()
-    here = column()
+    here, made = column(), dates()
+    made[here] = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}, PyTorch {torch.__version__}"
     columns = [*(name for name in columns if name != here), here]
     columns.sort(key=lambda name: [int(part) for part in name.split()[-1].split(".")])
     for name in names or families.known():
@@ -166,7 +173,7 @@ def write(with_compiled: bool, names: list[str]) -> None:
         row[here] = cell(found)
         print(name, row[here], flush=True)
     counts = [
-        f"- {name} ({datetime.datetime.now(datetime.UTC):%d %B %Y}, PyTorch {torch.__version__}): "
+        f"- {name} ({made[name]}): "
         + f"{sum(r.get(name, '').startswith('exact') for r in cells.values())} families exact, "
         + f"{sum(_nats(r.get(name, '')) <= 1e-5 for r in cells.values())} of them to 1e-5 nats, "
         + f"{sum(r.get(name, '').startswith('refused') for r in cells.values())} refused, "

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from transformers.cache_utils import Cache
 
+from core.errors import UsageError
+from core.models import anatomy
 from tests.support import families, models_page
 
 COLUMNS, CELLS = models_page.read()
@@ -21,18 +24,32 @@ def test_a_family_is_exact_or_refused_as_the_page_says(name: str) -> None:
         assert written.endswith("; not dense") != found.dense
 
 
+def test_no_family_that_streams_is_refused_by_its_configuration() -> None:
+    for name in families.known():
+        if CELLS[name].get(models_page.column(), "").startswith("exact"):
+            anatomy.check_config(families.config(name))
+
+
+@pytest.mark.skipif(
+    not hasattr(Cache, "update_indexer"), reason="transformers 5.2 runs nothing without values"
+)
+@pytest.mark.parametrize("name", ["gemma3n_text", "lfm2", "deepseek_v32"])
+def test_what_a_forward_without_values_shows_is_refused_before_weights_are_read(name: str) -> None:
+    with pytest.raises(UsageError, match="its attention does not take|more than keys and values"):
+        anatomy.check_config(families.config(name))
+
+
 MUST = (
     *("llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "phi"),
     *("phi3", "stablelm", "olmo", "olmo2", "olmo3", "granite", "smollm3", "exaone4", "gpt_neox"),
     *("gptj", "cohere", "cohere2", "glm4", "deepseek_v3", "ministral3", "gpt_oss", "llama4_text"),
 )
-LATENT = ("deepseek_v3",)  # from 5.24 on its cache holds what keys are made of, not keys
 
 
 def test_the_page_shows_each_promised_family_as_exact_under_two_versions() -> None:
     assert len(COLUMNS) >= 2
     for column in COLUMNS:
         exact = [name for name, row in CELLS.items() if row.get(column, "").startswith("exact")]
-        assert set(MUST) - set(exact) <= set(LATENT if column != COLUMNS[0] else ()), column
+        assert set(MUST) <= set(exact), column
         assert len(exact) >= 45
         assert not any("WRONG" in row.get(column, "") for row in CELLS.values())
