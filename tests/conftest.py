@@ -44,6 +44,8 @@ TOGETHER = (  # files of which one worker has all: their tests share what is dea
     ("core/modes/test_modes",),
     ("core/datasets/test_datasets",),  # what a Hub gave
     ("core/models/test_loading",),
+    ("core/models/test_sentencepiece",),  # a tokenizer of 262,144 tokens
+    ("streamcli/test_cli_hub",),
     ("streamcli/jobs/test_sweep",),  # sweeps that were killed
     ("streamcli/render/test_html",),  # a browser
 )
