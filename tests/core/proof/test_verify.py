@@ -26,7 +26,7 @@ def prove(loaded: Loaded, ids: Tensor, *methods: str) -> list[Finding]:
 
 @pytest.fixture(scope="module")
 def ids(neox_ids: Tensor) -> Tensor:
-    return neox_ids[0, :150]
+    return neox_ids[0, :100]
 
 
 def test_every_claim_holds_on_a_trained_model(neox: Loaded, ids: Tensor) -> None:
