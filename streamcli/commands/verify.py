@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core import registry
-from core.config import RunConfig
+from core.config import MACHINE, ORIGIN, RunConfig
+from core.config import options as known
 from core.errors import StreamError
 from streamcli import options
 
 if TYPE_CHECKING:
     from core.runner import Prepared
 
-MACHINE = ("device", "engine", "threads", "source", "trust")
+FEW = {"model", "dataset", "n_sink"} | {  # of the options of a run
+    each.name for each in known() if each.about.group in (MACHINE, ORIGIN)
+} - {"dtype", "seed"}
 WINDOW, CHUNK, TOKENS = 60, 32, 260
 
 
-@options.run_options(leave_out=set(RunConfig.names()) - {"model", "dataset", "n_sink", *MACHINE})
+@options.run_options(leave_out=set(RunConfig.names()) - FEW)
 def verify(
     ctx: typer.Context,
     methods: Annotated[
