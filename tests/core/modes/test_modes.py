@@ -42,7 +42,7 @@ def references(neox: Loaded, documents: list[Tensor]) -> dict[str, Tensor]:
 def claimed() -> list[tuple[str, str]]:
     """The methods and modes whose every token has a reference."""
     modes = {True: ("decode-loop", "chunked"), False: ("decode-loop",)}
-    exact = {name: registry.load("method", name).exact_chunks for name in CASES}
+    exact = {name: registry.METHODS[name].exact_chunks for name in CASES}
     return [(name, mode) for name in CASES for mode in modes[exact[name]]]
 
 
