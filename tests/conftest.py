@@ -31,8 +31,10 @@ MARKS = {  # of every test that uses such a fixture
     "chromium": "browser",
     "server": "server",
     "schema": "server",
+    "neox": "slow",  # a trained model
     "smollm2": "slow",
     "gemma": "slow",
+    "kvpress": "slow",
     "compiler": "slow",
     "scenarios": "slow",
 }

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 RUN = "tests/streamcli/jobs/test_plan.py"
 COLLECTED = (
@@ -23,6 +25,7 @@ for words in (["--collect-only", *sys.argv[2:]], [sys.argv[1]]):
 """
 
 
+@pytest.mark.slow
 def test_tests_without_a_model_import_no_torch() -> None:
     command = [sys.executable, "-c", CODE, RUN, *COLLECTED]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -82,6 +82,7 @@ def test_a_sweep_takes_values_separated_by_spaces_commas_or_repeats(typed: Type)
     assert "7/7" in done.err
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_an_option_out_where_a_mode_does_not_have_it(typed: Type) -> None:
     words = ("--methods", "streaming", "kvpress-interval", "--windows", "20", "--max-tokens", "90")
     limits = ("--timed-tokens", "9", "--context-tokens", "40", "--evict-every", "8")
@@ -195,6 +196,7 @@ def test_a_batch_that_the_text_does_not_fill_is_told(typed: Type) -> None:
     assert "no more go in step" not in typed("run", *SMALL).err
 
 
+@pytest.mark.slow
 def test_a_profile_is_of_forwards_that_no_record_holds(home: Path) -> None:
     kinds = ("--mode chunked", "--timed-tokens 9", "--method mit --mode kvpress-official")
     lines = [

@@ -29,6 +29,7 @@ HEAVY = {
     *("pyarrow", "pydantic_settings", "scipy", "sqlalchemy", "sqlmodel", "torch", "transformers"),
     "yaml",
 }
+RUNS = r"streamcli (run|sweep|verify|bench|rerun)\b"  # a model
 OLD, NEW = "91e204b", "2c060ec"  # commits that examples name
 
 # What makes an example small, offline or independent of this machine's speed: a pattern, and what
@@ -105,7 +106,13 @@ def small(example: str, run_id: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("in_process", "little")
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(line, marks=pytest.mark.slow if re.match(RUNS, line) else ())
+        for line in EXAMPLES
+    ],
+)
 def test_an_example_runs(
     typed: Type, busy: Store, monkeypatch: pytest.MonkeyPatch, example: str
 ) -> None:

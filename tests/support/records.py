@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -89,8 +91,19 @@ ARM: dict[str, Any] = {  # a row of benchmarks, but for its name and time
 }
 
 
+@cache
+def empty() -> bytes:
+    """An SQLite file with streamcli's schema and no run; to make one takes longer than a copy."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "runs.db"
+        Store.open(path)
+        return path.read_bytes()
+
+
 def recorded(path: Path | str, *changes: dict[str, Any]) -> Store:
     """A database with one run a set of changes to ``BASE``, the first one the oldest."""
+    if not Path(path).exists():
+        Path(path).write_bytes(empty())
     store = Store.open(path)
     with Session(store.engine.execution_options(writes=True)) as session:
         for number, changed in enumerate(changes):

@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer.main
 
 from core.models import loading
 from streamcli import cli
@@ -46,6 +48,7 @@ class Typed(NamedTuple):
 
 
 Type = Callable[..., Typed]
+_built = cache(typer.main.get_command)  # all commands and options, which takes as long as a report
 
 
 @pytest.fixture
@@ -57,6 +60,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(loading, "load", load_once)
+    monkeypatch.setattr(typer.main, "get_command", _built)
     return tmp_path
 
 

@@ -12,7 +12,16 @@ from tests.support import families, models_page
 COLUMNS, CELLS = models_page.read()
 
 
-@pytest.mark.parametrize("name", families.known())
+QUICK = ("llama", "gpt_neox", "gemma2", "deepseek_v3", "gpt2")  # one of each kind
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in families.known()
+    ],
+)
 def test_a_family_is_exact_or_refused_as_the_page_says(name: str) -> None:
     found = models_page.look(name)
     assert not found.exact or found.largest < models_page.EXACT, found

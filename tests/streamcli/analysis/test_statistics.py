@@ -52,6 +52,7 @@ def coverage(series: Any, lengths: Any, truth: float) -> float:
     ("tokens", "rho", "tail"),
     [(1000, 0.0, "normal"), (1000, 0.8, "heavy"), (4096, 0.5, "heavy"), (4096, 0.8, "normal")],
 )
+@pytest.mark.slow
 def test_the_interval_of_one_document_covers_a_known_difference(
     tokens: int, rho: float, tail: str
 ) -> None:
@@ -61,6 +62,7 @@ def test_the_interval_of_one_document_covers_a_known_difference(
 
 
 @pytest.mark.parametrize("count", [10, 100])
+@pytest.mark.slow
 def test_the_interval_of_many_documents_covers_a_known_difference(count: int) -> None:
     series, lengths = documents(np.random.default_rng(2), count, effect=0.2)
     assert LOW <= coverage([KNOWN + d for d in series], lengths, KNOWN) <= HIGH

@@ -142,6 +142,7 @@ def test_bench_refuses_what_does_not_exist(typed: Type) -> None:
         assert code == 2 and err.count("\n") == 1 and value in err and "Did you mean" in err
 
 
+@pytest.mark.slow
 def test_startup_times_whole_commands_and_names_one_that_fails(
     typed: Type, in_process: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

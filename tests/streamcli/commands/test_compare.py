@@ -335,6 +335,7 @@ def test_more_runs_are_no_more_questions_and_each_is_answered_by_an_index(
     assert len(made) == (0 if "--published" in words else 5), "no more than is shown"
 
 
+@pytest.mark.slow
 def test_it_never_imports_torch(four: Store) -> None:
     lines = (f"compare --db {DB}", "compare --help", f"compare --db {DB} --published")
     assert not {"torch", "transformers", "scipy", "plotly", "alembic"} & imported(*lines)

@@ -275,5 +275,6 @@ def test_more_repeats_are_no_more_questions_and_each_is_answered_by_an_index(
     assert said[0] == said[1] and asked.long_ways(f"{times}.db") == []
 
 
+@pytest.mark.slow
 def test_it_never_imports_torch(filled: Store) -> None:
     assert not {"torch", "transformers", "scipy", "alembic"} & imported("plot")

@@ -292,6 +292,7 @@ def test_markdown_tables_stay_tables_whatever_the_names_are(home: Path, typed: T
         assert len(re.findall(r"(?<!\\)\|", line)) in (0, 3)
 
 
+@pytest.mark.slow
 def test_no_format_imports_torch(four: Store) -> None:
     forms = ("table", "markdown", "html", "latex", "csv", "json")
     lines = (f"report --db {DB} --format {form}" for form in forms)

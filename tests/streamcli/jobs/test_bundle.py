@@ -43,6 +43,7 @@ def calls(script: Path, folder: Path, *arguments: str) -> list[list[str]]:
     return [each for each in found if each]
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_runs_again_with_the_same_scores(
     typed: Type, store: Store, tmp_path: Path
 ) -> None:

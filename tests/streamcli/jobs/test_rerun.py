@@ -22,6 +22,7 @@ from streamcli.results.store import Store
 from tests.support.typed import DATA, TINY, Type
 
 pytest_plugins = ("tests.support.typed",)
+pytestmark = pytest.mark.slow
 
 
 def change(store: Store, assigned: str, table: str = "runs", **values: Any) -> None:

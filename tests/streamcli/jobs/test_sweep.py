@@ -32,7 +32,7 @@ from tests.support.process import imported
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
 TINY = ("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60")

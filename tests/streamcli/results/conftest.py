@@ -27,6 +27,7 @@ from core.environment import Environment
 from core.facts import RunFacts
 from core.result import DocumentResult, RunResult
 from streamcli.results.store import Store
+from tests.support.records import empty
 
 SERVER = "TEST_DATABASE_URL"
 PROGRAMS = "/usr/lib/postgresql"
@@ -98,28 +99,20 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An SQLite file with streamcli's schema and no run; to make one takes longer than a copy."""
-    path = tmp_path_factory.mktemp("empty") / "runs.db"
-    Store.open(path)
-    return path.read_bytes()
-
-
 @pytest.fixture
-def file(tmp_path: Path, empty: bytes) -> Path:
-    """The path of such a file, alone in its folder."""
+def file(tmp_path: Path) -> Path:
+    """The path of a database without a run, alone in its folder."""
     path = tmp_path / "folder" / "runs.db"
     path.parent.mkdir()
-    path.write_bytes(empty)
+    path.write_bytes(empty())
     return path
 
 
 @pytest.fixture
-def store(where: str, empty: bytes) -> Store:
+def store(where: str) -> Store:
     """An opened, empty database of each kind."""
     if "://" not in where:
-        Path(where).write_bytes(empty)
+        Path(where).write_bytes(empty())
     return Store.open(where)
 
 

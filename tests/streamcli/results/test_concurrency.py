@@ -21,6 +21,8 @@ from core.result import RunResult
 from streamcli.results import frames
 from streamcli.results.store import Store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PROCESSES = 4
 RUNS = 25
