@@ -24,7 +24,7 @@ SQLITE: dict[str, tuple[type[StreamError], str]] = {
     "SQLITE_NOTADB": (UsageError, NOT_OURS),
     "SQLITE_READONLY": (UsageError, READ_ONLY),
     "SQLITE_PERM": (UsageError, READ_ONLY),
-    "SQLITE_CANTOPEN": (UsageError, f"can't be opened: make its folder writable, {OTHER}"),
+    "SQLITE_CANTOPEN": (UsageError, f"can't be opened: put the file back, make its folder writable, {OTHER}"),
     "SQLITE_CORRUPT": (StreamError, DAMAGED),
     "SQLITE_FULL": (StreamError, FULL),
     "SQLITE_BUSY": (StreamError, BUSY),

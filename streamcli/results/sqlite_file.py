@@ -10,6 +10,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
@@ -67,6 +68,18 @@ def prepare(engine: Engine) -> None:
     """
     event.listen(engine, "connect", _connect)
     event.listen(engine, "begin", _begin)
+
+
+def stay(engine: Engine, file: Path) -> None:
+    """From here on let ``engine`` open ``file`` only where it is, and make no new one.
+
+    A file that was moved away in the middle of a run can be put back, and its place stays free.
+    """
+
+    def connect(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> Any:
+        return sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, **options)
+
+    event.listen(engine, "do_connect", connect)
 
 
 def write_ahead(file: Path) -> None:

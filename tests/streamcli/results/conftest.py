@@ -173,6 +173,7 @@ def environment() -> Environment:
         gpu="A GPU",
         load_1m=0.25,
         pid=4321,
+        process="machine:boot:1:2:4321:5",
     )
 
 
