@@ -10,7 +10,7 @@ import typer
 
 from core import registry
 from core.config import options
-from core.errors import StreamError, UsageError
+from core.errors import Interrupted, StreamError, UsageError
 from streamcli import __version__
 from streamcli.commands import (
     bench,
@@ -163,6 +163,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted.", Interrupted.exit_code)
     except Exception as error:
         if "--debug" in words:
             raise

@@ -29,6 +29,7 @@ MARKS = {  # of every test that uses such a fixture
     "chromium": "browser",
     "server": "server",
     "schema": "server",
+    "own_server": "server",
     "smollm2": "slow",
     "gemma": "slow",
     "compiler": "slow",

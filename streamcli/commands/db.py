@@ -105,12 +105,17 @@ def export(
 
 @app.command("import")
 def take_in(
-    file: Annotated[Path, typer.Argument(help="A .jsonl file, as streamcli db export wrote it.")],
+    file: Annotated[
+        list[Path],
+        typer.Argument(help="A .jsonl file or several, as streamcli db export wrote them."),
+    ],
     db: options.Database = None,
 ) -> None:
     """Take in the runs of a .jsonl file that are not here yet: all of them, or none.
 
-    What streamcli bench measured comes too, where the file has it.
+    What streamcli bench measured comes too, where the file has it. A run
+    whose result could not be recorded when it ended, and which is in such a
+    file of its own, is done then.
 
     [dim]streamcli db import runs.jsonl
     streamcli db import runs.jsonl --db another.db[/dim]
@@ -118,7 +123,8 @@ def take_in(
     from streamcli.results import portable
 
     store = opened(db, new=True)
-    _say_moved(portable.load(store, file), str(file), store)
+    for each in file:
+        _say_moved(portable.load(store, each), str(each), store)
 
 
 @app.command()

@@ -15,7 +15,7 @@ def host() -> str:
 
 
 def may_live(run: Mapping[str, Any]) -> bool:
-    """Whether a run, by column name, is recorded as running and its process has not surely ended."""
+    """Whether a run, by column name, is recorded as running, unless its process surely ended."""
     return run["status"] == "running" and process.ended(run["process"]) is not True
 
 

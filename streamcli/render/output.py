@@ -32,8 +32,11 @@ def say(text: str) -> None:
 
 
 def say_recorded(place: str, flag: str | None) -> None:
-    """Where the rows are, and what to type next; ``flag`` is the value of --db, if it was given."""
-    there = f" --db {shlex.quote(flag)}" if flag else ""
+    """Where the rows are, and what to type next; ``flag`` is the value of --db, if it was given.
+
+    A URL is shown as ``place`` names it, without its password.
+    """
+    there = f" --db {shlex.quote(place if '://' in flag else flag)}" if flag else ""
     say(f"recorded in {place}; next: streamcli report{there}")
 
 
