@@ -159,7 +159,10 @@ def main() -> None:
     """Run the command line; the console script's entry."""
     words = sys.argv[1:]
     try:
-        sys.exit(app(spread(words), standalone_mode=False))
+        code = app(spread(words), standalone_mode=False)
+        if code == Interrupted.exit_code:  # Typer's word for Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

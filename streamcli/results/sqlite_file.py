@@ -20,6 +20,7 @@ from core.errors import UsageError
 from streamcli.results.failures import NOT_OURS, OTHER, READ_ONLY
 
 BUSY_TIMEOUT_S = 30
+SLICE_MS = 200  # of that, as long as Ctrl-C may have to wait
 MAGIC = b"SQLite format 3\0"
 
 
@@ -110,5 +111,17 @@ def _connect(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> Non
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    driver: Any = connection.connection.driver_connection
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    driver.execute(f"PRAGMA busy_timeout={SLICE_MS}")  # while SQLite waits, Ctrl-C does nothing
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            break
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+    driver.execute(f"PRAGMA busy_timeout={round(BUSY_TIMEOUT_S * 1000)}")
