@@ -11,7 +11,7 @@ import typer
 from core import registry
 from core.config import options
 from core.errors import Interrupted, StreamError, UsageError
-from streamcli import __version__
+from streamcli import __version__, harmless
 from streamcli.commands import (
     bench,
     bundle,
@@ -190,5 +190,5 @@ def _with_value(text: str, cause: object) -> str:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    print(f"streamcli: {message}", file=sys.stderr)
+    print(f"streamcli: {harmless.line(message)}", file=sys.stderr)
     sys.exit(code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import StreamError
-from streamcli import options
+from streamcli import harmless, options
 from streamcli.jobs.database import opened
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def path(db: options.Database = None) -> None:
     from streamcli import settings
     from streamcli.results import addresses
 
-    typer.echo(addresses.named(addresses.located(settings.place(db))))
+    typer.echo(harmless.line(addresses.named(addresses.located(settings.place(db)))))
 
 
 @app.command()

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, Table
 
 from core.errors import StreamError, UsageError
-from streamcli import __version__, files
+from streamcli import __version__, files, harmless
 from streamcli.results import migrations, transfer, ulid, values
 from streamcli.results.columns import STATUSES
 from streamcli.results.store import Store
@@ -129,7 +129,10 @@ def _write_jsonl(
 def _write_csv(stream: TextIO, runs: Iterable[Record]) -> int:
     rows = csv.DictWriter(stream, RUNS.columns.keys(), lineterminator="\n")
     rows.writeheader()
-    return sum(bool(rows.writerow(each.run)) for each in runs)
+    return sum(
+        bool(rows.writerow({name: harmless.csv_cell(value) for name, value in each.run.items()}))
+        for each in runs
+    )
 
 
 def _text(blob: bytes) -> str:
