@@ -24,7 +24,7 @@ ENGINES = ("auto", "eager", "compiled", "cudagraph")
 LARGEST = 10**12  # no text has more tokens, and what is computed from it still fits into 64 bits
 MAX_TOKENS = 4096
 # C, the least C, and tokens a forward of all rows: beyond these memory grows and time does not
-# shrink (docs/decisions/).
+# shrink (docs/decisions/0006-chunk-size.md).
 CHUNK, LEAST_CHUNK, FORWARD = 256, 64, 1024
 HALF = "half the trained length, less S"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
@@ -18,24 +17,6 @@ from core.config import KnownOption, options
 from streamcli.results.columns import FILTERS
 
 Command = TypeVar("Command", bound=Callable[..., None])
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An option of a run of which a sweep takes several values.
-
-    Attributes:
-        name: The name of the list, such as ``windows``.
-        option: The option, ``window``.
-    """
-
-    name: str
-    option: KnownOption
-
-
-LISTS = {
-    each.about.several: Listed(each.about.several, each) for each in options() if each.about.several
-}
 
 
 def run_options(
@@ -49,23 +30,38 @@ def run_options(
         **defaults: What the help says of a default that is the command's own.
     """
     left_out = set(leave_out)
+    made = [
+        _parameter(each, several=lists, default=defaults.get(each.name))
+        for each in options()
+        if each.name not in left_out
+    ]
+    return _given(made, first=True)
+
+
+def filtered(command: Command) -> Command:
+    """Give a command the flags that narrow down which recorded runs are read, as ``**given``."""
+    pairs = zip(FILTERS, WHICH, strict=True)
+    made = [_named(name, str | None, _only(words, f"--{name}")) for name, words in pairs]
+    return _given(made, first=False)(command)
+
+
+def _given(made: list[inspect.Parameter], *, first: bool) -> Callable[[Command], Command]:
+    """Put parameters in the place of ``**given``: after the context, or after a command's own.
+
+    One that the command words in its own way stays as it is there.
+    """
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
         kept = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        taken = left_out | {each.name for each in kept}
-        made = [
-            _parameter(each, several=lists, default=defaults.get(each.name))
-            for each in options()
-            if not taken & {each.name, each.about.several if lists else each.name}
-        ]
-        first, rest = kept[:1], kept[1:]  # the context
+        names = {each.name for each in kept}
+        new = [each for each in made if each.name not in names]
+        ordered = [kept[0], *new, *kept[1:]] if first else [*kept, *new]
 
         @wraps(command)
         def called(*args: Any, **kwargs: Any) -> None:
             command(*args, **kwargs)
 
-        ordered = [*first, *made, *rest]
         called.__signature__ = own.replace(parameters=ordered)  # type: ignore[attr-defined]
         called.__annotations__ = {each.name: each.annotation for each in ordered}
         return called  # type: ignore[return-value]
@@ -87,12 +83,13 @@ def _parameter(each: KnownOption, *, several: bool, default: Any) -> inspect.Par
         annotation = list[kind] | None  # type: ignore[valid-type]
         words = f"{words.removesuffix('.')}; one value or more."
     info = _option(words, shown, *flags, panel=each.about.group, complete=each.about.choices)
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        default=None,
-        annotation=Annotated[annotation, info],
-    )
+    return _named(name, annotation, info)
+
+
+def _named(name: str, kind: Any, info: Any) -> inspect.Parameter:
+    """A parameter that is None where it is not given."""
+    kept = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kept, default=None, annotation=Annotated[kind, info])
 
 
 def _option(
@@ -121,7 +118,8 @@ def of_run(name: str) -> Any:
 
 def _only(which: str, flag: str) -> Any:
     """An option that narrows down which recorded runs are read."""
-    return typer.Option(flag, help=f"Only runs {which}.", show_default=False)
+    words = f"Only runs {which}."
+    return typer.Option(flag, help=words, show_default=False, rich_help_panel="Which runs")
 
 
 Repeats = Annotated[int | None, _option("Run this often; each is recorded.", 1)]
@@ -134,24 +132,16 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A name, a beginning of 
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Names, beginnings of them, or latest.")
 ]
-OnlyModel = Annotated[str | None, _only("of this model", "--model")]
-OnlyDataset = Annotated[str | None, _only("on this text", "--dataset")]
-OnlyMethod = Annotated[str | None, _only("of this method", "--method")]
-OnlyMode = Annotated[str | None, _only("in this mode", "--mode")]
-OnlySince = Annotated[
-    str | None, _only("begun at or after this time (2026-01-31T12:00)", "--since")
-]
-OnlyCommit = Annotated[str | None, _only("of this git commit, or its beginning", "--commit")]
-OnlySweep = Annotated[str | None, _only("of this sweep", "--sweep")]
-OnlyTag = Annotated[str | None, _only("with this tag", "--tag")]
-OnlyStatus = Annotated[
-    str | None,
-    typer.Option(
-        "--status",
-        help="Runs that ended so, one by one: failed, interrupted, running, done or any.",
-        show_default=False,
-    ),
-]
+WHICH = (  # runs a filter keeps, one for each of ``FILTERS``
+    "of this model",
+    "on this text",
+    "of this method",
+    "in this mode",
+    "begun at or after this time (2026-01-31T12:00)",
+    "of this git commit, or its beginning",
+    "of this sweep",
+    "with this tag",
+)
 
 
 def filters(params: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Nothing here needs a network, and nothing here imports torch before a test does.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from core.models.loading import Loaded
 
 pytest_plugins = ("tests.support.hub_standin",)
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait take no core from workers
 
 MARKS = {  # of every test that uses such a fixture
     "hub": "hub",
@@ -43,6 +45,8 @@ TOGETHER = (  # files of which one worker has all: their tests share what is dea
     ("core/modes/test_modes",),
     ("core/datasets/test_datasets",),  # what a Hub gave
     ("core/models/test_loading",),
+    ("core/models/test_sentencepiece",),  # a tokenizer of 262,144 tokens
+    ("streamcli/test_cli_hub",),
     ("streamcli/jobs/test_sweep",),  # sweeps that were killed
     ("streamcli/render/test_html",),  # a browser
 )

@@ -24,7 +24,7 @@ from core.modes.base import Task
 from core.proof import reference
 from core.tokens import TokenDocument, TokenStream
 
-EXACT = 1e-4  # nats on any token that float32 may differ by
+EXACT = 1e-4  # nats on any token in float32 (docs/decisions/0007-whose-rounding.md)
 TELLING = 1e-3  # nats; a token beyond it is one that was computed otherwise
 HALF_PRECISION = 1.3  # times the error that dense attention has in the same number format
 HALF = ("bfloat16", "float16")

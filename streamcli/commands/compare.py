@@ -31,6 +31,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
+@options.filtered
 def compare(
     ctx: typer.Context,
     runs: Annotated[
@@ -63,11 +64,6 @@ def compare(
         ),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
-    model: options.OnlyModel = None,
-    dataset: options.OnlyDataset = None,
-    method: options.OnlyMethod = None,
-    mode: options.OnlyMode = None,
-    since: options.OnlySince = None,
     commit: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,8 +73,6 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    sweep: options.OnlySweep = None,
-    tag: options.OnlyTag = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -88,6 +82,7 @@ def compare(
         ),
     ] = None,
     db: options.Database = None,
+    **given: Any,
 ) -> None:
     """Tell which differences are more than chance: methods, two runs, or two commits.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -65,20 +65,14 @@ def stats(
 
 
 @app.command()
+@options.filtered
 def export(
     ctx: typer.Context,
     file: Annotated[
         Path, typer.Argument(help="A .jsonl file (whole runs) or a .csv file (rows only).")
     ],
-    model: options.OnlyModel = None,
-    dataset: options.OnlyDataset = None,
-    method: options.OnlyMethod = None,
-    mode: options.OnlyMode = None,
-    since: options.OnlySince = None,
-    commit: options.OnlyCommit = None,
-    sweep: options.OnlySweep = None,
-    tag: options.OnlyTag = None,
     db: options.Database = None,
+    **given: Any,
 ) -> None:
     """Write every run that has ended to a file; a file of that name is replaced when all went well.
 

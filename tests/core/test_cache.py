@@ -66,7 +66,7 @@ def dense_nll(model: Any, ids: Tensor) -> Tensor:
     return token_nll(model(ids[:, :-1]).logits, ids[:, 1:])
 
 
-@pytest.mark.parametrize(("n_sink", "window"), [(4, 60), (0, 64), (1, 1), (7, 3)])
+@pytest.mark.parametrize(("n_sink", "window"), [(4, 60), (0, 60), (1, 1), (7, 3)])
 def test_decode_equals_full_rerotation_on_a_trained_gpt_neox(
     neox: Loaded, neox_ids: Tensor, n_sink: int, window: int
 ) -> None:
@@ -154,7 +154,7 @@ def test_on_another_device_no_operation_takes_tensors_of_the_host(
 def test_evicting_every_k_tokens_equals_a_loop_that_does(
     neox: Loaded, neox_ids: Tensor, every: int, chunk: int | list[int]
 ) -> None:
-    ids = neox_ids[:, :220]
+    ids = neox_ids[:1, :220]
     want = naive_nll(neox.model, ids, 4, 60, every)
     got = stream_nll(neox.model, ids, 4, 60, chunk, rebase_every=3, evict_every=every)
     assert gap(got, want) < EXACT
@@ -168,10 +168,10 @@ def test_evicting_every_k_tokens_is_exact_with_grouped_queries_and_no_sinks() ->
 
 
 def test_both_forms_equal_full_rerotation_on_a_pretrained_llama_type(smollm2: Loaded) -> None:
-    ids = ids_of(smollm2, 100)
-    want = naive_nll(smollm2.model, ids, 4, 28)
-    for chunk in (1, 7, 28, 29, 99):
-        assert gap(stream_nll(smollm2.model, ids, 4, 28, chunk), want) < EXACT, chunk
+    ids = ids_of(smollm2, 60)[:1]
+    want = naive_nll(smollm2.model, ids, 4, 12)
+    for chunk in (1, 7, 12, 13, 59):
+        assert gap(stream_nll(smollm2.model, ids, 4, 12, chunk), want) < EXACT, chunk
 
 
 @pytest.mark.parametrize("rope", ROPES)
@@ -214,7 +214,7 @@ def test_no_sinks_and_a_window_over_everything_equals_dense(neox: Loaded, neox_i
 def test_moving_the_frame_back_changes_nothing(
     neox: Loaded, neox_ids: Tensor, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = neox_ids[:, :300]
+    ids = neox_ids[:, :200]
     still = stream_nll(neox.model, ids, 4, 60, chunk)
     assert gap(stream_nll(neox.model, ids, 4, 60, chunk, rebase_every=3), still) < EXACT
     monkeypatch.setattr(caches, "REACH", 36)
@@ -244,7 +244,7 @@ def test_an_evicted_token_is_gone_and_a_sink_is_not() -> None:
 def test_half_precision_costs_streaming_no_more_than_dense(
     neox: Loaded, neox_ids: Tensor, dtype: str
 ) -> None:
-    ids = neox_ids[:, :500]
+    ids = neox_ids[:, :200]
     dense, ours = dense_nll(neox.model, ids), stream_nll(neox.model, ids, 4, 60, 64)
     half = in_half(neox.model, dtype)
     dense_error = float((dense_nll(half, ids) - dense).abs().mean())

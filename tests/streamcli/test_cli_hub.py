@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.hub_standin import ROOT, Hub, pg19, tiny_model, wikitext
 from tests.support.method_cases import need
 from tests.support.process import typed_there
+from tests.support.typed import Typed
 
 SHORT = ("--mode", "chunked", "--window", "20", "--max-tokens", "90", "--json")
 
@@ -38,31 +41,46 @@ def test_the_default_model_and_texts_come_from_the_hub(hub: Hub, tmp_path: Path)
         assert "instead" not in done.err
 
 
-def test_stand_ins_take_over_where_no_hub_answers_and_are_recorded_as_such(
-    hub: Hub, tmp_path: Path
-) -> None:
+Unreachable = tuple[dict[str, Typed], Path]
+ASKED = {
+    "by its name": ("--model", "EleutherAI/pythia-70m"),
+    "of the Hub": ("--source", "hub"),
+    "by nobody": (),
+}
+
+
+@pytest.fixture(scope="module")
+def unreachable(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Unreachable:
+    """How runs end in a process that reaches no Hub, and the folder of their databases."""
+    folder = tmp_path_factory.mktemp("unreachable")
     env = hub.env(cache="empty", HF_ENDPOINT="http://127.0.0.1:9")
-    done = streamcli(tmp_path, env, "run", *SHORT)
-    assert done.returncode == 0, done.stderr
-    row = json.loads(done.stdout)
+    lines = [["run", *words, *SHORT, "--db", f"{name}.db"] for name, words in ASKED.items()]
+    ended, _ = typed_there(*lines, folder=folder, env=env)
+    return dict(zip(ASKED, ended, strict=True)), folder
+
+
+def test_stand_ins_take_over_where_no_hub_answers_and_are_recorded_as_such(
+    unreachable: Unreachable,
+) -> None:
+    done = unreachable[0]["by nobody"]
+    assert done.code == 0, done.err
+    row = json.loads(done.out)
     assert (row["model"], row["dataset"]) == ("bundled", "bundled-encyclopedia")
     assert (row["requested_model"], row["requested_dataset"]) == (
         "EleutherAI/pythia-70m",
         "wikitext",
     )
-    first, second = done.stderr.splitlines()[:2]
+    first, second = done.err.splitlines()[:2]
     assert "running the bundled model instead" in first
     assert "reading bundled-encyclopedia instead" in second
 
 
-def test_a_model_that_is_named_never_gives_way(hub: Hub, tmp_path: Path) -> None:
-    env = hub.env(cache="empty", HF_ENDPOINT="http://127.0.0.1:9")
-    asked = (["--model", "EleutherAI/pythia-70m"], ["--source", "hub"])
-    lines = [["run", *words, *SHORT] for words in asked]
-    for done in typed_there(*lines, folder=tmp_path, env=env)[0]:
-        assert done.code == 1
-        assert len(done.err.splitlines()) == 1 and "pythia-70m" in done.err
-    assert not (tmp_path / "data").exists()
+@pytest.mark.parametrize("asked", ["by its name", "of the Hub"])
+def test_a_model_that_is_named_never_gives_way(unreachable: Unreachable, asked: str) -> None:
+    done, folder = unreachable[0][asked], unreachable[1]
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1 and "pythia-70m" in done.err
+    assert not (folder / f"{asked}.db").exists() and (folder / "by nobody.db").exists()
 
 
 def test_the_three_commands_of_the_design_card_work_as_typed_with_a_hub(

@@ -180,7 +180,7 @@ def completed(line: str, **more: str) -> list[str]:
 def test_a_shell_completes_commands_options_and_values() -> None:
     assert completed("streamcli ru") == ["run", "runs"]
     assert completed("streamcli runs d") == ["delete"]
-    assert completed("streamcli sweep --datasets wikitext pg19 --meth") == ["--methods"]
+    assert completed("streamcli sweep --datasets wikitext pg19 --meth") == ["--methods", "--method"]
     assert completed("streamcli runs list --status f") == ["failed"]
 
 

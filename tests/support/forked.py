@@ -1,4 +1,4 @@
-"""Runs and sweeps in processes of their own, forked from one that has imported torch already.
+"""Runs and sweeps in processes of their own, forked from one that has torch and the model already.
 
 ``python -m tests.support.forked FOLDER`` runs the scenarios below, each in a database of its name
 there, and prints, as JSON, how their processes ended. On stderr ``END`` stands after what the
@@ -16,6 +16,8 @@ import time
 from importlib import import_module
 
 import torch
+
+from tests.support.loaded_once import load_once
 
 HEAVY = (
     "core.methods.dense",
@@ -114,6 +116,14 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
     for module in HEAVY:
         import_module(module)
+    from core import runner
+    from core.config import RunConfig
+    from core.models import anatomy, loading
+
+    loading.load = load_once
+    for method in ("streaming", "recompute"):  # one that moves positions, and one that does not
+        config = RunConfig(model="bundled", method=method)
+        anatomy.of(runner.load_model(config, explicit=True).model)
     ends = {}
     for name, scenario in SCENARIOS.items():
         ends[name] = scenario(f"{sys.argv[1]}/{name}.db")

@@ -11,17 +11,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from core.models import loading
-from core.models.loading import Loaded
 from streamcli import cli
 from streamcli.results.store import Store
 from streamcli.settings import PREFIX
+from tests.support.loaded_once import load_once
 
 SCREEN = 500  # characters
 DB = Path("data/streamcli.db")
@@ -49,15 +48,6 @@ class Typed(NamedTuple):
 Type = Callable[..., Typed]
 
 
-_load = loading.load
-_loaded = cache(_load)
-
-
-def _load_once(spec: str, **how: Any) -> Loaded:
-    """A model that comes with the code is loaded and proved once for all commands."""
-    return (_loaded if spec == "bundled" else _load)(spec, **how)
-
-
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, without any variable of streamcli's."""
@@ -66,7 +56,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith(PREFIX):
             monkeypatch.delenv(name)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(loading, "load", _load_once)
+    monkeypatch.setattr(loading, "load", load_once)
     return tmp_path
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from core.measure import floors
 from core.measure.floors import Machine, Work
@@ -25,16 +22,15 @@ def test_a_decode_step_reads_weights_once_and_every_key_and_value_once() -> None
     assert got.flops == 3 * (2 * weights + 4 * layers * heads * (hidden // heads) * 100)
 
 
-def test_a_tied_head_is_read_and_grouped_keys_are_fewer() -> None:
-    with torch.device("meta"):  # sizes are all that is asked of it
-        auto: Any = AutoModelForCausalLM
-        config = AutoConfig.for_model(**shapes.SHAPES["smollm2-135m"])
-        model = auto.from_config(config, dtype=torch.bfloat16)
-    assert round(floors.decode_work(model, keys=0).read_bytes / 2e6) == 135
-    one = (
-        floors.decode_work(model, keys=1).read_bytes - floors.decode_work(model, keys=0).read_bytes
-    )
-    assert one == 2 * 2 * 30 * 3 * 64
+def test_a_tied_head_is_read_and_grouped_keys_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, hidden, inner, grouped, vocabulary = 3, 576, 1536, 3 * 64, 512
+    small = {"num_hidden_layers": layers, "vocab_size": vocabulary}
+    monkeypatch.setitem(shapes.SHAPES, "small", shapes.SHAPES["smollm2-135m"] | small)
+    model = shapes.build("small", dtype="bfloat16", device="cpu").model
+    layer = 2 * hidden * hidden + 2 * hidden * grouped + 3 * hidden * inner + 2 * hidden
+    without, one = (floors.decode_work(model, keys=keys).read_bytes for keys in (0, 1))
+    assert without == 2 * (layers * layer + hidden + vocabulary * hidden)
+    assert one - without == 2 * 2 * layers * grouped
 
 
 def test_the_floor_is_the_slower_of_reading_and_computing() -> None:

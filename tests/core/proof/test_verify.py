@@ -26,7 +26,7 @@ def prove(loaded: Loaded, ids: Tensor, *methods: str) -> list[Finding]:
 
 @pytest.fixture(scope="module")
 def ids(neox_ids: Tensor) -> Tensor:
-    return neox_ids[0, :150]
+    return neox_ids[0, :100]
 
 
 def test_every_claim_holds_on_a_trained_model(neox: Loaded, ids: Tensor) -> None:
@@ -99,6 +99,7 @@ def test_the_command_ends_with_1_where_a_claim_does_not_hold(
         out, err = capsys.readouterr()
         assert (ended.value.code or 0) == code, err
         assert "claims hold, for this model, text and these sizes only" in out
+        assert "chunked (32)" in out  # --chunk-size as it is by default
         plant(monkeypatch, "streaming", "NoRotation")
     assert "claims do not hold; the first: streaming, decode-loop: at the first eviction" in err
     assert not (tmp_path / "data").exists()

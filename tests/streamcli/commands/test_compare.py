@@ -216,7 +216,7 @@ def test_published_figures_stand_beside_ours_and_artefacts_are_explained(
     out = compare(typed, "--published", "--format", "markdown").out
     assert "| streaming | 57.99 | 13.75 | 1.73x | 216.21 | 2.00 | 6.00x |" in out
     assert "Seconds (s) are for the whole text; a speed-up is recompute's over the method's." in out
-    assert out.count("the speed-ups that it printed are not those of its seconds") == 2  # chunked
+    assert out.count("the speed-ups that it printed are not those of its seconds") == 1  # a note
     assert "| kvpress* | 69.51 | 12.77 |" in out
     artefact = next(cells(line) for line in out.splitlines() if "69.51 in 12.77 s" in line)
     assert (
