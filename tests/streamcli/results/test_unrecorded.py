@@ -18,7 +18,6 @@ from core import runner
 from streamcli.jobs import ledger
 from streamcli.results import frames, portable, sqlite_file
 from streamcli.results.store import Store
-from tests.streamcli.results.conftest import Served
 from tests.support.typed import DB, TINY, Type, Typed
 
 pytest_plugins = ("tests.support.typed",)
@@ -37,6 +36,7 @@ sys.stdin.read()
 """
 NAME = re.compile(r"streamcli-unrecorded-(\w{26})\.jsonl")
 Break = Callable[[Callable[[], object]], None]
+Served = tuple[str, Callable[[str], None]]  # its URL, and what stops and starts it
 
 
 @pytest.fixture(autouse=True)
