@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from core import process
+
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("streamcli", "torch", "transformers", "tokenizers", "datasets", "kvpress", "numpy")
 
@@ -29,6 +31,7 @@ class Environment:
         gpu: The accelerator's name, None on the CPU.
         load_1m: The operating system's one-minute load average when the run began.
         pid: The process that ran it.
+        process: That process, told apart from every other one; None where that can't be told.
     """
 
     git_commit: str | None
@@ -42,6 +45,7 @@ class Environment:
     gpu: str | None
     load_1m: float | None
     pid: int
+    process: str | None = None
 
 
 def describe(gpu: str | None = None) -> Environment:
@@ -63,6 +67,7 @@ def describe(gpu: str | None = None) -> Environment:
         gpu=gpu,
         load_1m=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         pid=os.getpid(),
+        process=process.name(),
     )
 
 

@@ -10,8 +10,8 @@ import typer
 
 from core import registry
 from core.config import options
-from core.errors import StreamError, UsageError
-from streamcli import __version__
+from core.errors import Interrupted, StreamError, UsageError
+from streamcli import __version__, harmless
 from streamcli.commands import (
     bench,
     bundle,
@@ -159,10 +159,15 @@ def main() -> None:
     """Run the command line; the console script's entry."""
     words = sys.argv[1:]
     try:
-        sys.exit(app(spread(words), standalone_mode=False))
+        code = app(spread(words), standalone_mode=False)
+        if code == Interrupted.exit_code:  # Typer's word for Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted.", Interrupted.exit_code)
     except Exception as error:
         if "--debug" in words:
             raise
@@ -185,5 +190,5 @@ def _with_value(text: str, cause: object) -> str:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    print(f"streamcli: {message}", file=sys.stderr)
+    print(f"streamcli: {harmless.line(message)}", file=sys.stderr)
     sys.exit(code)

@@ -38,6 +38,19 @@ Times are text in UTC, `2026-01-31T12:00:00.000000Z`, which sorts as time does. 
 as such, and what is no number as NULL. PostgreSQL calls a BLOB BYTEA. Migrations add columns;
 none is renamed or removed.
 
+An SQLite file, and every file that streamcli writes, gets the permissions that the umask leaves:
+`umask 077` keeps them to their owner.
+
+A run that is done can't always be recorded: a server stops, a disk is full, a file is moved away.
+It is tried again for three minutes. Then the result goes to `streamcli-unrecorded-<run_id>.jsonl`
+beside the database, else to the working folder, else to a new folder for temporary files, and
+`streamcli db import` makes of its row, which stayed `running`, one that is done.
+
+A row that says `running` becomes `interrupted` when the next run is recorded, where its `process`
+has surely ended: one of this machine since its last start, or of this start, this PID namespace and
+with that very start time. Of another machine's or container's nobody can tell, so that it is left
+alone: `streamcli runs delete RUN --force` takes it away.
+
 ## The view `results`
 
 A row a run that is done, with the columns marked in `runs` below. It is the one to query by hand:

@@ -162,8 +162,8 @@ def _dotenv() -> dict[str, str]:
             f"{DOTENV} can't be read ({error}): make it readable UTF-8 text."
         ) from error
     if bad:
-        text = bad.original.string.strip().splitlines()[0]
-        raise UsageError(f"{DOTENV} line {bad.original.line}: {text!r} is not NAME=value.")
+        # What stands there may be a password.
+        raise UsageError(f"{DOTENV} line {bad.original.line} is not NAME=value: mend that line.")
     found = {}
     for name, value in dotenv_values(DOTENV).items():
         if name.startswith(PREFIX):

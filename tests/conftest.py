@@ -32,6 +32,7 @@ MARKS = {  # of every test that uses such a fixture
     "server": "server",
     "schema": "server",
     "neox": "slow",  # a trained model
+    "own_server": "server",
     "smollm2": "slow",
     "gemma": "slow",
     "kvpress": "slow",

@@ -23,12 +23,12 @@ ROOMS = {
     "core": {"core"},
     "streamcli/results": {
         *("core.config", "core.environment", "core.errors", "core.facts", "core.registry"),
-        *("core.result", "streamcli.results", "streamcli.files"),
+        *("core.result", "streamcli.results", "streamcli.files", "streamcli.harmless"),
     },
     "streamcli/analysis": {"core", "streamcli.analysis", "streamcli.results.columns"},
     "streamcli/render": {
         *("core", "streamcli.analysis", "streamcli.render", "streamcli.results.columns"),
-        "streamcli.files",
+        *("streamcli.files", "streamcli.harmless"),
     },
     "streamcli/jobs": {
         *("core", "streamcli.analysis", "streamcli.jobs", "streamcli.render", "streamcli.results"),
@@ -36,7 +36,7 @@ ROOMS = {
     },
     "streamcli/commands": {
         *("core", "streamcli.analysis", "streamcli.jobs", "streamcli.render", "streamcli.results"),
-        *("streamcli.files", "streamcli.options", "streamcli.settings"),
+        *("streamcli.files", "streamcli.harmless", "streamcli.options", "streamcli.settings"),
     },
 }
 FEW = 4  # names of columns that may stand in one literal

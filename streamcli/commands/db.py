@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import StreamError
-from streamcli import options
+from streamcli import harmless, options
 from streamcli.jobs.database import opened
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def path(db: options.Database = None) -> None:
     from streamcli import settings
     from streamcli.results import addresses
 
-    typer.echo(addresses.named(addresses.located(settings.place(db))))
+    typer.echo(harmless.line(addresses.named(addresses.located(settings.place(db)))))
 
 
 @app.command()
@@ -99,12 +99,17 @@ def export(
 
 @app.command("import")
 def take_in(
-    file: Annotated[Path, typer.Argument(help="A .jsonl file, as streamcli db export wrote it.")],
+    file: Annotated[
+        list[Path],
+        typer.Argument(help="A .jsonl file or several, as streamcli db export wrote them."),
+    ],
     db: options.Database = None,
 ) -> None:
     """Take in the runs of a .jsonl file that are not here yet: all of them, or none.
 
-    What streamcli bench measured comes too, where the file has it.
+    What streamcli bench measured comes too, where the file has it. A run
+    whose result could not be recorded when it ended, and which is in such a
+    file of its own, is done then.
 
     [dim]streamcli db import runs.jsonl
     streamcli db import runs.jsonl --db another.db[/dim]
@@ -112,7 +117,8 @@ def take_in(
     from streamcli.results import portable
 
     store = opened(db, new=True)
-    _say_moved(portable.load(store, file), str(file), store)
+    for each in file:
+        _say_moved(portable.load(store, each), str(each), store)
 
 
 @app.command()

@@ -44,8 +44,9 @@ def rerun(
     prepared = recorder.prepare(rerun.pinned(before))
     rerun.refuse_another(before, prepared)
     repeat = max([before.repeat, *recorder.finished(prepared).values()]) + 1
-    after = store.get(recorder.run(prepared, repeat))
-    scores = repetition.scores(store.trace(before.run_id)[0], store.trace(after.run_id)[0])
+    after, nats = recorder.ledger.run(recorder.run(prepared, repeat))
+    scores = repetition.scores(store.trace(before.run_id)[0], nats)
     both = before.model_dump(), after.model_dump()
     output.page(records.repetition(*both, scores, repetition.surroundings(*both)))
+    recorder.settle()
     output.say_recorded(store.place, db)

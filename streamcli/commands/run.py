@@ -41,25 +41,26 @@ def run(
     from streamcli.jobs.record import Recorder
     from streamcli.render import benchmarks, output
     from streamcli.render.progress import watch
-    from streamcli.results import frames
 
     flags = {name: value for name, value in ctx.params.items() if name not in ("json", "profile")}
     asked = settings.read(flags)
     looked = _profile(profile, asked.repeats) if profile else None
     recorder = Recorder(asked.database_url, asked.model_is_explicit, output.say, watch)
     config = asked.config()
-    names = [recorder.record(config, repeat) for repeat in range(asked.repeats)]
-    runs = frames.runs(recorder.store, run_id=names, sort="repeat")
+    names = recorder.repeat(config, asked.repeats)
+    runs = recorder.ledger.runs(names, sort="repeat")
     if looked:
         looked.look(recorder.prepare(config))
         output.say(f"the trace is in {looked.trace}: open it at ui.perfetto.dev")
     if json:
         output.json_lines(runs)
-        return
-    output.terminal(comparisons(runs))
-    if looked:
-        output.page(benchmarks.costs(looked))
-    output.say_recorded(recorder.store.place, db)
+    else:
+        output.terminal(comparisons(runs))
+        if looked:
+            output.page(benchmarks.costs(looked))
+    recorder.settle()
+    if not json:
+        output.say_recorded(recorder.store.place, db)
 
 
 def _profile(path: Path, repeats: int) -> Profile:

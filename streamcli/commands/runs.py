@@ -53,6 +53,7 @@ def list_(
     streamcli runs list --status failed
     streamcli runs list --method streaming --limit 5 --json[/dim]
     """
+    from streamcli.jobs import processes
     from streamcli.render import output, records
     from streamcli.results import frames
 
@@ -67,7 +68,8 @@ def list_(
         output.say(f"{store.place} holds no run that matches.")
     else:
         total = len(frames.runs(store, columns=("run_id",), **where))
-        output.page(records.listing(runs, store.place, total))
+        untold = sum(map(processes.untold, runs.to_dict("records")))
+        output.page(records.listing(runs, store.place, total, untold))
 
 
 @app.command()
@@ -162,6 +164,9 @@ def note(
 def delete(
     run: options.Runs,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete also a run that may still be running.")
+    ] = False,
     db: options.Database = None,
 ) -> None:
     """Delete runs with their documents and traces, for good. Asks first.
@@ -174,13 +179,10 @@ def delete(
     store = opened(db)
     found = store.several(run)
     for each in found:
-        dead = each.host == processes.host() and processes.process_ended(
-            each.pid or 0, each.created_at
-        )
-        if each.status == "running" and each.pid and not dead:
+        if processes.may_live(each.model_dump()) and not force:
             raise UsageError(
                 f"run {each.run_id} may still be running (process {each.pid} on {each.host}): "
-                "stop it, or delete it there."
+                "stop it; where you know that it has ended, add --force."
             )
     lines = [
         f"{e.run_id}  {e.status}, {e.method} {e.mode}, {e.model} on {e.dataset}" for e in found

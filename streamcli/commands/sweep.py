@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from core.errors import Interrupted, StreamError
 from streamcli import options
-from streamcli.jobs import plan
+from streamcli.jobs import plan, signals
 from streamcli.jobs.plan import PRESETS, Plan
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def sweep(
     if dry_run:
         _show(todo, asked, force)
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # torch takes seconds to load
+    signals.listen()  # torch takes seconds to load
     explicit = "models" in values or asked.model_is_explicit
     try:
         _carry_out(todo, asked, explicit, force, values.get("db"))
@@ -106,17 +105,19 @@ def _carry_out(todo: Plan, asked: Settings, explicit: bool, force: bool, flag: s
     from streamcli.jobs.sweep import Sweep
     from streamcli.render import output
     from streamcli.render.progress import Board
-    from streamcli.results import frames, ulid
+    from streamcli.results import ulid
 
     with Board([arm for arm, _ in todo]) as board:
         recorder = Recorder(asked.database_url, explicit, output.say, board.watch, ulid.new())
         done = Sweep(todo, recorder, board.ended, force)
         done.carry_out()
     if done.run_ids:
-        runs = frames.runs(recorder.store, run_id=list(done.run_ids))
-        output.terminal(comparisons(runs))
-        output.say_recorded(recorder.store.place, flag)
+        output.terminal(comparisons(recorder.ledger.runs(done.run_ids)))
+        if not recorder.ledger.kept:
+            output.say_recorded(recorder.store.place, flag)
     for line in done.summary():
         output.say(line)
+    if done.run_ids:
+        recorder.settle()
     if done.failed:
         raise StreamError(f"{sum(map(len, done.failed.values()))} of {len(todo)} runs failed.")

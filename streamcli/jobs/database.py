@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
@@ -30,7 +33,36 @@ def opened(db: str | None, *, new: bool = False) -> Store:
     file = addresses.file_of(addresses.located(url))
     if db and not new and file and not os.path.exists(file):
         raise UsageError(f"there is no database {file}: name another with --db, or leave that out.")
-    return Store.open(url)
+    store = Store.open(url)
+    if not new and (words := waiting(store, url)):
+        from streamcli.render import output
+
+        output.say(words)
+    return store
+
+
+def waiting(store: Store, place: str) -> str:
+    """What to say of results that the database could not take when they were made, if any."""
+    from streamcli.results import unrecorded
+
+    files = unrecorded.waiting(store)
+    if not files:
+        return ""
+    first, number = files[0], len(files)
+    others = f" and {number - 1} more" if number > 1 else ""
+    runs = f"results of {number} run{'s' * (number > 1)} wait in {first}{others}"
+    return f"{runs}: {importing(files, place)}"
+
+
+def importing(files: Sequence[Path], place: str) -> str:
+    """The command that takes in these files; ``place`` is how the database was named."""
+    from streamcli import settings
+    from streamcli.results import addresses
+
+    named = [shlex.quote(str(file)) for file in files]
+    if place != settings.place(None):
+        named += ["--db", shlex.quote(addresses.named(addresses.located(place)))]
+    return " ".join(["streamcli db import", *named])
 
 
 def unmatched(store: Store, what: str, where: dict[str, Any], command: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -10,20 +9,17 @@ from typing import TypeVar
 
 from core import runner
 from core.config import RunConfig
-from core.errors import Interrupted, StreamError, UsageError
+from core.errors import Interrupted, StreamError
 from core.models.loading import Loaded
 from core.modes.base import Progress
 from core.runner import Prepared, Text
-from streamcli.jobs import processes
+from streamcli.jobs import signals
+from streamcli.jobs.ledger import Ledger, Say, Unrecordable
+from streamcli.results import values
 from streamcli.results.store import Store
 
-Say = Callable[[str], None]
 Watch = Callable[[Prepared], AbstractContextManager[Progress]]
 Made = TypeVar("Made")
-
-
-class Unrecordable(UsageError):
-    """The results database can't be opened as it was named, so no run can be recorded."""
 
 
 @dataclass
@@ -40,6 +36,7 @@ class Recorder:
         say: Is told, once, what the user must know.
         watch: Opens something to show progress on.
         sweep: The sweep that the runs belong to, if any.
+        stopped: Why no further run could begin, where some were made before.
     """
 
     place: str
@@ -47,26 +44,27 @@ class Recorder:
     say: Say
     watch: Watch
     sweep: str | None = None
-    _store: Store | None = None
+    stopped: Unrecordable | None = None
+    _ledger: Ledger | None = None
     _loaded: dict[tuple[str, ...], Loaded | StreamError] = field(default_factory=dict)
     _texts: dict[tuple[str, int | None], Text | StreamError] = field(default_factory=dict)
     _notes_shown: set[str] = field(default_factory=set)
 
     @property
-    def store(self) -> Store:
-        """The results database, opened when it is first needed.
+    def ledger(self) -> Ledger:
+        """Where the runs are recorded, opened when it is first needed.
 
         Raises:
             Unrecordable: It can't be.
         """
-        if self._store is None:
-            try:
-                self._store = Store.open(self.place)
-            except UsageError as error:
-                raise Unrecordable(str(error)) from error
-            if dead := self._store.reap(processes.host(), processes.process_ended):
-                self.say(f"runs whose process was killed are now interrupted: {', '.join(dead)}.")
-        return self._store
+        if self._ledger is None:
+            self._ledger = Ledger.open(self.place, self.say)
+        return self._ledger
+
+    @property
+    def store(self) -> Store:
+        """The results database."""
+        return self.ledger.store
 
     def record(self, config: RunConfig, repeat: int = 0) -> str:
         """Run ``config`` and return the name of its row.
@@ -77,6 +75,32 @@ class Recorder:
         """
         return self.run(self.prepare(config), repeat)
 
+    def repeat(self, config: RunConfig, times: int) -> list[str]:
+        """Record ``config`` so many times; the names of the rows, raising as ``record`` does.
+
+        Where the database gives out after some of them, these are given, and ``settle`` raises.
+        """
+        names: list[str] = []
+        for number in range(times):
+            try:
+                names.append(self.record(config, number))
+            except Unrecordable as error:
+                if not names:
+                    raise
+                self.stopped = error
+                break
+        return names
+
+    def settle(self) -> None:
+        """Say in the end what is not as it should be.
+
+        Raises:
+            StreamError: A finished run is not in the database, or no further run could begin.
+        """
+        self.ledger.settle()
+        if self.stopped:
+            raise self.stopped
+
     def prepare(self, config: RunConfig) -> Prepared:
         """Load what ``config`` needs, and settle what it left open.
 
@@ -84,7 +108,7 @@ class Recorder:
             StreamError: The run can't begin.
             Interrupted: It was stopped.
         """
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop, likewise
+        signals.listen()
         try:
             prepared = self._prepare(config)
         except KeyboardInterrupt as stop:
@@ -101,38 +125,46 @@ class Recorder:
 
     def run(self, prepared: Prepared, repeat: int) -> str:
         """Evaluate a prepared run and return the name of its row; raises as ``record`` does."""
-        run_id = self.store.begin(
-            prepared.config, prepared.facts, prepared.environment, repeat, self.sweep
-        )
+        ledger, made = self.ledger, (prepared.config, prepared.facts, prepared.environment)
+        run, result = values.run(*made, repeat, self.sweep), None
         try:
+            ledger.begin(run)
             with self.watch(prepared) as progress:
                 result = runner.execute(prepared, progress)
-            self.store.finish(run_id, result)
+            ledger.finish(run, result)
         except KeyboardInterrupt as stop:
-            self.store.interrupt(run_id)
-            raise Interrupted(f"interrupted; run {run_id} is recorded as such.") from stop
+            raise ledger.interrupt(run, result) from stop
+        except Unrecordable:
+            raise
         except StreamError as error:
-            self.store.fail(run_id, str(error))
+            ledger.fail(run, error)
             raise
         except Exception as error:
             failure = _failure(error)
-            self.store.fail(run_id, str(failure))
+            ledger.fail(run, failure)
             raise failure from error
-        return run_id
+        return run.run_id
 
     def finished(self, prepared: Prepared) -> dict[str, int]:
-        """The finished runs of this very configuration, model, tokens and host: their repeats."""
+        """The finished runs of this very configuration, model, tokens and host: their repeats.
+
+        Raises:
+            Unrecordable: The database does not tell.
+        """
         from streamcli.results import frames
 
-        rows = frames.runs(
-            self.store,
-            columns=("run_id", "repeat"),
-            config_key=prepared.config.key,
-            weights_sha256=prepared.facts.weights_sha256,
-            files_sha256=prepared.facts.files_sha256,
-            tokens_sha256=prepared.facts.tokens_sha256,
-            host=prepared.environment.host,
-        )
+        try:
+            rows = frames.runs(
+                self.store,
+                columns=("run_id", "repeat"),
+                config_key=prepared.config.key,
+                weights_sha256=prepared.facts.weights_sha256,
+                files_sha256=prepared.facts.files_sha256,
+                tokens_sha256=prepared.facts.tokens_sha256,
+                host=prepared.environment.host,
+            )
+        except StreamError as error:
+            raise Unrecordable(error) from error
         return {str(row.run_id): int(row.repeat) for row in rows.itertuples()}
 
     def _prepare(self, config: RunConfig) -> Prepared:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from core.config import RunConfig
 from core.errors import Interrupted, StreamError
 from core.runner import Prepared
+from streamcli.jobs.ledger import Unrecordable
 from streamcli.jobs.plan import Plan
-from streamcli.jobs.record import Recorder, Unrecordable
+from streamcli.jobs.record import Recorder
 
 
 @dataclass
@@ -40,11 +41,11 @@ class Sweep:
     failed: dict[str, list[str]] = field(default_factory=dict)
 
     def carry_out(self) -> None:
-        """Make every run.
+        """Make every run, or as many as the results database lets begin.
 
         Raises:
             Interrupted: The person or a scheduler stopped it.
-            Unrecordable: The results database can't be opened as it was named.
+            Unrecordable: The results database let none begin.
         """
         for arm, turn in self.plan:
             name, began = self.plan.name(arm, turn), time.monotonic()
@@ -52,8 +53,13 @@ class Sweep:
                 how = self._one(arm, turn)
                 spent_s = time.monotonic() - began if how == "done" else None
                 self.ended(name, how, spent_s)
-            except (Interrupted, Unrecordable):
+            except Interrupted:
                 raise
+            except Unrecordable as error:
+                if not self.run_ids:
+                    raise
+                self.recorder.stopped = error
+                return
             except StreamError as error:
                 known = self.failed.setdefault(str(error), [])
                 self.ended(name, f"failed{', as before' if known else f': {error}'}", always=True)
@@ -67,6 +73,7 @@ class Sweep:
             "finished on this machine before (--force runs them again)": self.skipped,
             "left out (a budget beyond the length that the model was trained on)": self.left_out,
             "failed": failed,
+            "not begun": len(self.plan) - self.made - self.skipped - self.left_out - failed,
         }
         counted = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         lines = [f"{len(self.plan)} runs: {counted}."]

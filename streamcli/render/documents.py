@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from streamcli import harmless
 from streamcli.render import output, tables
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import ADDED, ALL, COLUMNS
@@ -59,11 +60,14 @@ def csv_table(rows: pd.DataFrame, columns: Sequence[str]) -> str:
     writer = csv.writer(text)
     writer.writerow(columns)
     for row in rows[list(columns)].itertuples(index=False, name=None):
-        writer.writerow([_csv_cell(output.plain(value)) for value in row])
+        writer.writerow(map(_csv_cell, row))
     return text.getvalue()
 
 
 def _csv_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return harmless.csv_cell(value)
+    value = output.plain(value)
     return str(value).lower() if isinstance(value, bool) else value
 
 
@@ -149,7 +153,7 @@ LETTERS = "\u00df\u00c6\u00d8\u00e6\u00f8"  # that TeX's first fonts have, besid
 
 def latex_text(text: str) -> str:
     """Words as LaTeX sets them; what pdfLaTeX has no glyph for is named, such as [U+4E2D]."""
-    text = "".join(map(_latex_character, " ".join(text.split())))
+    text = "".join(map(_latex_character, harmless.visible(" ".join(text.split()))))
     return text.replace("--", "-{}-")  # two hyphens would join
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from core.errors import UsageError
-from streamcli import files
+from streamcli import files, harmless
 from streamcli.analysis.comparison import Comparison
 from streamcli.render import tables
 
@@ -28,12 +28,15 @@ PIPE_WIDTH = 500  # a table takes what it needs of it
 
 def say(text: str) -> None:
     """One line for the person, on stderr."""
-    print(f"streamcli: {text}", file=sys.stderr)
+    print(f"streamcli: {harmless.line(text)}", file=sys.stderr)
 
 
 def say_recorded(place: str, flag: str | None) -> None:
-    """Where the rows are, and what to type next; ``flag`` is the value of --db, if it was given."""
-    there = f" --db {shlex.quote(flag)}" if flag else ""
+    """Where the rows are, and what to type next; ``flag`` is the value of --db, if it was given.
+
+    A URL is shown as ``place`` names it, without its password.
+    """
+    there = f" --db {shlex.quote(place if '://' in flag else flag)}" if flag else ""
     say(f"recorded in {place}; next: streamcli report{there}")
 
 
@@ -44,11 +47,11 @@ def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
         console = Console(width=PIPE_WIDTH, file=to)
     table, width, notes = tables.fitted(sheet, console.width)
     if sheet.title:
-        console.print(f"[bold]{escape(sheet.title)}[/bold]", highlight=False)
+        console.print(Text(sheet.title, style="bold"))
     whole = Console(file=to, width=width, height=console.height)  # rich heeds a width with a height
     whole.print(table, width=width, crop=False)
     for note in notes:
-        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+        console.print(Text(note, style="dim"))
     console.print()
 
 
@@ -63,7 +66,7 @@ def pages(sheets: Sequence[tables.Sheet], to: IO[str] | None = None) -> None:
             console = Console(width=PIPE_WIDTH, file=to)
         console.print(f"[bold]{tables.SHARED_TITLE}[/bold]")
         for note in shared:
-            console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+            console.print(Text(note, style="dim"))
         console.print()
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from core.result import perplexity
+from streamcli.harmless import line
 
 if TYPE_CHECKING:
     from core.config import RunConfig
@@ -82,7 +83,9 @@ class Board:
         words = "" if left is None else f"about {spelled(left)} left"
         self.bars.update(self.task, completed=self.done, count=self._count, words=words)
         if always or self.bars.disable:
-            print(f"streamcli: {self._count} {name}: {how}", file=sys.stderr, flush=True)
+            print(
+                f"streamcli: {self._count} {line(name)}: {line(how)}", file=sys.stderr, flush=True
+            )
 
     @property
     def _count(self) -> str:

@@ -39,8 +39,21 @@ DOCUMENT = [*DOCUMENTS.values()][1:]
 DOCUMENT.insert(DOCUMENT.index(DOCUMENTS["nll_nats"]), COLUMNS["ppl"])
 
 
-def listing(runs: pd.DataFrame, place: str, total: int) -> Sheet:
-    """Runs, a line each, in their order; ``total`` is how many there are to list."""
+UNTOLD = (
+    "running, begun on another machine or in another container or by an older version, so that it "
+    "can't be told here whether it has ended; streamcli runs delete RUN --force takes it away."
+)
+
+
+def listing(runs: pd.DataFrame, place: str, total: int, untold: int = 0) -> Sheet:
+    """Runs, a line each, in their order.
+
+    Args:
+        runs: Their rows.
+        place: The database.
+        total: How many there are to list.
+        untold: Of how many it is not known whether they are running.
+    """
     rows = runs.to_dict("records")
     length = _telling([str(row["run_id"]) for row in rows])
     begin = 5 if len({row["created_at"][:4] for row in rows}) == 1 else 0  # years, if several
@@ -63,7 +76,9 @@ def listing(runs: pd.DataFrame, place: str, total: int) -> Sheet:
     words = [name for name in chosen(Group.WORDS, stored=True) if name != "notes"]
     by_run = [(row["run_id"], "; ".join(row[name] for name in words if row[name])) for row in rows]
     remarks = [f"{run_id}: {text}" for run_id, text in by_run if text]
-    return Sheet(title, columns, cells, [*remarks, note])
+    return Sheet(
+        title, columns, cells, [*remarks, *([f"{untold} {UNTOLD}"] if untold else []), note]
+    )
 
 
 def details(run: dict[str, Any], documents: pd.DataFrame) -> list[Sheet]:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from core import registry
 from core.registry import BASELINE
 from core.result import FILLING
+from streamcli import harmless
 from streamcli.analysis.comparison import Comparison, Row, has_budget, saw_tooths, time_column
+from streamcli.harmless import visible
 from streamcli.results.columns import ALL, COLUMNS, TABLE, TASK, Column, format_value
 
 if TYPE_CHECKING:
@@ -45,6 +48,15 @@ class Sheet:
     columns: list[Column]
     rows: list[list[str]]
     notes: list[str]
+
+    def __post_init__(self) -> None:
+        """Make what names and notes of others say harmless, wherever the table is shown."""
+        for name, held in (
+            ("title", visible(self.title)),
+            ("rows", [list(map(visible, row)) for row in self.rows]),
+            ("notes", list(map(visible, self.notes))),
+        ):
+            object.__setattr__(self, name, held)
 
 
 def sheet(comparison: Comparison) -> Sheet:
@@ -115,7 +127,7 @@ def rich_table(page: Sheet, gap: int = 2) -> Table:
             min_width=min(longest, SHORT) if words else longest,
         )
     for row in page.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -171,22 +183,32 @@ def markdown_pages(pages: Sequence[Sheet], below: Sequence[str] = ()) -> str:
     for page, words in zip_longest(apart, below, fillvalue=""):
         parts += filter(None, (markdown(page) if isinstance(page, Sheet) else "", words))
     if shared:
-        parts.append("\n".join([f"**{SHARED_TITLE}**", "", *(f"- {note}" for note in shared)]))
+        parts.append(
+            "\n".join(
+                [
+                    f"**{SHARED_TITLE}**",
+                    "",
+                    *(f"- {harmless.markdown(' '.join(note.split()))}" for note in shared),
+                ]
+            )
+        )
     return "\n\n".join(parts)
 
 
 def markdown(page: Sheet) -> str:
     """A pipe table with its title above and its notes below."""
     table = pipes(page.columns, page.rows)
-    notes = [f"- {note}" for note in page.notes]
-    return "\n".join([f"**{page.title}**", "", table, *([""] if notes else []), *notes])
+    notes = [f"- {harmless.markdown(' '.join(note.split()))}" for note in page.notes]
+    return "\n".join(
+        [f"**{harmless.markdown(page.title)}**", "", table, *([""] if notes else []), *notes]
+    )
 
 
 def pipes(columns: list[Column], rows: list[list[str]]) -> str:
     """Rows as a Markdown table."""
     rule = "|" + "|".join("---:" if c.align == "right" else ":---" for c in columns) + "|"
     head, *body = (
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
+        "| " + " | ".join(harmless.markdown(cell.replace("|", r"\|")) for cell in row) + " |"
         for row in ([column.title for column in columns], *rows)
     )
     return "\n".join([head, rule, *body])

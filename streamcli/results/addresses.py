@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from core.errors import UsageError, unknown
 from streamcli.results import sqlite_file
 
+SECRET = re.compile("pass(?!file)|pwd|secret|token", re.IGNORECASE)  # in names of a URL's query
 CONNECT_TIMEOUT_S = 10
 INSTALL = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary"}
 EXAMPLES = "a path such as data/streamcli.db, or a URL such as postgresql+psycopg://user@host/name"
@@ -42,8 +43,11 @@ def located(where: str | Path) -> URL:
 
 
 def named(url: URL) -> str:
-    """How messages name the place: the file, or the URL without its password."""
-    return str(file) if (file := file_of(url)) else url.render_as_string(hide_password=True)
+    """How messages name the place: the file, or the URL without a password, wherever it has one."""
+    if file := file_of(url):
+        return str(file)
+    secrets = {name: "***" for name in url.query if SECRET.search(name)}
+    return url.update_query_dict(secrets).render_as_string(hide_password=True).replace("%2A", "*")
 
 
 def file_of(url: URL) -> Path | None:
@@ -92,7 +96,10 @@ def _file(url: URL, path: str) -> URL:
 
 
 def _masked(text: str) -> str:
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", text)
+    text = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", text)
+    return re.sub(
+        rf"([?&;][^=&]*(?:{SECRET.pattern})[^=&]*=)[^&]*", r"\1***", text, flags=re.IGNORECASE
+    )
 
 
 def _connect_args(url: URL) -> dict[str, int]:

@@ -300,6 +300,8 @@ COLUMNS = _by_name(
             "Options that the method alone has, as JSON", variant="{}"),
     _column("method_package", "package", "text", "method facts",
             "Package of the method, if not streamcli's own"),
+    _column("process", "process", "text", "machine environment",
+            "That process, told apart from every other: machine, boot, namespaces, pid, start"),
 )
 DERIVED_COLUMNS = _by_name(
     _column("runs", "runs", "count", "repeats derived added",

@@ -15,6 +15,7 @@ NOT_OURS = f"is not an SQLite database: give the right file, {OTHER}"
 READ_ONLY = f"can't be written to: make the file and its folder writable, {OTHER}"
 DAMAGED = f"is damaged: put back a copy, try `sqlite3 FILE .recover`, {OTHER}"
 FULL = "could not be written, the disk is full: nothing of this step was kept; free some space."
+FAILING = f"can't be read or written, the disk is full or fails: free some space, {OTHER}"
 BUSY = "was locked by another process for too long: end that process or try again."
 NO_ANSWER = f"can't be reached: start the server, mend the URL, {OTHER}"
 CHANGED = f"is not laid out as streamcli left it: put back a copy, {OTHER}"
@@ -24,9 +25,13 @@ SQLITE: dict[str, tuple[type[StreamError], str]] = {
     "SQLITE_NOTADB": (UsageError, NOT_OURS),
     "SQLITE_READONLY": (UsageError, READ_ONLY),
     "SQLITE_PERM": (UsageError, READ_ONLY),
-    "SQLITE_CANTOPEN": (UsageError, f"can't be opened: make its folder writable, {OTHER}"),
+    "SQLITE_CANTOPEN": (
+        UsageError,
+        f"can't be opened: put the file back, make its folder writable, {OTHER}",
+    ),
     "SQLITE_CORRUPT": (StreamError, DAMAGED),
     "SQLITE_FULL": (StreamError, FULL),
+    "SQLITE_IOERR": (StreamError, FAILING),
     "SQLITE_BUSY": (StreamError, BUSY),
     "SQLITE_LOCKED": (StreamError, BUSY),
 }

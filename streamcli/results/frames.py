@@ -6,7 +6,7 @@ other numbers as ``float64`` with NaN, text as ``object`` with None.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -156,6 +156,14 @@ def repeats(
     return _frame(store, query.order_by(table.c.run_id.desc()), list(table.columns))
 
 
+def of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Runs that are at hand, each by column name, as ``runs`` would give them, in their order."""
+    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
+    names = [column.name for column in table.columns]
+    cells = [[row[name] for name in names] for row in rows]
+    return _framed(cells, list(table.columns))
+
+
 def documents(store: Store, run_ids: Iterable[str]) -> pd.DataFrame:
     """The documents of these runs in reading order, run by run; ``nll_nats`` is a sum."""
     table = SQLModel.metadata.tables[str(schema.DocumentRow.__tablename__)]
@@ -217,9 +225,12 @@ def _moment(since: str | datetime) -> str:
 
 
 def _frame(store: Store, query: Select[Any], columns: Sequence[Column[Any]]) -> pd.DataFrame:
+    return _framed(store.read(query), columns)
+
+
+def _framed(rows: Sequence[Sequence[Any]], columns: Sequence[Column[Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    rows = store.read(query)
     cells = zip(*rows, strict=True) if rows else [()] * len(columns)
     return pd.DataFrame(
         {

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, Table
 
 from core.errors import StreamError, UsageError
-from streamcli import __version__, files
+from streamcli import __version__, files, harmless
 from streamcli.results import migrations, transfer, ulid, values
 from streamcli.results.columns import STATUSES
 from streamcli.results.store import Store
@@ -66,6 +66,17 @@ def export(store: Store, file: Path, run_ids: Sequence[str], *, benchmarks: bool
     return len(timed)
 
 
+def write(file: Path, kept: Record, **about: str) -> None:
+    """Write one run, whole, to a ``.jsonl`` file; ``about`` is what its first line says besides.
+
+    Raises:
+        UsageError: It can't be written.
+        StreamError: The disk is full.
+    """
+    with _replaced(file) as stream:
+        _write_jsonl(stream, [kept], 1, (), **about)
+
+
 def load(store: Store, file: Path) -> Moved:
     """Take in every run and benchmark of a ``.jsonl`` file that is not here yet.
 
@@ -97,9 +108,11 @@ def _replaced(file: Path) -> Iterator[TextIO]:
         yield text
 
 
-def _write_jsonl(stream: TextIO, runs: Iterable[Record], number: int, timed: Sequence[Any]) -> int:
-    about = {"streamcli": __version__, "schema": migrations.known()[-1], "runs": number}
-    stream.write(json.dumps({**about, "benchmarks": len(timed)}) + "\n")
+def _write_jsonl(
+    stream: TextIO, runs: Iterable[Record], number: int, timed: Sequence[Any], **about: str
+) -> int:
+    head = {"streamcli": __version__, "schema": migrations.known()[-1], "runs": number}
+    stream.write(json.dumps({**head, "benchmarks": len(timed), **about}) + "\n")
     for row in timed:
         plain = {**_finite(row), STEPS: _text(row[STEPS])}
         stream.write(json.dumps({"benchmark": plain}, allow_nan=False) + "\n")
@@ -116,7 +129,10 @@ def _write_jsonl(stream: TextIO, runs: Iterable[Record], number: int, timed: Seq
 def _write_csv(stream: TextIO, runs: Iterable[Record]) -> int:
     rows = csv.DictWriter(stream, RUNS.columns.keys(), lineterminator="\n")
     rows.writeheader()
-    return sum(bool(rows.writerow(each.run)) for each in runs)
+    return sum(
+        bool(rows.writerow({name: harmless.csv_cell(value) for name, value in each.run.items()}))
+        for each in runs
+    )
 
 
 def _text(blob: bytes) -> str:

@@ -117,6 +117,7 @@ class Run(SQLModel, table=True):
     proof: str | None = None
     param: str | None = None
     method_package: str | None = None
+    process: str | None = None
 
 
 class DocumentRow(SQLModel, table=True):

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
@@ -19,6 +20,7 @@ from core.errors import UsageError
 from streamcli.results.failures import NOT_OURS, OTHER, READ_ONLY
 
 BUSY_TIMEOUT_S = 30
+SLICE_MS = 200  # of that, as long as Ctrl-C may have to wait
 MAGIC = b"SQLite format 3\0"
 
 
@@ -69,6 +71,18 @@ def prepare(engine: Engine) -> None:
     event.listen(engine, "begin", _begin)
 
 
+def stay(engine: Engine, file: Path) -> None:
+    """From here on let ``engine`` open ``file`` only where it is, and make no new one.
+
+    A file that was moved away in the middle of a run can be put back, and its place stays free.
+    """
+
+    def connect(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> Any:
+        return sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, **options)
+
+    event.listen(engine, "do_connect", connect)
+
+
 def write_ahead(file: Path) -> None:
     """Switch to WAL, in which readers and the writer don't wait for each other, unless it is on.
 
@@ -97,5 +111,17 @@ def _connect(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> Non
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if not connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    driver: Any = connection.connection.driver_connection
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    driver.execute(f"PRAGMA busy_timeout={SLICE_MS}")  # while SQLite waits, Ctrl-C does nothing
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            break
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+    driver.execute(f"PRAGMA busy_timeout={round(BUSY_TIMEOUT_S * 1000)}")

@@ -23,11 +23,15 @@ from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.result import RunResult
-from streamcli.results import addresses, migrations, sqlite_file, ulid, values
+from streamcli.results import addresses, migrations, sqlite_file, values
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.schema import Run, Trace, unpack
 
 LATEST = "latest"
+
+
+class Unfinishable(StreamError):
+    """A run has no row that its result could be recorded in, and waiting makes none."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Store:
                     migrations.upgrade(connection, store.place)
             if file:
                 sqlite_file.write_ahead(file)
+                sqlite_file.stay(store.engine, file)
         return store
 
     def begin(
@@ -74,29 +79,33 @@ class Store:
         sweep: str | None = None,
     ) -> str:
         """Record that a run begins, in a sweep or alone, and return its name, a ULID."""
-        run_id = ulid.new()
-        known = values.begun(config, facts, environment) | {"repeat": repeat, "sweep": sweep}
-        run = Run(run_id=run_id, status="running", created_at=values.now(), **known)
+        run = values.run(config, facts, environment, repeat, sweep)
+        self.enter(run)
+        return run.run_id
+
+    def enter(self, run: Run) -> None:
+        """Record that a run begins, whose row is made already; to do it twice changes nothing."""
         with self._writing() as session:
-            session.add(run)
-        return run_id
+            session.merge(run)
 
     def finish(self, run_id: str, result: RunResult) -> Run:
         """Record everything a run found, in one transaction, and return its row.
 
+        A run that was taken for dead meanwhile, and recorded as interrupted, is done all the same.
+        One that is done with this very result stays so: the answer to a commit may have been lost.
+
         Raises:
-            StreamError: The run is not (or no longer) recorded as running.
+            Unfinishable: The run is not there, has failed, or is done with another result.
         """
         found, rows = values.found(result), values.rows(run_id, result)
         with self._writing() as session:
             run = session.get(Run, run_id, with_for_update=True)
-            if run is None or run.status != "running":
+            if run and run.status == "done" and found.items() <= run.model_dump().items():
+                return run
+            if run is None or run.status not in ("running", "interrupted"):
                 state = run.status if run else "not there"
-                raise StreamError(f"{self.place}: run {run_id} is {state}, it can't be finished.")
-            run.sqlmodel_update(found)
-            run.status, run.finished_at = "done", values.now()
-            if (run.attended_keys or 0) < result.attended_keys_max:  # no budget, or not kept to
-                run.attended_keys = result.attended_keys_max
+                raise Unfinishable(f"{self.place}: run {run_id} is {state}, it can't be finished.")
+            values.finish(run, result)
             session.add_all([run, *rows])
         return run
 
@@ -108,18 +117,16 @@ class Store:
         """Record that a run was interrupted. A run that has ended stays as it ended."""
         self._end(run_id, "interrupted", None)
 
-    def reap(self, host: str, process_ended: Callable[[int, str], bool]) -> list[str]:
-        """Record as interrupted what ``host`` began and no longer runs, and return those names.
+    def reap(self, ended: Callable[[str | None], bool | None]) -> list[str]:
+        """Record as interrupted what is recorded as running and surely is not; those names.
 
         Args:
-            host: A machine's network name.
-            process_ended: Whether no process of a number is there that could have begun a run
-                at a time.
+            ended: Whether the process of a name has ended; None where that can't be told.
         """
-        query = select(Run).where(col(Run.status) == "running", col(Run.host) == host)
+        query = select(Run.run_id, Run.process).where(col(Run.status) == "running")
         with self._reading() as session:
             running = session.exec(query).all()
-        dead = [run.run_id for run in running if run.pid and process_ended(run.pid, run.created_at)]
+        dead = [run_id for run_id, process in running if ended(process)]
         for name in dead:
             self.interrupt(name)
         return dead

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, Table, insert, inspect, select
+from sqlalchemy import Column, Connection, Table, delete, insert, inspect, select
 from sqlmodel import SQLModel
 
 from core.errors import StreamError, UsageError
@@ -22,6 +22,7 @@ from streamcli.results.store import Store
 
 BATCH = 200  # runs in memory at a time
 MINE = ("tags", "comment")  # the owner's words, which make no other run of it
+BEGINNING = ("created_at", "config_key", "host", "pid")  # by which a run is known to be the same
 
 RUNS, DOCUMENTS, TRACES, BENCHMARKS = (
     SQLModel.metadata.tables[str(model.__tablename__)]
@@ -114,6 +115,8 @@ def merge(store: Store, other: str) -> Moved:
 def add(store: Store, incoming: Iterable[Record], source: str, timed: Sequence[Any] = ()) -> Moved:
     """Take in what is not here yet, in one transaction.
 
+    A run that is recorded here as running or interrupted, and as done there, is done here then.
+
     Raises:
         UsageError: A run has no proper name.
         StreamError: A run of that name is another one here. Nothing was taken in.
@@ -122,6 +125,11 @@ def add(store: Store, incoming: Iterable[Record], source: str, timed: Sequence[A
     with store.transaction(writes=True) as connection:
         for batch in _batches(incoming):
             here = {each.run_id: each for each in records(connection, [r.run_id for r in batch])}
+            ended = [each for each in batch if _ends(here.get(each.run_id), each)]
+            for each in ended:
+                each.run.update({name: here[each.run_id].run[name] for name in MINE})
+                connection.execute(delete(RUNS).where(RUNS.c.run_id == each.run_id))
+                del here[each.run_id]
             fresh = [each for each in batch if each.run_id not in here]
             for each in batch:
                 if not ulid.is_one(each.run_id):
@@ -152,6 +160,16 @@ def benchmarks(connection: Connection) -> Sequence[Any]:
 def without_id(row: Any) -> dict[str, Any]:
     """A row of a run's own, without the run's name."""
     return {name: value for name, value in row.items() if name != "run_id"}
+
+
+def _ends(mine: Record | None, theirs: Record) -> bool:
+    """Whether it is the same run, which had not come to its end here and is done there."""
+    return (
+        mine is not None
+        and mine.run["status"] in ("running", "interrupted")
+        and theirs.run["status"] == "done"
+        and all(mine.run[name] == theirs.run[name] for name in BEGINNING)
+    )
 
 
 def _insert(connection: Connection, fresh: list[Record]) -> None:

@@ -19,6 +19,7 @@ from core.environment import Environment
 from core.errors import UsageError
 from core.facts import RunFacts
 from core.result import RunResult
+from streamcli.results import ulid
 from streamcli.results.schema import DocumentRow, Run, Trace, pack
 
 LARGEST = 2**63
@@ -33,6 +34,26 @@ def begun(config: RunConfig, facts: RunFacts, environment: Environment) -> dict[
         "attended_keys": config.attended_keys if bounded else None,
         "param": json.dumps(dict(config.param)) if config.param else None,
     }
+
+
+def run(
+    config: RunConfig,
+    facts: RunFacts,
+    environment: Environment,
+    repeat: int,
+    sweep: str | None = None,
+) -> Run:
+    """The row of a run that begins now, in a sweep or alone."""
+    known = begun(config, facts, environment) | {"repeat": repeat, "sweep": sweep}
+    return Run(run_id=ulid.new(), status="running", created_at=now(), **known)
+
+
+def finish(run: Run, result: RunResult) -> None:
+    """Make the row of a run one that is done."""
+    run.sqlmodel_update(found(result))
+    run.status, run.finished_at, run.error = "done", now(), None
+    if (run.attended_keys or 0) < result.attended_keys_max:  # no budget, or not kept to
+        run.attended_keys = result.attended_keys_max
 
 
 def found(result: RunResult) -> dict[str, Any]:

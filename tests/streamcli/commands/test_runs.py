@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from streamcli.jobs import processes
+from core import process
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
 from streamcli.results.store import Store
@@ -176,16 +175,21 @@ def test_on_a_terminal_deleting_asks(
 
 def test_a_run_that_may_live_is_not_deleted_but_a_dead_one_is(typed: Type, store: Store) -> None:
     first, second, third, fourth = names(store)
-    now = store.get(first).created_at
-    set_status(store, first, "running", pid=os.getpid(), host=processes.host(), created_at=now)
-    set_status(store, second, "running", pid=4, host="another")
+    ours = process.name()
+    set_status(store, first, "running", process=ours)
+    set_status(store, second, "running", pid=4, host="another", process=None)
     for living in (first, second):
         refused = typed("runs", "delete", fourth, living, "--yes")
         assert refused.code == 2 and "may still be running" in refused.err
     assert len(names(store)) == 4
-    set_status(store, third, "running", pid=2**22 + 1, host=processes.host())
+    note = "1 running, begun on another machine or in another container"
+    assert note in typed("runs", "list", "--status", "running").out
+    assert ours
+    set_status(store, third, "running", process=ours[:-1] + "x")
     assert typed("runs", "delete", third, "--yes").code == 0
     assert len(names(store)) == 3
+    assert typed("runs", "delete", second, "--yes", "--force").code == 0
+    assert len(names(store)) == 2
 
 
 def test_the_groups_alone_show_their_help(typed: Type, home: Path) -> None:

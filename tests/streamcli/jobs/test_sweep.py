@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +17,12 @@ from typing import Any, NamedTuple
 import pytest
 from rich.console import Console
 
-from core import environment, runner
+from core import environment, process, runner
 from core.config import RunConfig
 from core.errors import StreamError
 from core.facts import RunFacts
-from streamcli.jobs import processes
 from streamcli.render import progress
-from streamcli.results import frames, values
+from streamcli.results import frames
 from streamcli.results.store import Store
 from streamcli.settings import PREFIX
 from tests.support import forked
@@ -247,31 +245,26 @@ def test_two_sweeps_at_once_lose_nothing(scenarios: dict[str, Ended]) -> None:
     whole(db)
 
 
-def test_only_runs_of_dead_processes_of_this_machine_become_interrupted(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_runs_whose_process_has_surely_ended_become_interrupted(home: Path) -> None:
     store = Store.open(home / "runs.db")
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
     here = environment.describe()
+    child = subprocess.run(
+        [sys.executable, "-c", "from core import process; print(process.name())"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     config = RunConfig(window=20, max_tokens=9, threads=1).fitted(512)
     facts = RunFacts(requested_model="bundled", requested_dataset="wikitext")
     began = {
         "alive": here,
-        "dead": replace(here, pid=child.pid),
-        "elsewhere": replace(here, pid=child.pid, host="elsewhere"),
-        "reused": here,
+        "dead": replace(here, process=child.stdout.strip()),
+        "of an older version": replace(here, pid=2**22 + 1, process=None),
     }
-    names = {}
-    before = values.stamp(datetime.now(UTC) - timedelta(days=1000))
-    for what, there in began.items():
-        if what == "reused":  # begun before the process that has its number now
-            monkeypatch.setattr(values, "now", lambda: before)
-        names[what] = store.begin(config, facts, there, 0)
-    gone = {names["dead"]} | ({names["reused"]} if Path("/proc/self/stat").exists() else set())
-    assert set(store.reap(processes.host(), processes.process_ended)) == gone
-    assert set(frames.runs(store, status="interrupted")["run_id"]) == gone
-    assert store.reap(processes.host(), processes.process_ended) == []
+    names = {what: store.begin(config, facts, there, 0) for what, there in began.items()}
+    assert store.reap(process.ended) == [names["dead"]]
+    assert set(frames.runs(store, status="interrupted")["run_id"]) == {names["dead"]}
+    assert store.reap(process.ended) == []
 
 
 def test_a_dry_run_shows_what_is_there_and_how_long_the_rest_takes(typed: Type, home: Path) -> None:

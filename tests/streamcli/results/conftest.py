@@ -13,7 +13,8 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,28 @@ PROGRAMS = "/usr/lib/postgresql"
 QUICK = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"  # it holds nothing to keep
 
 
+Served = tuple[str, Callable[[str], None]]
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of a PostgreSQL server, listening on a socket in a folder of its own."""
     if url := os.environ.get(SERVER):
         yield url
         return
+    with _served() as (url, _):
+        yield url
+
+
+@pytest.fixture
+def own_server() -> Iterator[Served]:
+    """The URL of a PostgreSQL server for one test alone, and what stops and starts it."""
+    with _served() as served:
+        yield served
+
+
+@contextmanager
+def _served() -> Iterator[Served]:
     versions = sorted(Path(PROGRAMS).glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     if not versions:
         pytest.skip(f"no PostgreSQL: apt install postgresql, or let {SERVER} name a server")
@@ -56,11 +73,20 @@ def server() -> Iterator[str]:
     try:
         call("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8")
         log, options = str(folder / "log"), f"{QUICK} -c listen_addresses= -k {folder}"
-        call("pg_ctl", "start", "-w", "-l", log, "-o", options)
+        orders = {
+            "start": ("-l", log, "-o", options),
+            "stop": ("-m", "immediate"),
+        }
+
+        def control(order: str) -> None:
+            call("pg_ctl", order, "-w", *orders[order])
+
+        control("start")
         try:
-            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+            yield f"postgresql+psycopg://postgres@/postgres?host={folder}", control
         finally:
-            call("pg_ctl", "stop", "-w", "-m", "immediate")
+            if (folder / "data" / "postmaster.pid").exists():
+                control("stop")
     finally:
         shutil.rmtree(folder)
 
@@ -166,6 +192,7 @@ def environment() -> Environment:
         gpu="A GPU",
         load_1m=0.25,
         pid=4321,
+        process="machine:boot:1:2:4321:5",
     )
 
 

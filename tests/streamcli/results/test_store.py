@@ -17,7 +17,7 @@ from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.result import DocumentResult, RunResult
-from streamcli.results import frames, ulid
+from streamcli.results import frames, ulid, values
 from streamcli.results.schema import Run, Trace
 from streamcli.results.store import Store
 
@@ -151,12 +151,32 @@ def test_a_run_ends_once(store: Store, run_id: str, result: RunResult) -> None:
     store.fail(run_id, "too late")
     assert (store.get(run_id).status, store.get(run_id).error) == ("done", None)
     with pytest.raises(StreamError, match="is done"):
-        store.finish(run_id, result)
+        store.finish(run_id, replace(result, elapsed_s=9.0))
     store.delete(run_id)
     with pytest.raises(StreamError, match="is not there"):
         store.finish(run_id, result)
     with pytest.raises(UsageError, match="has no run"):
         store.fail(run_id, "gone")
+
+
+def test_a_run_that_was_taken_for_dead_ends_all_the_same(
+    store: Store, run_id: str, result: RunResult
+) -> None:
+    assert store.reap(lambda _: None) == store.reap(lambda _: False) == []
+    assert store.reap(lambda _: True) == [run_id]
+    assert store.get(run_id).status == "interrupted"
+    assert store.finish(run_id, result).status == store.get(run_id).status == "done"
+
+
+def test_a_beginning_and_an_end_may_be_told_twice(
+    store: Store, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
+) -> None:
+    run = values.run(config, facts, environment, 0)
+    for _ in range(2):  # where the answer to a commit is lost
+        store.enter(run)
+    ended = [store.finish(run.run_id, result) for _ in range(2)]
+    assert ended[0].model_dump() == ended[1].model_dump() == store.get(run.run_id).model_dump()
+    assert (count(store, "runs"), count(store, "documents"), count(store, "traces")) == (1, 2, 1)
 
 
 def test_nothing_of_a_result_is_kept_when_a_part_of_it_fails(
