@@ -27,7 +27,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from core.errors import StreamError, UsageError
-from core.forwards import turns
+from core.forwards import turns, uncompiled
 from core.rope import Turn
 
 NAME = "streamcli"
@@ -148,7 +148,7 @@ def attends_to(stream: Stream) -> bool:
 
 def _bound(stream: Stream) -> Any:
     """Our attention to ``stream``, for all layers; a cache of Python numbers is not compiled."""
-    bound: Any = torch.compiler.disable(partial(attend, stream=stream))
+    bound: Any = uncompiled(partial(attend, stream=stream))
     bound.stream = stream
     return bound
 

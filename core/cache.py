@@ -42,7 +42,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from core import attention
 from core.attention import ChunkView
 from core.errors import StreamError, UsageError
-from core.forwards import Turns, guide
+from core.forwards import Turns, guide, uncompiled
 from core.models import anatomy
 from core.models.anatomy import Anatomy
 from core.rope import Rotation, Turn
@@ -52,6 +52,7 @@ from core.rope import Rotation, Turn
 REACH, REACH_HALF = 256, 16384
 # What a forward is given and the cache knows better.
 OUR_OWN = ("attention_mask", "position_ids", "cache_position")
+KNOWN = ("sdpa", "eager")  # attention of the model's own that serves single tokens
 NO_WEIGHTS = (
     "the streaming attention has no weights to give: leave output_attentions out, or keep the text "
     "within the cache and the model's attention eager."
@@ -187,7 +188,7 @@ class StreamingLayer(CacheLayerMixin):
         self.sinks = key_states.new_zeros(b, k, self.kind.n_sink, d)  # (B, K, S, D), as first seen
         self.is_initialized = True
 
-    @torch.compiler.disable
+    @uncompiled
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -468,7 +469,8 @@ class StreamingKVCache(Cache, Turns):
             ids = given[name] = ids[:, -rest:]
         c = ids.shape[1]
         self.make_room(c)
-        if "stream" not in given and not attention.attends_to(self) and self._needs_ours(c):
+        ours = self._needs_ours(c) or not self._own_is_known
+        if "stream" not in given and not attention.attends_to(self) and ours:
             self._forward_ends.enter_context(attention.attending(self.model, self))
         if given.get("output_attentions") and self.streams:
             raise UsageError(NO_WEIGHTS)
@@ -479,7 +481,7 @@ class StreamingKVCache(Cache, Turns):
     def _read_before(self, model: Any, name: str, tokens: Tensor) -> None:
         """Read tokens, ids or embeddings, whose scores nobody wants and which are not drafts."""
         drafts, self.drafts = self.drafts, False
-        for part in tokens.split(CHUNK if self.found.registered else 1, dim=1):
+        for part in torch.split(tokens, CHUNK if self.found.registered else 1, dim=1):
             model(**{name: part, self.name: self, "logits_to_keep": 1})
         self.drafts = drafts
 
@@ -503,7 +505,8 @@ class StreamingKVCache(Cache, Turns):
             if not bool((mask if c > 1 else mask[:, -1:]).all()):
                 raise UsageError(
                     "the attention mask hides tokens, such as padding, which would stay in a "
-                    "streaming cache: give it rows of one length, or one row at a time."
+                    "streaming cache: give it rows of one length or one row at a time, and a mask "
+                    "of ones where the pad token is part of the text."
                 )
             if mask.shape[1] not in (past + c, c):
                 raise UsageError(
@@ -627,6 +630,11 @@ class StreamingKVCache(Cache, Turns):
         return t + c > most + 1 and (c > 1 or masked or grows)
 
     @property
+    def _own_is_known(self) -> bool:
+        """Whether the model's own attention is one that was held against ours (flash was not)."""
+        return self.config._attn_implementation in KNOWN or not self.found.registered
+
+    @property
     def seen(self) -> int:
         """Tokens of the stream so far."""
         return int(self.layers[0].seen)
@@ -721,7 +729,7 @@ class StreamingKVCache(Cache, Turns):
         memo.update({id(each): each for each in shared})
         new = memo[id(self)] = self.__class__.__new__(self.__class__)
         own = {"_turns": {}, "_views": {}, "_masks": {}, "_forward_ends": ExitStack()}
-        vars(new).update({**vars(self), **own, "within": False})
+        new.__dict__.update({**vars(self), **own, "within": False})
         new._heard = deepcopy(self._heard, memo)
         new.layers = deepcopy(self.layers, memo)
         return new

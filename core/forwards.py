@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import wraps
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,9 +29,17 @@ from torch import Tensor
 from core.errors import UsageError
 
 CACHES = ("past_key_values", "cache")  # what a forward calls its cache; the latter as of 5.24
+CHUNKS = "prefill_chunk_size"
 DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
 
+F = TypeVar("F", bound=Callable[..., Any])
 _guided: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def uncompiled(function: F) -> F:
+    """``function``, which a compiled forward leaves to Python: it goes by numbers that change."""
+    left: F = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return left
 
 
 class Guided(ABC):
@@ -80,14 +89,14 @@ def _after(model: Any, args: Any, given: Any, output: Any) -> None:
         _end(cache)
 
 
-@torch.compiler.disable
+@uncompiled
 def _begin(cache: Guided, model: Any, args: Any, given: Any) -> Any:
     if args:
         given = {"input_ids": args[0], **given}
     return (), cache.begin(model, given)
 
 
-@torch.compiler.disable
+@uncompiled
 def _end(cache: Guided) -> None:
     cache.end()
 
@@ -103,7 +112,11 @@ class Turns(Guided):
 
     told: int
     drafts: bool
-    seen: int
+
+    @property
+    @abstractmethod
+    def seen(self) -> int:
+        """Tokens of the stream so far."""
 
     @abstractmethod
     def continued_by(self, ids: Tensor) -> bool:
@@ -126,6 +139,11 @@ def turns(model: Any, stream: Any) -> Iterator[None]:
         if isinstance(cache, Turns):
             ids = inputs if inputs is not None else given.get("input_ids")
             given = _turn(cache, ids, given)
+            if getattr(generation_config, CHUNKS, None):
+                generation_config = copy(generation_config)
+                generation_config.prefill_chunk_size = None
+            elif given.pop(CHUNKS, None) or getattr(model.generation_config, CHUNKS, None):
+                given[CHUNKS] = None  # the cache has chunks of its own
             drafting = any(_asked(each, given, generation_config, model) for each in DRAFTS)
             cache.drafts = drafting
         try:
@@ -161,7 +179,6 @@ def _turn(cache: Turns, ids: Any, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: The prompt has nothing new.
     """
-    given = {**given, "prefill_chunk_size": None}  # the cache has chunks of its own
     if cache.seen == 0 or not isinstance(ids, Tensor):
         return given
     if cache.continued_by(ids):

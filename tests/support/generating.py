@@ -11,7 +11,7 @@ import copy
 import re
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from core.attention import cache_name, streaming_attention
 from core.cache import StreamingKVCache
 from core.errors import StreamError
-from tests.support.samples import random_ids, tiny_llama
+from core.measure.meters import token_nll
+from core.models.loading import load
+from tests.support.samples import ids_of, random_ids, tiny_llama
 
 PAGE = Path(__file__).parents[2] / "docs" / "generate.md"
 N_SINK, WINDOW = 4, 20
@@ -75,7 +78,7 @@ def name_of(model: Any) -> str:
 
 def options(tokens: int = NEW, **more: Any) -> dict[str, Any]:
     """Greedy decoding of so many tokens."""
-    return {"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0, **more}
+    return {"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 97, **more}
 
 
 @torch.inference_mode()
@@ -146,7 +149,9 @@ def whole_history(model: Any, within: bool = True) -> None:
     cache, text = new(model), random_ids(2, 30)
     with streaming_attention(model, cache) if within else nullcontext():
         for turn in range(3):
-            made = model.generate(text, **{name_of(model): cache}, **options(prefill_chunk_size=None))
+            made = model.generate(
+                text, **{name_of(model): cache}, **options(prefill_chunk_size=None)
+            )
             equal(made, torch.cat((text, greedy(model, text)), 1))
             text = torch.cat((made, (random_ids(2, 50) + turn) % 97), 1)
 
@@ -227,7 +232,9 @@ def several(model: Any) -> None:
     ids, cache = random_ids(1, 60), new(model)
     with streaming_attention(model, cache):
         made = model.generate(
-            ids, **{name_of(model): cache}, **options(do_sample=True, num_return_sequences=3, top_k=1)
+            ids,
+            **{name_of(model): cache},
+            **options(do_sample=True, num_return_sequences=3, top_k=1),
         )
     equal(made, torch.cat((ids, greedy(model, ids)), 1).expand(3, -1))
 
@@ -243,20 +250,14 @@ def pipeline(model: Any) -> None:
     text = "The lighthouse stands at the end of the bay. " * 5
     ids = tokenizer(text, return_tensors="pt").input_ids
     cache = new(own)
+    how = {"max_new_tokens": NEW, "do_sample": False, "return_tensors": True}
+    want = greedy(own, ids)[0].tolist()
     with streaming_attention(own, cache):
-        made = pipe(text, max_new_tokens=NEW, do_sample=False, return_full_text=False)
-    want = tokenizer.decode(greedy(own, ids)[0], skip_special_tokens=True)
-    if made[0]["generated_text"] != want or cache.seen != ids.shape[1] + NEW - 1:
+        made = pipe(text, **how)
+    if made[0]["generated_token_ids"][-NEW:] != want or cache.seen != ids.shape[1] + NEW - 1:
         raise Wrong("the text is another")
-    other = new(own)
-    made = pipe(
-        text,
-        max_new_tokens=NEW,
-        do_sample=False,
-        return_full_text=False,
-        **{name_of(own): other},
-    )
-    if made[0]["generated_text"] != want:
+    made = pipe(text, **how, **{name_of(own): new(own)})
+    if made[0]["generated_token_ids"][-NEW:] != want:
         raise Wrong("the text is another")
 
 
@@ -401,12 +402,13 @@ def cropped_late(model: Any) -> None:
 def lookup(model: Any) -> None:
     for length in (15, 60):
         ids = random_ids(1, 6).repeat(1, length // 6 + 1)[:, :length]
-        follows(model, ids, new(model), prompt_lookup_num_tokens=5)
+        follows(model, ids, new(model), prompt_lookup_num_tokens=5, eos_token_id=98)
 
 
 def lookup_alone(model: Any) -> None:
     ids = random_ids(1, 6).repeat(1, 10)
-    follows(model, ids, new(model), within=False, prompt_lookup_num_tokens=5)
+    how = {"prompt_lookup_num_tokens": 5, "eos_token_id": 98}
+    follows(model, ids, new(model), within=False, **how)
 
 
 def assistant(model: Any) -> None:
@@ -426,11 +428,11 @@ def flex(model: Any) -> None:
 
 def _attention_of(name: str) -> None:
     other = globals()["model"]()
-    for config in {id(other.config): other.config}.values():
-        config._attn_implementation = name  # as it is set where its kernels are installed
-    ids, cache = random_ids(1, 60), new(other)
-    with streaming_attention(other, cache):
-        follows(other, ids, cache)
+    ids = random_ids(2, 60)
+    cache, want = new(other), greedy(other, ids)
+    other.config._attn_implementation = name  # as where its kernels are installed
+    made = other.generate(ids, **{name_of(other): cache}, **options())
+    equal(made[:, 60:], want)
 
 
 CASES = {
@@ -487,3 +489,90 @@ def outcome(name: str, made: Any) -> str:
         assert "\n" not in str(error)
         return f"refused: {error}"
     return WORKS
+
+
+class Scored(LogitsProcessor):
+    """Draws each token by itself, and notes its score in nats."""
+
+    def __init__(self) -> None:
+        self.nats: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        log = scores.float().log_softmax(-1)
+        drawn = log.exp().multinomial(1)
+        self.nats.append(-log.gather(-1, drawn)[:, 0])
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+
+@torch.inference_mode()
+def drift(model: Any, ids: Tensor, tokens: int, window: int = 60) -> float:
+    """Nats by which the score of any token that ``generate`` draws differs from that by chunks."""
+    cache, scored = StreamingKVCache(N_SINK, window, model), Scored()
+    made = model.generate(
+        ids,
+        **{name_of(model): cache},
+        **options(tokens, eos_token_id=None),
+        logits_processor=LogitsProcessorList([scored]),
+    )
+    assert cache.seen == ids.shape[1] + tokens - 1
+    again, parts = StreamingKVCache(N_SINK, window, model), []
+    for start in range(0, made.shape[1] - 1, 256):
+        stop = min(start + 256, made.shape[1] - 1)
+        parts.append(token_nll(again.read(made[:, start:stop]), made[:, start + 1 : stop + 1]))
+    apart = torch.stack(scored.nats, 1) - torch.cat(parts, 1)[:, ids.shape[1] - 1 :]
+    return float(apart.abs().max())
+
+
+def column() -> str:
+    """The name of the column that this version writes."""
+    return str(transformers.__version__)
+
+
+def read() -> tuple[list[str], dict[str, dict[str, str]]]:
+    """The page's columns, and its cells by feature and column."""
+    columns: list[str] = []
+    cells: dict[str, dict[str, str]] = {}
+    for line in PAGE.read_text().splitlines() if PAGE.exists() else ():
+        parts = [part.strip() for part in line.strip().strip("|").split(" | ")]
+        if line.startswith(HEAD):
+            columns = parts[1:]
+        elif columns and not line.startswith("|:"):
+            cells[parts[0]] = dict(zip(columns, parts[1:], strict=True))
+    return columns, cells
+
+
+def write() -> None:
+    """Try each case, and write this version's column."""
+    columns, before = read()
+    columns = sorted({*columns, column()}, key=lambda name: [int(p) for p in name.split(".")])
+    made, rows = model(), []
+    for name, case in CASES.items():
+        try:
+            words = outcome(name, made)
+        except Wrong as wrong:
+            words = f"WRONG: {wrong}"
+        cells = {**before.get(case.words, {}), column(): re.sub(r"\s+", " ", words)}
+        rows.append(f"| {' | '.join([case.words, *(cells.get(c, '') for c in columns)])} |")
+        print(rows[-1], flush=True)
+    lines = [f"{HEAD} {' | '.join(columns)} |", "|:---|" + ":---|" * len(columns), *rows]
+    PAGE.write_text(INTRO + "\n".join(lines) + "\n")
+
+
+def bundled_model() -> tuple[Any, Tensor]:
+    """The bundled model, and the beginning of a text."""
+    loaded = load("bundled", dtype="float32", device="cpu")
+    return loaded.model, ids_of(loaded, 100)[:1]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--drift", type=int, help="generate so many tokens instead, and compare")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if asked.drift:
+        print(f"{asked.drift:,} tokens: {drift(*bundled_model(), asked.drift):.1e} nats")
+    else:
+        write()
