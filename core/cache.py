@@ -540,15 +540,15 @@ class StreamingKVCache(Cache, Turns):
         return max(keep, (c - 1) % CHUNK + 1) if c > CHUNK else 0
 
     def continued_by(self, ids: Tensor) -> bool:
-        """Whether ids (B, C) begin with the tokens of the stream so far, and go on.
+        """Whether ids (B, C) begin with the tokens of the stream so far.
 
         Raises:
             UsageError: They begin as the stream did, and go on otherwise.
         """
-        if ids.shape[1] <= self.seen or not self._heard.knows(self.seen):
+        if ids.shape[1] < self.seen or not self._heard.knows(self.seen):
             return ids.shape[1] > self.seen
         head, tail = self._heard.agrees(ids, self.seen)
-        if head and not tail and self.n_sink > 1:
+        if head and not tail and self.n_sink > 1 and ids.shape[1] > self.seen:
             raise UsageError(
                 f"the prompt begins as the stream of {self.seen} tokens did, but differs from it "
                 "later: pass the history as it was, or only what is new, or call cache.reset()."

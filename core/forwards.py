@@ -14,7 +14,6 @@ Knows nothing of attention, of positions or of how keys are stored.
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +32,6 @@ CHUNKS = "prefill_chunk_size"
 DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
 
 F = TypeVar("F", bound=Callable[..., Any])
-_guided: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def uncompiled(function: F) -> F:
@@ -56,8 +54,7 @@ class Guided(ABC):
 
 def guide(model: Any) -> None:
     """Let the caches of ``model`` that are ``Guided`` say what its forwards are given."""
-    if model not in _guided:
-        _guided.add(model)
+    if _before not in model._forward_pre_hooks.values():  # which a copy of a model has as well
         model.register_forward_pre_hook(_before, with_kwargs=True)
         model.register_forward_hook(_after, with_kwargs=True, always_call=True)
 
@@ -120,7 +117,11 @@ class Turns(Guided):
 
     @abstractmethod
     def continued_by(self, ids: Tensor) -> bool:
-        """Whether ids (B, C) are the whole history and go on from it."""
+        """Whether ids (B, C) are the whole history, from which they may go on."""
+
+    @abstractmethod
+    def crop(self, max_length: int) -> None:
+        """Take back all but ``max_length`` tokens."""
 
 
 @contextmanager
@@ -146,11 +147,16 @@ def turns(model: Any, stream: Any) -> Iterator[None]:
                 given[CHUNKS] = None  # the cache has chunks of its own
             drafting = any(_asked(each, given, generation_config, model) for each in DRAFTS)
             cache.drafts = drafting
+        else:
+            raise UsageError(
+                "within streaming_attention(model, cache) the model serves a StreamingKVCache, and "
+                "generate was given another cache or use_cache=False: leave that out, or generate "
+                "outside."
+            )
         try:
             return plain(inputs, generation_config, **given)
         finally:
-            if isinstance(cache, Turns):
-                cache.told, cache.drafts = 0, False
+            cache.told, cache.drafts = 0, False
 
     own = vars(model).get("generate")
     model.generate = generate
@@ -181,12 +187,14 @@ def _turn(cache: Turns, ids: Any, given: dict[str, Any]) -> dict[str, Any]:
     """
     if cache.seen == 0 or not isinstance(ids, Tensor):
         return given
+    if ids.shape[1] == 0:
+        raise UsageError("a turn of 0 tokens: give generate at least one new token.")
     if cache.continued_by(ids):
+        if ids.shape[1] == cache.seen:  # nothing is new, and the last score is asked for again
+            cache.crop(cache.seen - 1)
         return given
     cache.told = cache.seen
     mask = given.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > ids.shape[1]:
         given["attention_mask"] = mask[:, -ids.shape[1] :]
-    if ids.shape[1] == 0:
-        raise UsageError("a turn of 0 tokens: give generate at least one new token.")
     return given

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from core.attention import NAME, streaming_attention
 from core.cache import StreamingKVCache
@@ -32,6 +33,9 @@ def test_every_case_works_or_is_refused_in_one_line(case: str, model: Any) -> No
     words = generating.outcome(case, model)
     assert words.startswith(CASES[case].expected), words
     assert model.config._attn_implementation == "sdpa"
+    columns, cells = generating.read()
+    if generating.column() in columns:
+        assert cells[CASES[case].words][generating.column()] == words  # docs/generate.md
 
 
 def test_the_model_is_as_it_was_and_another_cache_is_not_touched(model: Any) -> None:
@@ -74,6 +78,32 @@ def test_a_cache_of_another_model_is_refused(model: Any) -> None:
     cache_of(other).read(random_ids(1, 5))
     with pytest.raises(UsageError, match="made for another model"):
         other(random_ids(1, 5), **{name_of(model): cache_of(model)})
+
+
+def test_a_prompt_that_was_read_before_is_not_read_twice(model: Any) -> None:
+    ids, cache = random_ids(2, 60), cache_of(model)
+    cache.read(ids)
+    with streaming_attention(model, cache):
+        made = model.generate(ids, **options(20))
+    assert cache.seen == 79
+    assert torch.equal(made[:, 60:], greedy(model, ids, 20))
+
+
+def test_another_cache_or_none_is_refused_within_the_context(model: Any) -> None:
+    for other in ({name_of(model): DynamicCache()}, {"use_cache": False}):
+        with (
+            streaming_attention(model, cache_of(model)),
+            pytest.raises(UsageError, match="serves a StreamingKVCache"),
+        ):
+            model.generate(random_ids(1, 5), **other, **options(3))
+
+
+def test_a_copy_of_a_model_streams_by_itself(model: Any) -> None:
+    other, ids = copy.deepcopy(model), random_ids(1, 60)
+    cache = cache_of(other)
+    assert len(other._forward_pre_hooks) == len(other._forward_hooks) == 1
+    made = other.generate(ids, **{name_of(other): cache}, **options(20))
+    assert torch.equal(made[:, 60:], greedy(model, ids, 20))
 
 
 def test_a_history_that_differs_later_is_refused(model: Any) -> None:
