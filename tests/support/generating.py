@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import re
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -543,17 +542,19 @@ def read() -> tuple[list[str], dict[str, dict[str, str]]]:
 
 def write() -> None:
     """Try each case, and write this version's column."""
-    columns, before = read()
-    columns = sorted({*columns, column()}, key=lambda name: [int(p) for p in name.split(".")])
-    made, rows = model(), []
+    made, found = model(), {}
     for name, case in CASES.items():
         try:
-            words = outcome(name, made)
+            found[case.words] = outcome(name, made)
         except Wrong as wrong:
-            words = f"WRONG: {wrong}"
-        cells = {**before.get(case.words, {}), column(): re.sub(r"\s+", " ", words)}
-        rows.append(f"| {' | '.join([case.words, *(cells.get(c, '') for c in columns)])} |")
-        print(rows[-1], flush=True)
+            found[case.words] = f"WRONG: {wrong}"
+        print(f"{case.words}: {found[case.words]}", flush=True)
+    columns, before = read()
+    columns = sorted({*columns, column()}, key=lambda name: [int(p) for p in name.split(".")])
+    rows = []
+    for name, words in found.items():
+        cells = {**before.get(name, {}), column(): words}
+        rows.append(f"| {' | '.join([name, *(cells.get(each, '') for each in columns)])} |")
     lines = [f"{HEAD} {' | '.join(columns)} |", "|:---|" + ":---|" * len(columns), *rows]
     PAGE.write_text(INTRO + "\n".join(lines) + "\n")
 
