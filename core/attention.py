@@ -27,6 +27,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from core.errors import StreamError, UsageError
+from core.forwards import turns, uncompiled
 from core.rope import Turn
 
 NAME = "streamcli"
@@ -85,13 +86,15 @@ def implementation(model: Any, name: str) -> Iterator[None]:
 
 @contextmanager
 def streaming_attention(model: Any, stream: Stream | None = None) -> Iterator[None]:
-    """Let ``model`` attend through this module, to what ``stream``, its cache, has kept.
+    """Let ``model`` attend through this module, and ``generate`` in turns of one stream.
 
-    ``cache.read`` does this by itself. It is for code that calls the model on its own, as
-    ``model.generate`` does with a prompt that is longer than the cache::
+    ``cache.read`` needs no such context, and neither does a prompt that ``generate`` begins a
+    stream with. Within it every prompt is one more turn of the stream: the whole history passed
+    again, or only what is new::
 
         with streaming_attention(model, cache):
             model.generate(ids, past_key_values=cache)
+            model.generate(more, past_key_values=cache)
 
     The model is as it was on leaving. One model serves one stream at a time within it.
 
@@ -103,19 +106,51 @@ def streaming_attention(model: Any, stream: Stream | None = None) -> Iterator[No
     Raises:
         UsageError: The model's code does not take registered attention functions.
     """
+    with attending(model, stream), turns(model, stream):
+        yield
+
+
+@contextmanager
+def attending(model: Any, stream: Stream | None = None) -> Iterator[None]:
+    """Let ``model`` attend through this module, to what ``stream``, its cache, has kept.
+
+    Raises:
+        UsageError: The model's code does not take registered attention functions.
+    """
     if not getattr(model, "_supports_attention_backend", False):
         raise UsageError(
             f"a {model.config.model_type!r} model does not take registered attention functions: "
             "feed its cache one token at a time, or choose another model."
         )
-    before = AttentionInterface._global_mapping.get(NAME)
-    AttentionInterface.register(NAME, attend if stream is None else partial(attend, stream=stream))
+    function = attend if stream is None else _bound(stream)
+    with registered(function, NAME), implementation(model, NAME):
+        yield
+
+
+@contextmanager
+def registered(function: Any, name: str) -> Iterator[None]:
+    """Have an attention function under ``name``; as before on leaving."""
+    before = AttentionInterface._global_mapping.get(name)
+    AttentionInterface.register(name, function)
     try:
-        with implementation(model, NAME):
-            yield
+        yield
     finally:
         if before is not None:
-            AttentionInterface.register(NAME, before)
+            AttentionInterface.register(name, before)
+        else:
+            AttentionInterface._global_mapping.pop(name, None)
+
+
+def attends_to(stream: Stream) -> bool:
+    """Whether our attention is bound to ``stream`` at the moment."""
+    return getattr(AttentionInterface._global_mapping.get(NAME), "stream", None) is stream
+
+
+def _bound(stream: Stream) -> Any:
+    """Our attention to ``stream``, for all layers; a cache of Python numbers is not compiled."""
+    bound: Any = uncompiled(partial(attend, stream=stream))
+    bound.stream = stream
+    return bound
 
 
 def attend(

@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +41,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from core import attention
 from core.attention import ChunkView
-from core.errors import UsageError
+from core.errors import StreamError, UsageError
+from core.forwards import Turns, guide, uncompiled
 from core.models import anatomy
 from core.models.anatomy import Anatomy
 from core.rope import Rotation, Turn
@@ -47,6 +50,15 @@ from core.rope import Rotation, Turn
 # Positions past S + W after which the frame is moved back, in float32 and in half precision, as
 # measured: docs/decisions/0001-frame-reach.md.
 REACH, REACH_HALF = 256, 16384
+# What a forward is given and the cache knows better.
+OUR_OWN = ("attention_mask", "position_ids", "cache_position")
+KNOWN = ("sdpa", "eager")  # attention of the model's own that serves single tokens
+NO_WEIGHTS = (
+    "the streaming attention has no weights to give: leave output_attentions out, or keep the text "
+    "within the cache and the model's attention eager."
+)
+MOST_PARTS = 64  # of what was heard, before they are gathered
+CHUNK = 1024  # tokens of a long prompt that are read at once, where few scores of it are wanted
 
 
 @dataclass(frozen=True)
@@ -158,12 +170,14 @@ class StreamingLayer(CacheLayerMixin):
     """
 
     is_compileable = False
+    is_croppable = True
 
     def __init__(self, cache: StreamingKVCache, kind: Kind) -> None:
         super().__init__()
         self.cache, self.kind = cache, kind
         self.is_sliding = kind.own
         self.seen = 0  # tokens of the stream so far: t of the next token
+        self.undo: Undo | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers once, for the shapes of the first keys (B, K, C, D)."""
@@ -174,6 +188,7 @@ class StreamingLayer(CacheLayerMixin):
         self.sinks = key_states.new_zeros(b, k, self.kind.n_sink, d)  # (B, K, S, D), as first seen
         self.is_initialized = True
 
+    @uncompiled
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -241,6 +256,9 @@ class StreamingLayer(CacheLayerMixin):
             self.values[:, :, slot : slot + 1] = value_states
         elif first < t + c:
             slots = s + (torch.arange(first, t + c, device=key_states.device) - s) % ring
+            if self.cache.drafts and c <= ring:
+                old = self.keys[:, :, slots], self.values[:, :, slots]
+                self.undo = Undo(t, first, slots, *old)
             self.keys.index_copy_(2, slots, key_states[:, :, first - t :])
             self.values.index_copy_(2, slots, value_states[:, :, first - t :])
 
@@ -251,15 +269,36 @@ class StreamingLayer(CacheLayerMixin):
             turn = self.kind.turns.turn(torch.tensor([float(by)]))
             self.keys[:, :, s:] = turn(self.keys[:, :, s:])
 
+    def holds(self, t: int) -> bool:
+        """Whether everything that token t sees is held, so that what follows may be taken back."""
+        if self.undo and self.undo.t <= t:
+            return True
+        first = int(self.kind.first_seen(t))
+        return self.seen <= self.kind.slots or first >= self.seen - self.kind.ring
+
+    def take_back(self, t: int) -> None:
+        """Forget the tokens from t on, and put back what they took the place of."""
+        if self.undo and self.undo.t <= t:
+            undo = self.undo
+            back = slice(max(t - undo.first, 0), self.seen - undo.first)
+            if back.stop > 0:
+                self.keys.index_copy_(2, undo.slots[back], undo.keys[:, :, back])
+                self.values.index_copy_(2, undo.slots[back], undo.values[:, :, back])
+        self.undo, self.seen = None, t
+
     def get_seq_length(self) -> int:
-        """Position of the next token in the cache's frame, from which the model counts on."""
-        return self.seen - self.cache.base
+        """Position of the next token, from which the model counts on.
+
+        Within a forward that is one in the cache's frame; ``generate``, which asks between them, is
+        told how many tokens there were.
+        """
+        return self.seen - (self.cache.base if self.cache.within else self.cache.told)
 
     def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
         """Length and first position of the keys that ``query`` tokens will be given."""
         c = query if isinstance(query, int) else query.shape[0]
         n = min(self.seen + c, self.get_max_cache_shape())
-        return n, self.get_seq_length() + c - n
+        return n, self.seen - self.cache.base + c - n
 
     def get_max_cache_shape(self) -> int:
         """Keys that the layer holds at most: S + W + k."""
@@ -269,16 +308,44 @@ class StreamingLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget the stream and keep the buffers."""
-        self.seen = 0
+        self.seen, self.undo = 0, None
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rearrange the rows of the batch, for beam search."""
         if self.is_initialized:
+            self.undo = None
             for name in ("keys", "values", "sinks"):
                 setattr(self, name, getattr(self, name).index_select(0, beam_idx))
 
+    batch_select_indices = reorder_cache
 
-class StreamingKVCache(Cache):
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Have each row of the batch ``repeats`` times."""
+        if self.is_initialized:
+            rows = torch.arange(len(self.keys), device=self.keys.device)
+            self.reorder_cache(rows.repeat_interleave(repeats))
+
+
+@dataclass(frozen=True)
+class Undo:
+    """What the last chunk, which began with token t, took the place of in a layer.
+
+    Attributes:
+        t: The chunk's first token.
+        first: The first of its tokens that went into the ring.
+        slots: Where these went.
+        keys: What was there, (B, K, N, D).
+        values: Likewise.
+    """
+
+    t: int
+    first: int
+    slots: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+class StreamingKVCache(Cache, Turns):
     """A transformers cache of S sinks and a window of W, for any RoPE model.
 
     Use it so::
@@ -290,10 +357,10 @@ class StreamingKVCache(Cache):
     ``cache.seen`` counts the tokens of the stream, ``cache.nbytes`` what is held, and ``reset()``
     forgets the stream. A cache belongs to the model and the stream that it was made for.
 
-    transformers can use it too: ``model.generate(ids, past_key_values=cache)`` for a prompt that
-    fits into S + W keys, and for a longer one within ``streaming_attention(model, cache)``. Only
-    ``read`` moves the frame back, so that an endless stream is for ``read``. All rows of a batch
-    are of one length: padding would stay in the cache as tokens do.
+    transformers can use it too: ``model.generate(ids, past_key_values=cache)``, whatever the
+    length of the prompt and of what is written; several turns are one stream within
+    ``streaming_attention(model, cache)``. All rows of a batch are of one length: padding would stay
+    in the cache as tokens do, and is refused.
     """
 
     def __init__(self, n_sink: int, window: int, model: Any, evict_every: int = 1) -> None:
@@ -332,8 +399,13 @@ class StreamingKVCache(Cache):
         self._views: dict[Kind, tuple[int, int, ChunkView]] = {}
         self._masks: dict[Kind, tuple[int, Tensor]] = {}
         self._device = model.device
+        self._heard = _Heard(n_sink, window)
+        self._forward_ends = ExitStack()
+        self.within = self.drafts = False  # a forward; a generation with tokens that may be dropped
+        self.told = 0  # tokens of the stream that are no matter of ``generate``
         super().__init__(layers=[StreamingLayer(self, kind) for kind in self.kinds])
         self.check_room(1)
+        guide(model)
 
     @property
     def streams(self) -> bool:
@@ -363,15 +435,152 @@ class StreamingKVCache(Cache):
             UsageError: The model's frequencies change with length and the chunk doesn't fit.
         """
         if self.found.registered:
-            with attention.streaming_attention(self.model, self):
+            with attention.attending(self.model, self):
                 return self._forward(ids, keep)
         parts = [self._forward(token, min(keep, 1)) for token in torch.split(ids, 1, dim=1)]
         return torch.cat(parts[-keep:], dim=1)
 
     def _forward(self, ids: Tensor, keep: int) -> Tensor:
-        self.make_room(ids.shape[1])
         logits: Tensor = self.model(ids, **{self.name: self}, logits_to_keep=keep).logits
         return logits
+
+    def begin(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """What a forward gets in place of what it was given; moves the frame back if it is time.
+
+        Positions are those in the frame, which the model asks for. A long prompt of which few
+        scores are wanted is read in chunks, the last of which is the forward's.
+
+        Raises:
+            UsageError: The forward is given what this cache can't go by, such as padding.
+            StreamError: A forward before was broken off.
+        """
+        self.end()
+        ids = name = None
+        for name in ("input_ids", "inputs_embeds"):
+            ids = given.get(name) if ids is None else ids
+            if ids is not None:
+                break
+        if ids is None or name is None:
+            return given
+        self._check_given(model, given, ids.shape[1])
+        given = {key: value for key, value in given.items() if key not in OUR_OWN}
+        if rest := self._last_chunk(given, ids.shape[1]):
+            self._read_before(model, name, ids[:, :-rest])
+            ids = given[name] = ids[:, -rest:]
+        c = ids.shape[1]
+        self.make_room(c)
+        ours = self._needs_ours(c) or not self._own_is_known
+        if "stream" not in given and not attention.attends_to(self) and ours:
+            self._forward_ends.enter_context(attention.attending(self.model, self))
+        if given.get("output_attentions") and self.streams:
+            raise UsageError(NO_WEIGHTS)
+        self._heard.hear(ids if name == "input_ids" else None, self.seen, c)
+        self.within = True
+        return given
+
+    def _read_before(self, model: Any, name: str, tokens: Tensor) -> None:
+        """Read tokens, ids or embeddings, whose scores nobody wants and which are not drafts."""
+        drafts, self.drafts = self.drafts, False
+        for part in torch.split(tokens, CHUNK if self.found.registered else 1, dim=1):
+            model(**{name: part, self.name: self, "logits_to_keep": 1})
+        self.drafts = drafts
+
+    def end(self) -> None:
+        """A forward has ended, or has failed."""
+        self.within = False
+        self._forward_ends.close()
+
+    def _check_given(self, model: Any, given: dict[str, Any], c: int) -> None:
+        """Raise where a forward of C tokens is given what this cache can't go by."""
+        if model is not self.model and model.config is not self.config:
+            raise UsageError(
+                "this cache was made for another model: make one with StreamingKVCache(n_sink, "
+                "window, model) for each model."
+            )
+        if self.layers[0].seen != self.layers[-1].seen:
+            raise StreamError("a forward was broken off amid the layers: call cache.reset().")
+        mask, past = given.get("attention_mask"), self.seen - self.told
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            # What came before was looked at when it came.
+            if not bool((mask if c > 1 else mask[:, -1:]).all()):
+                raise UsageError(
+                    "the attention mask hides tokens, such as padding, which would stay in a "
+                    "streaming cache: give it rows of one length or one row at a time, and a mask "
+                    "of ones where the pad token is part of the text."
+                )
+            if mask.shape[1] not in (past + c, c):
+                raise UsageError(
+                    f"the attention mask is of {mask.shape[1]} tokens, where {past} were read and "
+                    f"{c} come: pass the whole history, or generate within "
+                    "streaming_attention(model, cache)."
+                )
+        elif mask is not None:
+            raise UsageError(
+                "a streaming cache makes its own masks: leave attention_mask out, or give it as "
+                "(B, T) ones."
+            )
+        places = given.get("cache_position")
+        if places is not None and c > 1 and int(places[0]) != past:
+            raise UsageError(
+                f"these tokens are given from position {int(places[0])} on, where {past} were "
+                "read: leave prefill_chunk_size out, or generate within "
+                "streaming_attention(model, cache)."
+            )
+
+    def _last_chunk(self, given: dict[str, Any], c: int) -> int:
+        """Tokens of a long prompt that are left to the forward itself; 0 for all."""
+        keep, name = given.get("logits_to_keep"), "logits_to_keep"
+        wants_all = given.get("labels") is not None or given.get("output_hidden_states")
+        if not isinstance(keep, int) or keep < 1 or keep >= c or wants_all or name not in given:
+            return 0
+        if not self.found.registered:
+            return 1 if keep == 1 and self._needs_ours(c) else 0
+        if self.drafts:  # what may be taken back comes in a chunk of its own
+            return keep
+        return max(keep, (c - 1) % CHUNK + 1) if c > CHUNK else 0
+
+    def continued_by(self, ids: Tensor) -> bool:
+        """Whether ids (B, C) begin with the tokens of the stream so far.
+
+        Raises:
+            UsageError: They begin as the stream did, and go on otherwise.
+        """
+        if ids.shape[1] < self.seen or not self._heard.knows(self.seen):
+            return ids.shape[1] > self.seen
+        head, tail = self._heard.agrees(ids, self.seen)
+        if head and not tail and self.n_sink > 1 and ids.shape[1] > self.seen:
+            raise UsageError(
+                f"the prompt begins as the stream of {self.seen} tokens did, but differs from it "
+                "later: pass the history as it was, or only what is new, or call cache.reset()."
+            )
+        return head and tail
+
+    def crop(self, max_length: int) -> None:
+        """Take back the last tokens of the stream, as far as nothing that is needed is gone.
+
+        Args:
+            max_length: How many stay; a negative number is how many go.
+
+        Raises:
+            UsageError: What these tokens evicted is gone.
+        """
+        seen = self.seen
+        zero = max_length == 0 and self.name == "cache"  # transformers 5.24 says how many go
+        keep = seen + max_length if max_length < 0 or zero else max_length + self.told
+        if keep >= seen:
+            for layer in self.layers:
+                layer.undo = None
+            return
+        if not all(layer.holds(keep) for layer in self.layers):
+            raise UsageError(
+                f"{seen - keep} of {seen} tokens can't be taken back, as what they evicted is "
+                "gone: crop a stream that fits its cache, or generate with drafts within "
+                "streaming_attention(model, cache)."
+            )
+        for layer in self.layers:
+            layer.take_back(keep)
+        self._heard.forget(keep)
+        self._views, self._masks = {}, {}
 
     def make_room(self, tokens: int) -> None:
         """Move the frame back to the start where ``tokens`` more would take it too far.
@@ -381,7 +590,7 @@ class StreamingKVCache(Cache):
         Raises:
             UsageError: The model's frequencies change with length and the chunk doesn't fit.
         """
-        if self.get_seq_length() + tokens > min(self.reach, self.found.limit or self.reach):
+        if self.seen - self.base + tokens > min(self.reach, self.found.limit or self.reach):
             self.rebase()
         self.check_room(tokens)
 
@@ -406,14 +615,24 @@ class StreamingKVCache(Cache):
         """Raise ``UsageError`` where C tokens at t see evicted keys without our attention."""
         if self.streams:
             return
-        most = min(kind.n_sink + kind.window for kind in self.kinds)
-        masked = self.evict_every > 1 or any(kind.block for kind in self.kinds)
-        grows = any(layer.grows for layer in self.found.layers)
-        if t + c > most + 1 and (c > 1 or masked or grows):
+        if self._needs_ours(c, t) or (self.base and not self.within):
             raise UsageError(
                 f"{c} more tokens outgrow a cache of {self.n_sink}+{self.window} keys under the "
                 "model's own attention: use cache.read(ids), or streaming_attention(model, cache)."
             )
+
+    def _needs_ours(self, c: int, t: int | None = None) -> bool:
+        """Whether C tokens at t see other keys than the model's own attention would show them."""
+        most = min(kind.n_sink + kind.window for kind in self.kinds)
+        masked = self.evict_every > 1 or any(kind.block for kind in self.kinds)
+        grows = any(layer.grows for layer in self.found.layers)
+        t = self.seen if t is None else t
+        return t + c > most + 1 and (c > 1 or masked or grows)
+
+    @property
+    def _own_is_known(self) -> bool:
+        """Whether the model's own attention is one that was held against ours (flash was not)."""
+        return self.config._attn_implementation in KNOWN or not self.found.registered
 
     @property
     def seen(self) -> int:
@@ -486,9 +705,90 @@ class StreamingKVCache(Cache):
     def reset(self) -> None:
         """Forget the stream and keep the buffers."""
         super().reset()
-        self.base = 0
-        self._views = {}
-        self._masks = {}
+        self.base = self.told = 0
+        self._views, self._masks = {}, {}
+        self._heard.forget(0)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Rearrange the rows of the batch, for beam search."""
+        super().reorder_cache(beam_idx)
+        self._heard.reorder(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows of the batch."""
+        self.reorder_cache(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Have each row of the batch ``repeats`` times."""
+        super().batch_repeat_interleave(repeats)
+        self._heard.forget(0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StreamingKVCache:
+        """A stream that goes on by itself, from where this one is, through the same model."""
+        shared = (self.model, self.config, self.found, self.kinds, self.different, *self.kinds)
+        memo.update({id(each): each for each in shared})
+        new = memo[id(self)] = self.__class__.__new__(self.__class__)
+        own = {"_turns": {}, "_views": {}, "_masks": {}, "_forward_ends": ExitStack()}
+        new.__dict__.update({**vars(self), **own, "within": False})
+        new._heard = deepcopy(self._heard, memo)
+        new.layers = deepcopy(self.layers, memo)
+        return new
+
+
+class _Heard:
+    """The ids of a stream's first S tokens and of the last W, by which its history is known."""
+
+    def __init__(self, n_sink: int, window: int) -> None:
+        self.n_sink, self.window = n_sink, window
+        self.count = 0  # tokens of the stream that were heard
+        self.head: list[Tensor] = []
+        self.tail: list[Tensor] = []
+
+    def hear(self, ids: Tensor | None, seen: int, c: int) -> None:
+        """Note the next ids (B, C) of a stream of ``seen`` tokens, if they are known."""
+        if ids is None or self.count != seen or (self.tail and len(self.tail[0]) != len(ids)):
+            self.forget(0)
+            return
+        if self.count < self.n_sink:
+            self.head.append(ids[:, : self.n_sink - self.count].clone())
+        self.tail.append(ids[:, -self.window :].clone())
+        self.count += c
+        if len(self.tail) > MOST_PARTS:
+            self._gather()
+
+    def _gather(self) -> None:
+        self.tail = [torch.cat(self.tail, 1)[:, -self.window :]] if self.tail else []
+
+    def knows(self, seen: int) -> bool:
+        """Whether all of the stream was heard."""
+        return 0 < self.count == seen
+
+    def agrees(self, ids: Tensor, seen: int) -> tuple[bool, bool]:
+        """Whether ids (B, C) have the first and the last tokens of the stream in their places."""
+        self._gather()
+        tail, head = self.tail[0], torch.cat(self.head, 1) if self.head else None
+        rows = len(tail) // max(1, len(ids))  # of beams, and of several sequences for a prompt
+        if rows * len(ids) != len(tail):
+            return False, False
+        ids = ids.repeat_interleave(rows, 0).to(tail.device)
+        begins = head is None or torch.equal(ids[:, : head.shape[1]], head)
+        return begins, torch.equal(ids[:, seen - tail.shape[1] : seen], tail)
+
+    def forget(self, keep: int) -> None:
+        """Forget the tokens from number ``keep`` on."""
+        back = self.count - keep
+        self._gather()
+        if keep <= 0 or back >= self.tail[0].shape[1]:
+            self.count, self.head, self.tail = 0, [], []
+            return
+        self.tail = [self.tail[0][:, : self.tail[0].shape[1] - back]]
+        head = torch.cat(self.head, 1)[:, :keep] if self.head else None
+        self.count, self.head = keep, [] if head is None else [head]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Rearrange the rows of the batch."""
+        self.head = [each[rows.to(each.device)] for each in self.head]
+        self.tail = [each[rows.to(each.device)] for each in self.tail]
 
 
 def slots_seen(kind: Kind, slot: Tensor, t: Any) -> Tensor:

@@ -30,11 +30,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionMaskInterface
 from transformers.cache_utils import Cache
 
 from core import rope
-from core.attention import ChunkView, cache_name, implementation, streaming_attention
+from core.attention import ChunkView, attending, cache_name, implementation, registered
 from core.errors import UsageError
 from core.measure.meters import token_nll
 from core.rope import Rotation, Turn
@@ -472,10 +472,12 @@ def _check_count(watch: _Watch, count: int) -> None:
 
 @contextmanager
 def _watched(model: Any, watch: _Watch) -> Iterator[None]:
-    AttentionInterface.register(NAME, watch.attend)
     AttentionMaskInterface.register(NAME, watch.mask)
-    with implementation(model, NAME):
-        yield
+    try:
+        with registered(watch.attend, NAME), implementation(model, NAME):
+            yield
+    finally:
+        AttentionMaskInterface._global_mapping.pop(NAME, None)
 
 
 def _natives(model: Any, ids: Tensor, count: int) -> list[Native | None]:
@@ -686,7 +688,7 @@ class _Shuffled(_Watch):
 
 
 def _bound(model: Any, stream: _Shuffled) -> AbstractContextManager[None]:
-    return streaming_attention(model, stream) if stream.found.registered else nullcontext()
+    return attending(model, stream) if stream.found.registered else nullcontext()
 
 
 def _compare(model: Any, found: Anatomy) -> Anatomy:

@@ -304,16 +304,18 @@ def test_generate_with_the_cache_equals_a_loop(neox: Loaded, neox_ids: Tensor, d
     assert gap(nll, token_nll(logits[:, :-1], made[:, 1:])) < EXACT
 
 
-def test_a_chunk_that_outgrows_the_cache_is_refused_without_our_attention(
-    neox: Loaded, neox_ids: Tensor
+@pytest.mark.parametrize("every", [1, 8])
+def test_a_chunk_that_outgrows_the_cache_takes_our_attention_by_itself(
+    neox: Loaded, neox_ids: Tensor, every: int
 ) -> None:
-    cache = StreamingKVCache(4, 30, neox.model)
-    with pytest.raises(UsageError, match="streaming_attention"):
-        neox.model(neox_ids[:1, :50], past_key_values=cache)
-    lazy = StreamingKVCache(4, 30, neox.model, evict_every=8)
-    neox.model(neox_ids[:1, :35], past_key_values=lazy)
-    with pytest.raises(UsageError, match="streaming_attention"):
-        neox.model(neox_ids[:1, 35:36], past_key_values=lazy)
+    ids, own = neox_ids[:1, :60], neox.model.config._attn_implementation
+    cache, parts = StreamingKVCache(4, 30, neox.model, every), []
+    with torch.inference_mode():
+        for start, stop in ((0, 20), (20, 50), (50, 51), (51, 59)):
+            logits = neox.model(ids[:, start:stop], past_key_values=cache).logits
+            parts.append(token_nll(logits, ids[:, start + 1 : stop + 1]))
+            assert neox.model.config._attn_implementation == own
+    assert gap(torch.cat(parts, 1), naive_nll(neox.model, ids, 4, 30, every)) < EXACT
 
 
 def test_our_attention_asks_for_its_cache_and_leaves_the_model_as_it_was(

@@ -1,0 +1,172 @@
+"""transformers' ``generate`` with a streaming cache, against ``cache.read`` one token at a time."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from core.attention import NAME, streaming_attention
+from core.cache import StreamingKVCache
+from core.errors import StreamError, UsageError
+from core.models.loading import Loaded
+from tests.support import generating
+from tests.support.generating import CASES, N_SINK, WINDOW, greedy, name_of, options
+from tests.support.samples import EXACT, gap, random_ids, tiny_llama
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return generating.model()
+
+
+def cache_of(model: Any, **how: Any) -> StreamingKVCache:
+    return StreamingKVCache(N_SINK, WINDOW, model, **how)
+
+
+@pytest.mark.parametrize("case", [pytest.param(name, id=name) for name in CASES])
+def test_every_case_works_or_is_refused_in_one_line(case: str, model: Any) -> None:
+    words = generating.outcome(case, model)
+    assert words.startswith(CASES[case].expected), words
+    assert model.config._attn_implementation == "sdpa"
+    columns, cells = generating.read()
+    if generating.column() in columns:
+        assert cells[CASES[case].words][generating.column()] == words  # docs/generate.md
+
+
+def test_the_model_is_as_it_was_and_another_cache_is_not_touched(model: Any) -> None:
+    before, ids = model.generate, random_ids(1, 60)
+    plain = model.generate(ids, **options(12))
+    cache = cache_of(model)
+    with streaming_attention(model, cache):
+        model.generate(ids, **options(12))
+        assert model.config._attn_implementation == NAME
+    assert model.generate == before and "generate" not in vars(model)
+    assert torch.equal(model.generate(ids, **options(12)), plain)
+    assert cache.seen == 71 and cache.told == 0 and not cache.within
+
+
+def test_a_failed_forward_leaves_the_model_as_it_was(model: Any) -> None:
+    cache, ids = cache_of(model), random_ids(1, 60)
+    with pytest.raises(UsageError, match="hides tokens"):
+        model(ids, attention_mask=torch.zeros_like(ids), **{name_of(model): cache})
+    with pytest.raises(IndexError):
+        model(ids + 1000, **{name_of(model): cache})
+    assert model.config._attn_implementation == "sdpa" and not cache.within
+    assert torch.equal(
+        model.generate(ids, **{name_of(model): cache}, **options(10)),
+        torch.cat((ids, greedy(model, ids, 10)), 1),
+    )
+
+
+def test_a_forward_broken_off_amid_the_layers_is_noticed(model: Any) -> None:
+    cache, ids = cache_of(model), random_ids(1, 10)
+    cache.read(ids)
+    cache.layers[0].seen += 1
+    with pytest.raises(StreamError, match="broken off"):
+        cache.read(ids)
+    cache.reset()
+    cache.read(ids)
+
+
+def test_a_cache_of_another_model_is_refused(model: Any) -> None:
+    other = tiny_llama()
+    cache_of(other).read(random_ids(1, 5))
+    with pytest.raises(UsageError, match="made for another model"):
+        other(random_ids(1, 5), **{name_of(model): cache_of(model)})
+
+
+def test_a_prompt_that_was_read_before_is_not_read_twice(model: Any) -> None:
+    ids, cache = random_ids(2, 60), cache_of(model)
+    cache.read(ids)
+    with streaming_attention(model, cache):
+        made = model.generate(ids, **options(20))
+    assert cache.seen == 79
+    assert torch.equal(made[:, 60:], greedy(model, ids, 20))
+
+
+def test_another_cache_or_none_is_refused_within_the_context(model: Any) -> None:
+    for other in ({name_of(model): DynamicCache()}, {"use_cache": False}):
+        with (
+            streaming_attention(model, cache_of(model)),
+            pytest.raises(UsageError, match="serves a StreamingKVCache"),
+        ):
+            model.generate(random_ids(1, 5), **other, **options(3))
+
+
+def test_a_copy_of_a_model_streams_by_itself(model: Any) -> None:
+    other, ids = copy.deepcopy(model), random_ids(1, 60)
+    cache = cache_of(other)
+    assert len(other._forward_pre_hooks) == len(other._forward_hooks) == 1
+    made = other.generate(ids, **{name_of(other): cache}, **options(20))
+    assert torch.equal(made[:, 60:], greedy(model, ids, 20))
+
+
+def test_a_history_that_differs_later_is_refused(model: Any) -> None:
+    cache, ids = cache_of(model), random_ids(1, 60)
+    with streaming_attention(model, cache):
+        made = model.generate(ids, **options(10))
+        other = torch.cat((made, ids), 1)
+        other[0, 55] += 1
+        with pytest.raises(UsageError, match="begins as the stream of 69 tokens did"):
+            model.generate(other, **options(10))
+
+
+def test_crop_takes_back_what_evicted_nothing_and_no_more(model: Any) -> None:
+    ids = random_ids(1, 80)
+    cache = cache_of(model)
+    cache.read(ids[:, :24])
+    cache.crop(12)
+    assert cache.seen == 12
+    got = cache.read(ids[:, 12:60])
+    fresh = cache_of(model)
+    assert gap(got, fresh.read(ids[:, :60])[:, 12:]) < 1e-3
+    with pytest.raises(UsageError, match="30 of 60 tokens can't be taken back"):
+        cache.crop(30)
+    cache.crop(-1)  # the one slot more than a query sees
+    assert cache.seen == 59
+    assert gap(cache.read(ids[:, 59:]), fresh_after(model, ids, 59)) < 1e-3
+
+
+def fresh_after(model: Any, ids: Tensor, start: int) -> Tensor:
+    return cache_of(model).read(ids)[:, start:]
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_drafts_are_taken_back_from_a_full_cache(model: Any, every: int) -> None:
+    ids = random_ids(1, 200)
+    cache = cache_of(model, evict_every=every)
+    cache.read(ids[:, :90])
+    cache.drafts = True
+    for start in range(90, 180, 3):
+        wrong = torch.cat((ids[:, start : start + 3], (ids[:, start : start + 6] + 5) % 97), 1)
+        cache.read(wrong)
+        cache.crop(start + 3 - cache.seen)
+    got = cache.read(ids[:, 180:])
+    want = cache_of(model, evict_every=every).read(ids)[:, 180:]
+    assert gap(got.log_softmax(-1), want.log_softmax(-1)) < 1e-3
+
+
+def test_a_copy_goes_on_by_itself_and_shares_the_model(model: Any) -> None:
+    cache, ids = cache_of(model), random_ids(1, 90)
+    cache.read(ids[:, :80])
+    other = copy.deepcopy(cache)
+    assert other.model is model and other.kinds is cache.kinds
+    other.read((ids[:, :50] + 1) % 97)
+    want = cache_of(model).read(ids)[:, 80:]
+    assert gap(cache.read(ids[:, 80:]), want) < 1e-3
+
+
+def test_a_long_generation_does_not_drift(neox: Loaded, neox_ids: Tensor) -> None:
+    torch.manual_seed(0)
+    assert generating.drift(neox.model, neox_ids[:1, :100], 2000) < EXACT
+
+
+@pytest.mark.slow
+def test_a_very_long_generation_does_not_drift(neox: Loaded, neox_ids: Tensor) -> None:
+    torch.manual_seed(0)
+    assert generating.drift(neox.model, neox_ids[:1, :100], 40_000) < EXACT
