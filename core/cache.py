@@ -743,6 +743,7 @@ class _Heard:
         self.count = 0  # tokens of the stream that were heard
         self.head: list[Tensor] = []
         self.tail: list[Tensor] = []
+        self.held = 0  # tokens in the tail, two windows at most
 
     def hear(self, ids: Tensor | None, seen: int, c: int) -> None:
         """Note the next ids (B, C) of a stream of ``seen`` tokens, if they are known."""
@@ -753,11 +754,13 @@ class _Heard:
             self.head.append(ids[:, : self.n_sink - self.count].clone())
         self.tail.append(ids[:, -self.window :].clone())
         self.count += c
-        if len(self.tail) > MOST_PARTS:
+        self.held += self.tail[-1].shape[1]
+        if len(self.tail) > MOST_PARTS or self.held > 2 * self.window:
             self._gather()
 
     def _gather(self) -> None:
         self.tail = [torch.cat(self.tail, 1)[:, -self.window :]] if self.tail else []
+        self.held = self.tail[0].shape[1] if self.tail else 0
 
     def knows(self, seen: int) -> bool:
         """Whether all of the stream was heard."""

@@ -198,11 +198,12 @@ def test_a_press_leaves_the_model_and_transformers_as_they_were(
     before = dict(ALL_ATTENTION_FUNCTIONS)
     others = ("streaming", "mit", "recompute", "dense")
     scores = [fed_nll(neox, ids, 1, method_of(name)) for name in others]
+    hooks = [list(module._forward_hooks) for module in neox.model.modules()]
     for name in FOUR:
         fed_nll(neox, ids, 1, method_of(name))
     assert all(ALL_ATTENTION_FUNCTIONS[name] is function for name, function in before.items())
     assert [name for name, _ in neox.model.named_modules()] == modules
-    assert not any(module._forward_hooks for module in neox.model.modules())
+    assert [list(module._forward_hooks) for module in neox.model.modules()] == hooks
     again = [fed_nll(neox, ids, 1, method_of(name)) for name in others]
     assert all(torch.equal(a, b) for a, b in zip(scores, again, strict=True))
 

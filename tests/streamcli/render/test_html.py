@@ -156,7 +156,11 @@ def test_the_page_never_scrolls_sideways(opened: Opened, width: int) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     inside = f"[...document.querySelectorAll('.plot svg')].every((s) => s.clientWidth <= {width})"
     fits = f"{inside} && document.documentElement.scrollWidth === {width}"
-    page.wait_for_function(fits)  # Plotly follows after a while
+    for _ in range(200):  # Plotly follows after a while; the page's policy lets no browser wait
+        if page.evaluate(fits):
+            break
+        page.wait_for_timeout(50)
+    assert page.evaluate(fits)
     assert page.locator(".plot svg").count()
     sideways = page.locator(".scroll").first.evaluate("(at) => at.scrollWidth > at.clientWidth")
     assert sideways == (width == 380)

@@ -51,12 +51,12 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def own_server() -> Iterator[Served]:
     """The URL of a PostgreSQL server for one test alone, and what stops and starts it."""
-    with _served() as served:
+    with _served("-c synchronous_commit=on") as served:  # or a crash loses what was committed
         yield served
 
 
 @contextmanager
-def _served() -> Iterator[Served]:
+def _served(more: str = "") -> Iterator[Served]:
     versions = sorted(Path(PROGRAMS).glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     if not versions:
         pytest.skip(f"no PostgreSQL: apt install postgresql, or let {SERVER} name a server")
@@ -72,7 +72,7 @@ def _served() -> Iterator[Served]:
 
     try:
         call("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8")
-        log, options = str(folder / "log"), f"{QUICK} -c listen_addresses= -k {folder}"
+        log, options = str(folder / "log"), f"{QUICK} {more} -c listen_addresses= -k {folder}"
         orders = {
             "start": ("-l", log, "-o", options),
             "stop": ("-m", "immediate"),

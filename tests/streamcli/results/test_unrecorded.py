@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from core import runner
 from streamcli.jobs import ledger
 from streamcli.results import frames, portable, sqlite_file
 from streamcli.results.store import Store
@@ -50,6 +49,8 @@ def impatient(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def after_scoring(monkeypatch: pytest.MonkeyPatch) -> Break:
     """Does something when the first run has its result, before that is recorded."""
+    from core import runner
+
     execute, todo = runner.execute, list[Callable[[], object]]()
 
     def executed(prepared: Any, meter: Any) -> Any:
@@ -319,6 +320,7 @@ def test_a_server_that_comes_back_in_time_is_waited_for(
     url, control = own_server
     after_scoring(lambda: control("stop"))
     monkeypatch.setattr("streamcli.jobs.ledger.sleep", lambda _: control("start"))
+    monkeypatch.setattr(ledger, "PATIENCE_S", 600.0)  # starting may take its time
     done = typed(*RUN, "--db", url)
-    assert done.code == 0 and done.err.count("trying again for") == 1
+    assert done.code == 0 and done.err.count("trying again for") == 1, done.err
     assert list(frames.runs(Store.open(url), status=None)["status"]) == ["done"]
