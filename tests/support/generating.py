@@ -470,8 +470,13 @@ CASES = {
     "lookup": Case("`prompt_lookup_num_tokens`", lookup),
     "lookup alone": Case("the same, long, without the context", lookup_alone, "refused: "),
     "assistant": Case("`assistant_model`", assistant),
-    "flash": Case("a model loaded with flash attention", flash),
-    "flex": Case("a model loaded with flex attention", flex),
+    "flash": Case(
+        "`flash_attention_2` set on a loaded model (its kernel not run): ours takes its place",
+        flash,
+    ),
+    "flex": Case(
+        "`flex_attention` set on a loaded model (its kernel not run): ours takes its place", flex
+    ),
 }
 
 
