@@ -111,7 +111,7 @@ def test_positions_that_enter_with_the_tokens_are_seen_in_the_values() -> None:
         return embedded
 
     def note(module: Any, args: Any, kwargs: Any) -> None:
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get("past_key_values", kwargs.get("cache"))
         watched[:] = [0 if cache is None else int(cache.get_seq_length()) % 5000]
 
     embed.forward = forward
@@ -149,7 +149,8 @@ def test_what_may_stream_passes_by_its_configuration(name: str) -> None:
 
 def test_a_cap_on_logits_is_kept_by_every_method() -> None:
     model = families.build("gemma2")
-    assert model.config._attn_implementation == "sdpa"  # which would drop it in silence
+    # 5.2 takes sdpa, which would drop it in silence; newer versions attend eagerly by themselves.
+    assert model.config._attn_implementation in ("sdpa", "eager")
     anatomy.of(model)
     assert model.config._attn_implementation == "eager"
 
