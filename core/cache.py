@@ -28,8 +28,6 @@ Knows nothing of methods, texts, scores or clocks.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
@@ -43,8 +41,9 @@ from core import attention
 from core.attention import ChunkView
 from core.errors import StreamError, UsageError
 from core.forwards import Turns, guide, uncompiled
+from core.history import Heard
+from core.kinds import Kind, kinds_of, slots_seen
 from core.models import anatomy
-from core.models.anatomy import Anatomy
 from core.rope import Rotation, Turn
 
 # Positions past S + W after which the frame is moved back, in float32 and in half precision, as
@@ -57,109 +56,7 @@ NO_WEIGHTS = (
     "the streaming attention has no weights to give: leave output_attentions out, or keep the text "
     "within the cache and the model's attention eager."
 )
-MOST_PARTS = 64  # of what was heard, before they are gathered
 CHUNK = 1024  # tokens of a long prompt that are read at once, where few scores of it are wanted
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What one layer keeps; layers of equal kinds share masks and turns.
-
-    Attributes:
-        n_sink: S, sinks.
-        window: W, tokens before the query that it sees.
-        every: k, tokens between evictions.
-        rotation: How its keys are turned; None where they are not.
-        latent: How the part of a key that it holds is turned, where keys and values are made of
-            what it holds; that part is then what is called keys here, and the other values.
-        block: Length of the blocks beyond whose beginning it never looks back, if it has any.
-        own: Whether this is the layer's own window, which S and W do not change.
-    """
-
-    n_sink: int
-    window: int
-    every: int = 1
-    rotation: Rotation | None = None
-    latent: Rotation | None = None
-    block: int | None = None
-    own: bool = False
-
-    @property
-    def turns(self) -> Rotation | None:
-        """How what it holds is turned."""
-        return self.latent or self.rotation
-
-    @property
-    def ring(self) -> int:
-        """Slots of the window's ring, one of which the token at hand is written to: W + k."""
-        return self.window + self.every
-
-    @property
-    def slots(self) -> int:
-        """Keys that it holds at most: S + W + k."""
-        return self.n_sink + self.ring
-
-    def cut(self, t: Any) -> Any:
-        """The number of the token before which the cache that t finds was last cut; t if k is 1."""
-        return (t - 1) // self.every * self.every + 1
-
-    def first_seen(self, t: Any) -> Any:
-        """The number of the first token that t sees beside the sinks; may be below 0."""
-        if self.block is not None:
-            return t // self.block * self.block
-        return self.cut(t) - self.window
-
-    def held(self, seen: int) -> int:
-        """Keys that wait for the token number ``seen``."""
-        return seen - max(0, int(self.first_seen(seen)) - self.n_sink)
-
-
-def kinds_of(found: Anatomy, n_sink: int, window: int, every: int = 1) -> tuple[Kind, ...]:
-    """What each layer of a model keeps.
-
-    Raises:
-        UsageError: The model's positions can't be moved, or every layer has a window of its own
-            that these sizes outgrow.
-    """
-    found.check_movable()
-    natives = [layer.native for layer in found.layers if layer.native]
-    all_own = len(natives) == len(found.layers)
-    if all_own:
-        smallest = min(native.keys for native in natives)
-        if n_sink + window + every > smallest or any(native.blocks for native in natives):
-            raise UsageError(
-                f"{n_sink + window + every} attended keys outgrow the window of {smallest} that "
-                "every layer of this model has: choose --n-sink and --window so that their sum is "
-                f"below {smallest}."
-            )
-    kinds = []
-    for layer in found.layers:
-        native, turns = layer.native, (layer.rotation, layer.latent)
-        if native is None or all_own:
-            kinds.append(Kind(n_sink, window, every, *turns))
-        else:
-            block = native.keys if native.blocks else None
-            kinds.append(Kind(0, native.keys - 1, 1, *turns, block, own=True))
-    return tuple(kinds)
-
-
-def in_words(kinds: Sequence[Kind]) -> str:
-    """What the layers keep, those alike together."""
-    counts = Counter(
-        (
-            f"{kind.n_sink} sinks and {kind.window:,} before the query"
-            if not kind.own
-            else f"a window of their own of {kind.slots:,}"
-            if kind.block is None
-            else f"blocks of their own of {kind.block:,}",
-            kind.rotation.words if kind.rotation else "no rotary positions",
-        )
-        for kind in kinds
-    )
-    return "; ".join(
-        f"{count} of {len(kinds)} layers: {keeps}, {turns}"
-        for (keeps, turns), count in counts.items()
-    )
 
 
 class StreamingLayer(CacheLayerMixin):
@@ -399,7 +296,7 @@ class StreamingKVCache(Cache, Turns):
         self._views: dict[Kind, tuple[int, int, ChunkView]] = {}
         self._masks: dict[Kind, tuple[int, Tensor]] = {}
         self._device = model.device
-        self._heard = _Heard(n_sink, window)
+        self._heard = Heard(n_sink, window)
         self._forward_ends = ExitStack()
         self.within = self.drafts = False  # a forward; a generation with tokens that may be dropped
         self.told = 0  # tokens of the stream that are no matter of ``generate``
@@ -733,69 +630,3 @@ class StreamingKVCache(Cache, Turns):
         new._heard = deepcopy(self._heard, memo)
         new.layers = deepcopy(self.layers, memo)
         return new
-
-
-class _Heard:
-    """The ids of a stream's first S tokens and of the last W, by which its history is known."""
-
-    def __init__(self, n_sink: int, window: int) -> None:
-        self.n_sink, self.window = n_sink, window
-        self.count = 0  # tokens of the stream that were heard
-        self.head: list[Tensor] = []
-        self.tail: list[Tensor] = []
-        self.held = 0  # tokens in the tail, two windows at most
-
-    def hear(self, ids: Tensor | None, seen: int, c: int) -> None:
-        """Note the next ids (B, C) of a stream of ``seen`` tokens, if they are known."""
-        if ids is None or self.count != seen or (self.tail and len(self.tail[0]) != len(ids)):
-            self.forget(0)
-            return
-        if self.count < self.n_sink:
-            self.head.append(ids[:, : self.n_sink - self.count].clone())
-        self.tail.append(ids[:, -self.window :].clone())
-        self.count += c
-        self.held += self.tail[-1].shape[1]
-        if len(self.tail) > MOST_PARTS or self.held > 2 * self.window:
-            self._gather()
-
-    def _gather(self) -> None:
-        self.tail = [torch.cat(self.tail, 1)[:, -self.window :]] if self.tail else []
-        self.held = self.tail[0].shape[1] if self.tail else 0
-
-    def knows(self, seen: int) -> bool:
-        """Whether all of the stream was heard."""
-        return 0 < self.count == seen
-
-    def agrees(self, ids: Tensor, seen: int) -> tuple[bool, bool]:
-        """Whether ids (B, C) have the first and the last tokens of the stream in their places."""
-        self._gather()
-        tail, head = self.tail[0], torch.cat(self.head, 1) if self.head else None
-        rows = len(tail) // max(1, len(ids))  # of beams, and of several sequences for a prompt
-        if rows * len(ids) != len(tail):
-            return False, False
-        ids = ids.repeat_interleave(rows, 0).to(tail.device)
-        begins = head is None or torch.equal(ids[:, : head.shape[1]], head)
-        return begins, torch.equal(ids[:, seen - tail.shape[1] : seen], tail)
-
-    def forget(self, keep: int) -> None:
-        """Forget the tokens from number ``keep`` on."""
-        back = self.count - keep
-        self._gather()
-        if keep <= 0 or back >= self.tail[0].shape[1]:
-            self.count, self.head, self.tail = 0, [], []
-            return
-        self.tail = [self.tail[0][:, : self.tail[0].shape[1] - back]]
-        head = torch.cat(self.head, 1)[:, :keep] if self.head else None
-        self.count, self.head = keep, [] if head is None else [head]
-
-    def reorder(self, rows: Tensor) -> None:
-        """Rearrange the rows of the batch."""
-        self.head = [each[rows.to(each.device)] for each in self.head]
-        self.tail = [each[rows.to(each.device)] for each in self.tail]
-
-
-def slots_seen(kind: Kind, slot: Tensor, t: Any) -> Tensor:
-    """Which slots (N,) hold a token that t sees, once t is in its slot: (N,) bool."""
-    token = t - (t - slot) % kind.ring  # slot S + r holds the latest one that is r past S
-    seen: Tensor = (token >= kind.first_seen(t)) | (slot < kind.n_sink)
-    return seen

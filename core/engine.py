@@ -29,8 +29,9 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from core import attention
-from core.cache import Kind, StreamingKVCache, slots_seen
+from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
+from core.kinds import Kind, slots_seen
 from core.measure.meters import Clock
 from core.models import anatomy
 from core.rope import Turn

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from core.cache import Kind, in_words, kinds_of
 from core.config import RunConfig
 from core.errors import UsageError
+from core.kinds import Kind, in_words, kinds_of
 from core.methods.base import (
     CacheStream,
     Method,

@@ -23,8 +23,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from core.cache import kinds_of
 from core.errors import UsageError
+from core.kinds import kinds_of
 from core.methods.base import CacheStream
 from core.models import anatomy
 from core.models.anatomy import Anatomy

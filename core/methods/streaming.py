@@ -12,10 +12,11 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor
 
 from core import weights
-from core.cache import Kind, StreamingKVCache, in_words, kinds_of
+from core.cache import StreamingKVCache
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import StreamError
+from core.kinds import Kind, in_words, kinds_of
 from core.measure.meters import Clock
 from core.methods.base import (
     Method,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from core.attention import ChunkView
-from core.cache import Kind, StreamingKVCache
+from core.cache import StreamingKVCache
+from core.kinds import Kind
 from core.methods.base import Stream
 from core.methods.streaming import Streaming, _CacheStream
 from core.models.loading import Loaded

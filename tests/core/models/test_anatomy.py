@@ -12,8 +12,9 @@ from transformers.models.hunyuan_v1_dense.modeling_hunyuan_v1_dense import HunYu
 from transformers.models.llama import modeling_llama
 
 from core import registry, rope
-from core.cache import StreamingKVCache, kinds_of
+from core.cache import StreamingKVCache
 from core.errors import UsageError
+from core.kinds import kinds_of
 from core.methods.mit import StartRecentKVCache
 from core.models import anatomy
 from core.models.loading import Loaded
