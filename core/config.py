@@ -27,6 +27,8 @@ MAX_TOKENS = 4096
 # shrink (docs/decisions/0006-chunk-size.md).
 CHUNK, LEAST_CHUNK, FORWARD = 256, 64, 1024
 HALF = "half the trained length, less S"
+# Options that came after the first records, which did without: at their defaults, all empty.
+LATER = {"param": (), "tokens_per_document": None, "skip_tokens": 0, "concatenate": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class Option:
         least_words: What the smallest number means, in brackets.
         several: What its list is called, in a sweep; empty where a sweep has one value.
         flag: Its flag, where that is not its name.
+        reads: Whether it decides which tokens are read.
     """
 
     words: str
@@ -54,6 +57,7 @@ class Option:
     least_words: str = ""
     several: str = ""
     flag: str = ""
+    reads: bool = False
 
 
 def _option(default: Any, group: str, words: str, **facts: Any) -> Any:
@@ -99,9 +103,10 @@ class RunConfig:
     dataset: str = _option(
         "wikitext",
         WHAT,
-        f"{', '.join(registry.DATASETS)}, wikitext:CONFIG, pg19:BOOK, or a .txt, .jsonl or "
-        ".parquet file.",
+        f"{', '.join(registry.DATASETS)}, wikitext:CONFIG, pg19:BOOK, a .txt, .jsonl or .parquet "
+        "file, or a folder of .txt files.",
         several="datasets",
+        reads=True,
     )
     method: str = _option(
         registry.STREAMING,
@@ -136,7 +141,25 @@ class RunConfig:
         None,
         SAMPLE,
         "Tokens to read, over all documents in order.",
-        otherwise=f"{MAX_TOKENS}, or twice the trained length where that is less",
+        otherwise=f"{MAX_TOKENS}, or twice the trained length where that is less; all with "
+        "--tokens-per-document",
+        reads=True,
+    )
+    tokens_per_document: int | None = _count(
+        None, SAMPLE, "Most tokens of each document.", otherwise="all", reads=True
+    )
+    skip_tokens: int = _count(
+        0,
+        SAMPLE,
+        "Tokens of each document to leave out before the first that is read.",
+        least=0,
+        reads=True,
+    )
+    concatenate: bool = _option(
+        False,
+        SAMPLE,
+        "Read all documents as one stream: the cache runs on from one to the next.",
+        reads=True,
     )
     timed_tokens: int | None = _count(
         None,
@@ -247,9 +270,14 @@ class RunConfig:
         """What its mode is."""
         return registry.mode(self.mode)
 
-    def tokens_to_read(self, trained_length: int) -> int:
-        """``max_tokens``, or what it is for a model of so many positions."""
-        return self.max_tokens or min(MAX_TOKENS, 2 * trained_length)
+    def tokens_to_read(self, trained_length: int) -> int | None:
+        """``max_tokens``, or what it is for a model of so many positions; None for the whole text.
+
+        Where documents are cut one by one, as many are read as there are.
+        """
+        if self.max_tokens or self.tokens_per_document:
+            return self.max_tokens
+        return min(MAX_TOKENS, 2 * trained_length)
 
     def context_of(self, length: int) -> int:
         """Tokens of context of a document of so many, in the mode that has one."""
@@ -289,6 +317,11 @@ class RunConfig:
         return self.chunk_size or max(LEAST_CHUNK, min(CHUNK, FORWARD // self.batch_size))
 
     @property
+    def read(self) -> tuple[Any, ...]:
+        """What decides which tokens are read; equal ones of one model, equal tokens."""
+        return tuple(getattr(self, each.name) for each in options() if each.about.reads)
+
+    @property
     def attended_keys(self) -> int:
         """L = S + W + 1: the keys that a query sees once the cache is full, itself included."""
         return self.n_sink + self.window_size + 1
@@ -297,11 +330,12 @@ class RunConfig:
     def key(self) -> str:
         """Sixteen hex digits that name this configuration; equal configurations, equal keys.
 
-        Options of the method alone count where there are any, so that keys of older records hold.
+        Options that older records do not know count where they are given, so that keys hold.
         """
         values = asdict(self)
-        if not self.param:
-            del values["param"]
+        for name in LATER:
+            if not values[name]:
+                del values[name]
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

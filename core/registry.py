@@ -261,6 +261,7 @@ DECODE, CHUNKED = "decode-loop", "chunked"
 
 DATASETS = {
     "wikitext": "core.datasets.wikitext:read",
+    "wikitext-articles": "core.datasets.wikitext:articles",
     "pg19": "core.datasets.pg19:read",
     "bundled-encyclopedia": "core.datasets.bundled:read",
     "bundled-narrative": "core.datasets.bundled:read",

@@ -92,8 +92,15 @@ def read_text(config: RunConfig, loaded: Loaded) -> Text:
         StreamError: It can't be had, or has nothing to score.
     """
     corpus = tokens.open_corpus(config.dataset, config.source)
-    length = config.tokens_to_read(loaded.trained_length)
-    return Text(corpus, tokens.tokenize(corpus, loaded.tokenizer, length))
+    stream = tokens.tokenize(
+        corpus,
+        loaded.tokenizer,
+        config.tokens_to_read(loaded.trained_length),
+        per_document=config.tokens_per_document,
+        skip=config.skip_tokens,
+        concatenate=config.concatenate,
+    )
+    return Text(corpus, stream)
 
 
 def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
@@ -112,6 +119,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     resolved = fitted.resolved(
         model=loaded.name,
         dataset=corpus.name,
+        max_tokens=fitted.max_tokens or stream.total,
         device=device,
         engine=_engine(fitted, loaded, stream),
         threads=torch.get_num_threads(),
@@ -128,7 +136,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
         files_sha256=loaded.files_sha256,
         parameters=loaded.parameters,
         trained_length=loaded.trained_length,
-        dataset_form=corpus.form,
+        dataset_form=_form(corpus.form, resolved),
         dataset_revision=corpus.revision,
         tokens_sha256=stream.sha256,
         bos=stream.bos,
@@ -243,6 +251,15 @@ def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
     full = [max(0, len(document.ids) - after) for document in stream.documents]
     steps = config.timed_tokens or sum(full) // config.batch_size
     return engine.choose("auto", loaded.model, steps)
+
+
+def _form(form: str, config: RunConfig) -> str:
+    """How the text was made, and which part of each document was read."""
+    if config.tokens_per_document:
+        form += f"; up to {config.tokens_per_document:,} tokens of each document"
+    if config.skip_tokens:
+        form += f"; the first {config.skip_tokens:,} tokens of each left out"
+    return f"{form}; all documents as one stream" if config.concatenate else form
 
 
 def _unfilled(config: RunConfig, stream: TokenStream) -> tuple[str, ...]:

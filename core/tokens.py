@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,20 +84,37 @@ def open_corpus(spec: str, source: str) -> Corpus:
     raise unknown("dataset", spec, registry.DATASETS, PATHS)
 
 
-def tokenize(corpus: Corpus, tokenizer: Any, max_tokens: int) -> TokenStream:
-    """The first ``max_tokens`` tokens of ``corpus``, document by document; the last one is cut.
+def tokenize(
+    corpus: Corpus,
+    tokenizer: Any,
+    max_tokens: int | None,
+    *,
+    per_document: int | None = None,
+    skip: int = 0,
+    concatenate: bool = False,
+) -> TokenStream:
+    """The first tokens of ``corpus``, document by document.
 
-    No document is read after that, and of a long one only the beginning is tokenised; the ids are
-    those that the whole document begins with.
+    No document is read after ``max_tokens``, and of a long one only what is needed is tokenised;
+    the ids are those that the whole document has there.
+
+    Args:
+        corpus: The texts.
+        tokenizer: The model's.
+        max_tokens: Tokens of all documents together, the last one cut; None for all that there are.
+        per_document: Most tokens of each document; None for all.
+        skip: Tokens of each document's text that are left out before.
+        concatenate: Whether all documents are one stream, end to end.
 
     Raises:
         UsageError: There is nothing to score.
     """
     front = _front(tokenizer)
     documents: list[TokenDocument] = []
-    left, short = max_tokens, 0
+    left, short = math.inf if max_tokens is None else max_tokens, 0
     for document in corpus.documents:
-        ids = _first_ids(tokenizer, document.text, front, left)
+        need = min(left, math.inf if per_document is None else per_document)
+        ids = _some_ids(tokenizer, document.text, front, skip, need)
         if len(ids) < 2:
             short += 1
             continue
@@ -105,15 +123,22 @@ def tokenize(corpus: Corpus, tokenizer: Any, max_tokens: int) -> TokenStream:
         if left < 2:
             break
     if not documents:
+        within = "" if max_tokens is None else f" within {max_tokens} tokens"
+        after = f" after the first {skip}" if skip else ""
         raise UsageError(
-            f"{corpus.name} has nothing to score within {max_tokens} tokens: "
-            "a document needs two tokens or more."
+            f"{corpus.name} has nothing to score{within}: "
+            f"a document needs two tokens or more{after}."
         )
     notes = []
     if short:
-        notes.append(f"{short} documents of fewer than 2 tokens were skipped: nothing to score.")
-    if left >= 2:
-        notes.append(f"asked for {max_tokens} tokens, the text has {max_tokens - left}.")
+        counted = "1 document" if short == 1 else f"{short} documents"
+        after = f" after the first {skip}" if skip else ""
+        verb = "was" if short == 1 else "were"
+        notes.append(f"{counted} of fewer than 2 tokens{after} {verb} skipped: nothing to score.")
+    if max_tokens is not None and left >= 2:
+        notes.append(f"asked for {max_tokens} tokens, the text has {max_tokens - left:.0f}.")
+    if concatenate and len(documents) > 1:
+        documents = [_joined(documents)]
     bos = f"tokenizer adds {' '.join(tokenizer.convert_ids_to_tokens(front))}" if front else "none"
     return TokenStream(tuple(documents), _sha256(documents), bos, tuple(notes))
 
@@ -192,14 +217,26 @@ def _front(tokenizer: Any) -> list[int]:
     return list(whole[:at])
 
 
-def _first_ids(tokenizer: Any, text: str, front: list[int], need: int) -> list[int]:
-    """At most ``need`` ids of ``front`` and ``text``, from no more of the text than it takes."""
-    size = 8 * need + 1000
+def _joined(documents: list[TokenDocument]) -> TokenDocument:
+    import torch
+
+    name = f"{len(documents)} documents, end to end"
+    return TokenDocument(name, torch.cat([document.ids for document in documents]))
+
+
+def _some_ids(tokenizer: Any, text: str, front: list[int], skip: int, need: float) -> list[int]:
+    """At most ``need`` ids: ``front``, and those of ``text`` after the first ``skip``.
+
+    No more of the text is tokenised than that takes.
+    """
+    most = max(0, need - len(front))
+    size = 8 * (skip + most) + 1000
     while True:
-        cut = BREAK.search(text, size)
-        ids = front + _encode(tokenizer, text[: cut.start()] if cut else text)
-        if not cut or len(ids) >= need + MARGIN:
-            return ids[:need]
+        cut = BREAK.search(text, int(size)) if size < len(text) else None
+        ids = _encode(tokenizer, text[: cut.start()] if cut else text)
+        if not cut or len(ids) >= skip + most + MARGIN:
+            kept = ids[skip:]
+            return (front + kept)[: int(min(need, len(front) + len(kept)))] if kept else []
         size *= 2
 
 

@@ -1,4 +1,4 @@
-"""The user's own texts: a ``.txt`` file, the rows of a ``.jsonl`` or of a ``.parquet`` file."""
+"""The user's own texts: a ``.txt`` file or a folder of them, rows of ``.jsonl`` or ``.parquet``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read(spec: str, source: str) -> Corpus:
     """
     path = paths.path(spec)
     if path.is_dir():
-        raise UsageError(f"{spec} is a folder: name a {' or '.join(READERS)} file in it.")
+        return _folder(spec, path)
     if path.suffix not in READERS:
         raise UsageError(f"{spec} can't be read: a text is a {', '.join(READERS)} file.")
     if not path.is_file():
@@ -34,12 +34,39 @@ def read(spec: str, source: str) -> Corpus:
     return Corpus(spec, form, documents)
 
 
+def _folder(spec: str, folder: Path) -> Corpus:
+    """Each ``.txt`` file of a folder as a document, in the order of their names."""
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix == ".txt")
+    except OSError as error:
+        raise UsageError(f"{spec} can't be read: {error.strerror or error}.") from error
+    if not found:
+        raise UsageError(
+            f"{spec} is a folder without .txt files: put texts into it, or name a "
+            f"{' or '.join(READERS)} file."
+        )
+    form = f"one document a file, {len(found)} .txt files in order of name, line ends made LF"
+    return Corpus(spec, form, (Document(path.name, read_text(path)) for path in found))
+
+
 def _txt(path: Path) -> tuple[str, Iterator[Document]]:
-    text = _decode(path.read_bytes(), str(path))
-    if not text.strip():
+    document = Document(path.name, read_text(path))
+    return "one document, the whole file, line ends made LF", iter([document])
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, line ends made LF.
+
+    Raises:
+        UsageError: It can't be read, is no UTF-8, or is empty.
+    """
+    try:
+        found = _decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror or error}.") from error
+    if not found.strip():
         raise UsageError(f"{path} is empty: there is no text to read.")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "one document, the whole file, line ends made LF", iter([Document(path.name, text)])
+    return found.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _jsonl(path: Path) -> tuple[str, Iterator[Document]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from core import registry
+from core.config import SAMPLE, options
 from core.registry import BASELINE, MODES
 from streamcli.results.columns import COLUMNS, SHARED, missing
 
@@ -100,14 +101,19 @@ def command(row: Row, method: str) -> str:
         sinks = int(row["n_sink"]) or (SINKS if sinked else 0)
         asked["n-sink"] = str(sinks)
         asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
-    for name in ("max_tokens", "timed_tokens", "context_tokens", "threads"):
-        if not missing(row.get(name)):
-            asked[name.replace("_", "-")] = str(int(row[name]))
+    for each in options():
+        sample = each.about.group == SAMPLE and each.kind is int and not each.about.several
+        named = each.name == "threads" or (sample and each.name != "chunk_size")
+        value: Any = row.get(each.name)
+        if named and not missing(value) and value != each.default:
+            asked[each.flag[2:]] = str(int(value))
     if row["batch_size"] != 1:
         asked["batch-size"] = str(row["batch_size"])
     if row["dtype"] != "float32":
         asked["dtype"] = str(row["dtype"])
-    return shlex.join(["streamcli", "run", *(w for k, v in asked.items() for w in (f"--{k}", v))])
+    flags = [word for name, value in asked.items() for word in (f"--{name}", value)]
+    flags += ["--concatenate"] if row.get("concatenate") is True else []
+    return shlex.join(["streamcli", "run", *flags])
 
 
 def time_column(mode: str) -> str:

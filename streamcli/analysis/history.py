@@ -117,5 +117,6 @@ def _is(arm: RunConfig, run: Run) -> bool:
         device=run.device if arm.device == "auto" else arm.device,
         threads=arm.threads or run.threads,
         engine=run.engine if arm.engine == "auto" else arm.engine,
+        max_tokens=arm.max_tokens or run.max_tokens,
     )
     return bool(known.key == run.config_key)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from core.config import RunConfig
+from core.config import LATER, RunConfig
 from core.errors import UsageError
 from streamcli.analysis import statistics
 from streamcli.analysis.comparison import (
@@ -28,7 +28,7 @@ from streamcli.analysis.comparison import (
     time_column,
 )
 from streamcli.analysis.statistics import Difference, Interval
-from streamcli.results.columns import CLOCK, HASHES, SAME_RUN
+from streamcli.results.columns import CLOCK, HASHES, SAME_RUN, missing
 
 Round: TypeAlias = tuple[str, int]
 Planned: TypeAlias = tuple[Row, Row | None, str]  # a run, what it is held against, and why not
@@ -266,7 +266,9 @@ def other_clocks(run: Row, base: Row) -> str:
 def _configuration(row: Row) -> tuple[str, ...]:
     """What a configuration is at any commit; its key changes when a field is added."""
     names = [name for name in RunConfig.names() if name not in UNMEASURED]
-    return tuple(str(row[name]) for name in (*names, *HASHES))
+    known = {name: str(row[name]) for name in (*names, *HASHES)}
+    older = {name: str(LATER[name]) for name in LATER if missing(row[name])}
+    return tuple({**known, **older}.values())
 
 
 def same(run: Row, base: Row, name: str) -> bool:

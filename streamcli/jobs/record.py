@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from core import runner
 from core.config import RunConfig
@@ -47,7 +47,7 @@ class Recorder:
     stopped: Unrecordable | None = None
     _ledger: Ledger | None = None
     _loaded: dict[tuple[str, ...], Loaded | StreamError] = field(default_factory=dict)
-    _texts: dict[tuple[str, int | None], Text | StreamError] = field(default_factory=dict)
+    _texts: dict[tuple[Any, ...], Text | StreamError] = field(default_factory=dict)
     _notes_shown: set[str] = field(default_factory=set)
 
     @property
@@ -173,8 +173,7 @@ class Recorder:
             self._loaded.clear()  # before the next one comes in: two may not fit
             self._texts.clear()
         loaded = _once(self._loaded, key, lambda: runner.load_model(config, explicit=self.explicit))
-        asked = (config.dataset, config.max_tokens)
-        text = _once(self._texts, asked, lambda: runner.read_text(config, loaded))
+        text = _once(self._texts, config.read, lambda: runner.read_text(config, loaded))
         return runner.prepare(config, loaded, text)
 
 

@@ -21,7 +21,8 @@ def pinned(run: Run) -> RunConfig:
     Raises:
         UsageError: It has an option that this version does not know.
     """
-    options = {name: getattr(run, name) for name in RunConfig.names()}
+    held = {name: getattr(run, name) for name in RunConfig.names()}
+    options = {name: held[name] for name in held if held[name] is not None}
     options["param"] = tuple(json.loads(run.param or "{}").items())
     if run.model_revision and not run.model.startswith("pypi:"):
         options["model"] = f"{run.model}@{run.model_revision}"

@@ -302,6 +302,12 @@ COLUMNS = _by_name(
             "Package of the method, if not streamcli's own"),
     _column("process", "process", "text", "machine environment",
             "That process, told apart from every other: machine, boot, namespaces, pid, start"),
+    _column("tokens_per_document", "a document", "count", "form config",
+            "Most tokens of each document", unit="tokens"),
+    _column("skip_tokens", "skipped", "count", "form config",
+            "Tokens of each document that were left out before", unit="tokens"),
+    _column("concatenate", "concatenated", "flag", "form config",
+            "Whether all documents were one stream"),
 )
 DERIVED_COLUMNS = _by_name(
     _column("runs", "runs", "count", "repeats derived added",

@@ -118,6 +118,9 @@ class Run(SQLModel, table=True):
     param: str | None = None
     method_package: str | None = None
     process: str | None = None
+    tokens_per_document: WholeOrNone = None
+    skip_tokens: WholeOrNone = None
+    concatenate: bool | None = None
 
 
 class DocumentRow(SQLModel, table=True):

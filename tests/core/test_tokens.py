@@ -67,6 +67,35 @@ def test_only_the_beginning_of_a_long_text_is_tokenised(tokenizer: Any) -> None:
     assert max(seen) < 2000
 
 
+def test_of_each_document_as_many_tokens_are_read_as_were_asked_for(tokenizer: Any) -> None:
+    texts = (ENCYCLOPEDIA, "one two", NARRATIVE)
+    stream = tokenize(corpus(*texts), tokenizer, None, per_document=50)
+    assert ids(stream) == [plain(tokenizer, text)[:50] for text in texts]
+    assert stream.notes == ()
+    assert ids(tokenize(corpus(*texts), tokenizer, 60, per_document=50))[1:] == [
+        plain(tokenizer, "one two"),
+        plain(tokenizer, NARRATIVE)[: 10 - len(plain(tokenizer, "one two"))],
+    ]
+
+
+def test_skipped_tokens_are_those_that_the_whole_text_begins_with(tokenizer: Any) -> None:
+    stream = tokenize(corpus(ENCYCLOPEDIA, "one"), tokenizer, None, per_document=50, skip=700)
+    assert ids(stream) == [plain(tokenizer, ENCYCLOPEDIA)[700:750]]
+    [note] = stream.notes
+    assert note.startswith("1 document of fewer than 2 tokens after the first 700 was skipped")
+    with pytest.raises(UsageError, match="two tokens or more after the first 99"):
+        tokenize(corpus("one", "two"), tokenizer, 50, skip=99)
+
+
+def test_concatenated_documents_are_one_stream(tokenizer: Any) -> None:
+    texts = (ENCYCLOPEDIA, NARRATIVE)
+    apart = tokenize(corpus(*texts), tokenizer, None, per_document=50)
+    joined = tokenize(corpus(*texts), tokenizer, None, per_document=50, concatenate=True)
+    assert ids(joined) == [sum(ids(apart), [])]
+    assert joined.documents[0].name == "2 documents, end to end"
+    assert joined.sha256 != apart.sha256
+
+
 def test_the_last_document_is_cut_and_none_is_read_after_it(tokenizer: Any) -> None:
     def endless() -> Iterator[Document]:
         yield Document("first", "one two three")

@@ -43,6 +43,7 @@ text("wikitext", "wikitext")
 text("wikitext-2", "wikitext:wikitext-2-raw-v1")
 text("not_there", "wikitext:wikitext-2-v1")
 text("pg19", "pg19", documents=2)
+text("articles", "wikitext-articles")
 """)
 
 
@@ -91,6 +92,12 @@ def test_wikitext_is_the_rows_of_the_test_split_joined(
     assert found["form"] == r'Hub rows joined by "\n\n" (wikitext-103-raw-v1, test)'
     assert (found["name"], found["revision"]) == ("wikitext", commits["wikitext"])
     assert found["notes"] == []
+
+
+def test_wikitext_by_article_begins_at_its_titles(online: Found) -> None:
+    found = online["articles"]
+    assert found["documents"] == [["Title", "\n\n".join(ROWS[1:])]]
+    assert found["form"].startswith("articles, Hub rows joined by")
 
 
 def test_another_configuration_is_read_by_name(online: Found) -> None:
@@ -276,9 +283,32 @@ def test_a_bad_file_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a folder"):
+def test_a_folder_is_its_txt_files_in_order_of_name(tmp_path: Path) -> None:
+    for name, text in {"b.txt": "two\r\n", "a.txt": "one", "c.md": "three"}.items():
+        (tmp_path / name).write_bytes(text.encode())
+    assert documents(tmp_path) == [("a.txt", "one"), ("b.txt", "two\n")]
+    assert "2 .txt files" in open_corpus(str(tmp_path), "auto").form
+
+
+def test_a_folder_without_txt_files_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder without .txt files"):
         open_corpus(str(tmp_path), "auto")
+
+
+def test_a_raw_wikitext_file_is_cut_at_titles_and_not_at_formulas(tmp_path: Path) -> None:
+    first = (
+        " = One = \n \n Text . \n \n = = Part = = \n \n with \n = 1 rad / s and k = \n 1 . \n \n"
+    )
+    second = " = Two ( 2nd ) = \n \n More . \n"
+    path = tmp_path / "wiki.raw"
+    path.write_text(" \n" + first + second)
+    found = open_corpus(f"wikitext-articles:{path}", "auto").documents
+    assert [(each.name, each.text) for each in found] == [("One", first), ("Two ( 2nd )", second)]
+
+
+def test_articles_of_what_is_neither_file_nor_configuration_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="or a raw WikiText file that is there"):
+        open_corpus(f"wikitext-articles:{tmp_path / 'no.raw'}", "auto")
 
 
 def test_missing_bundled_text_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

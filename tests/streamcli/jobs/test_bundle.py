@@ -156,5 +156,9 @@ def test_every_option_goes_into_the_command_line_quoted() -> None:
     words = rerun.words(rerun.pinned(row))
     assert shlex.split(shlex.join(words)) == words
     flags = {word for word in words if word.startswith("--")}
-    given = {name for name in RunConfig.names() if getattr(odd, name) not in (None, ())}
+    given = {
+        name
+        for name in RunConfig.names()
+        if (value := getattr(odd, name)) not in (None, ()) and value is not False
+    }
     assert flags == {f"--{name.replace('_', '-')}" for name in given}

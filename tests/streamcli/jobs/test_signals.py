@@ -44,8 +44,10 @@ runner.execute = executed
 sys.argv = ["streamcli", *words]
 main()
 """
-# The command, told of when Python itself has started and what is ours begins.
+# The command, told of when Python itself has started and the first statement of ours is done.
 ANY = f"""
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 print({TOLD!r}, flush=True)
 from streamcli.__main__ import main
 main()
