@@ -20,7 +20,9 @@ from core.registry import MethodSpec, ModeSpec
 
 DTYPES = ("float32", "bfloat16", "float16")
 SOURCES = ("auto", "hub", "bundled")
-ENGINES = ("auto", "eager", "compiled", "cudagraph")
+STATIC = ("compiled", "cudagraph")  # engines that need a step of static shapes
+AS_SHIPPED = "as-shipped"
+ENGINES = ("auto", "eager", *STATIC, AS_SHIPPED)
 LARGEST = 10**12  # no text has more tokens, and what is computed from it still fits into 64 bits
 MAX_TOKENS = 4096
 # C, the least C, and tokens a forward of all rows: beyond these memory grows and time does not
@@ -194,8 +196,8 @@ class RunConfig:
     engine: str = _option(
         "auto",
         MACHINE,
-        "How a decode step of streaming or window is executed: {}; auto compiles where that pays "
-        "back.",
+        "How a decode step is executed: {}. auto compiles streaming and window where that pays "
+        "back; as-shipped is eager, with weights as transformers lays them out.",
         choices=lambda: ENGINES,
         several="engines",
     )
@@ -220,6 +222,13 @@ class RunConfig:
             _check(each, getattr(self, each.name))
         for name in not_had(self.method, self.mode):
             self._check_had(name)
+        if self.engine not in engines(self.method, self.mode):
+            what = self.method if self.mode_spec.engines else self.mode
+            methods = "" if self.engine == AS_SHIPPED else f"--method {' or '.join(static())} in "
+            raise UsageError(
+                f"engine is {self.engine!r}, but {what!r} has none such: leave it out, or use "
+                f"{methods}--mode {registry.DECODE}."
+            )
         given = {k: v for k, v in self.param}
         if given:
             object.__setattr__(self, "param", registry.settled(self.method, given))
@@ -252,12 +261,6 @@ class RunConfig:
             raise UsageError(
                 f"evict_every is {value}, but {self.method!r} evicts before every chunk: "
                 f"leave it out, or use --mode {registry.DECODE}."
-            )
-        elif name == "engine" and value not in ("auto", "eager"):
-            what = self.mode if self.spec.static else self.method
-            raise UsageError(
-                f"engine is {value!r}, but {what!r} is eager only: leave it out, or use "
-                f"--method {' or '.join(static())} in --mode {registry.DECODE}."
             )
 
     @property
@@ -421,11 +424,16 @@ def not_had(method: str, mode: str) -> dict[str, Any]:
     out: dict[str, Any] = {name: None for name in _MODE_OPTIONS if name not in how.options}
     if not spec.evict_every or (spec.makes_room and how.chunked):
         out["evict_every"] = None
-    if not (spec.static and how.engines):
-        out["engine"] = "auto"
     if how.alone:
         out["batch_size"] = 1
     return out
+
+
+def engines(method: str, mode: str) -> tuple[str, ...]:
+    """What may execute the steps of a method in a mode; chunks are no steps, and always eager."""
+    spec, how = registry.method(method), registry.mode(mode)
+    steps = () if how.chunked else (AS_SHIPPED,)
+    return ("auto", "eager", *steps, *(STATIC if spec.static and how.engines else ()))
 
 
 def _check(each: KnownOption, value: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from core import engine, environment, registry, tokens
-from core.config import RunConfig, not_had
+from core.config import STATIC, RunConfig, engines
 from core.datasets.base import Corpus
 from core.environment import Environment
 from core.errors import StreamError, UsageError, unknown
@@ -245,8 +245,10 @@ def _check_threads(threads: int) -> None:
 
 def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:
     """What ``auto`` is for this text, by how many steps it has with a full cache."""
-    if config.engine != "auto" or "engine" in not_had(config.method, config.mode):
-        return "eager" if config.engine == "auto" else config.engine
+    if config.engine != "auto":
+        return config.engine
+    if STATIC[0] not in engines(config.method, config.mode):
+        return "eager"
     after = method_of(config).full_after(loaded)
     full = [max(0, len(document.ids) - after) for document in stream.documents]
     steps = config.timed_tokens or sum(full) // config.batch_size

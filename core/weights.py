@@ -1,14 +1,15 @@
 """Linear layers for one token at a time: a step is bound by the weights that it reads.
 
-For as long as a stream decodes its weights may lie in two other ways, each with every value as it
-was, and only in float32 on a CPU, where this was measured:
+For as long as a stream decodes, whatever its cache, the model's weights may lie in two other ways
+(``for_decoding``), each with every value as it was, and only in float32 on a CPU, where this was
+measured:
 
 - ``by_columns``, where a matrix is taller than wide (the LM head first): a matrix-vector product
   reads best along the longer side, and is shared out in equal parts, at most one a thread;
-- ``in_16_bits`` for compiled steps, where weights are exact in them. Most checkpoints are published
-  in float16 (Pythia) or bfloat16 (Llama): loaded as float32, they take twice the bytes and say no
-  more. ``weights.c`` widens each number where it is multiplied: the same products, summed in
-  float32, for which torch has no operation.
+- ``in_16_bits``, where weights are exact in them. Most checkpoints are published in float16
+  (Pythia) or bfloat16 (Llama): loaded as float32, they take twice the bytes and say no more.
+  ``weights.c`` widens each number where it is multiplied: the same products, summed in float32, for
+  which torch has no operation.
 
 What each saves, and what was tried beside them: docs/decisions/0003-weights-for-one-token.md.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from ctypes import CDLL, c_int, c_long, c_void_p
 from functools import cache
 from pathlib import Path
@@ -32,19 +33,32 @@ SOURCE = Path(__file__).with_suffix(".c")
 FORMATS = {torch.float16: "product_float16", torch.bfloat16: "product_bfloat16"}
 LANES = 16  # numbers that ``weights.c`` may widen at once: rows are whole multiples of it
 FEW = 8  # vectors up to which a product is bound by its matrix
-FAST = (
-    "streaming and window read weights laid out for one token at a time, the other methods as "
-    "transformers lays them out: a part of their lead is not the cache's."
-)
 NARROW = (
-    "compiled steps read weights that are exact in 16 bits as such, half the bytes, and compute in "
-    "float32."
+    "steps read weights that are exact in 16 bits as such, half the bytes, and compute in float32."
 )
 
 
 def reads_fast(model: Any) -> bool:
     """Whether weights of a model are laid out anew: where it was measured."""
     return bool(model.device.type == "cpu" and model.dtype == torch.float32)
+
+
+@contextmanager
+def for_decoding(model: Any, rows: int, *, as_shipped: bool = False) -> Iterator[tuple[str, ...]]:
+    """Lay weights out for one token of each of ``rows`` at a time; back on leaving.
+
+    Args:
+        model: A transformers model; others may share it, as no value changes.
+        rows: B.
+        as_shipped: Leave them as transformers lays them out.
+
+    Yields what a reader of times must know of it.
+    """
+    if as_shipped:
+        yield ()
+        return
+    with by_columns(model), in_16_bits(model) if rows <= FEW else nullcontext(False) as narrow:
+        yield (NARROW,) if narrow else ()
 
 
 @contextmanager

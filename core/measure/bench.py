@@ -14,13 +14,14 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core import registry
-from core.config import RunConfig
+from core import registry, weights
+from core.config import AS_SHIPPED, RunConfig
 from core.errors import UsageError
 from core.measure import floors
 from core.measure.floors import Machine, Work
@@ -52,6 +53,7 @@ class Arm:
         kv_mib: What it holds between steps.
         cycle: Steps after which its work repeats: k, where it evicts every k steps.
         bounded: Whether it keeps to a budget, so that it may be held against others.
+        twin: The arm that it is once more, so that what differs is the machine's; None for others.
         rounds_ms: Milliseconds a token of each timed step, round by round.
     """
 
@@ -66,6 +68,7 @@ class Arm:
     kv_mib: float = 0.0
     cycle: int = 1
     bounded: bool = True
+    twin: Arm | None = None
     rounds_ms: list[list[float]] = field(default_factory=list)
 
     @property
@@ -86,6 +89,10 @@ class Figure:
     median: float
     low: float
     high: float
+
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` is within the interval."""
+        return self.low <= value <= self.high
 
 
 def figure(rounds: NDArray[np.float64], seed: int = 0) -> Figure:
@@ -152,21 +159,28 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     ids = next(tokens)[:, :1]
     encodes_all = config.spec.memory == "none"
     work_of = floors.recompute_work if encodes_all else floors.decode_work
-    with stream.decoding():
+    shipped = config.engine == AS_SHIPPED
+    laid_out = partial(weights.for_decoding, loaded.model, config.batch_size, as_shipped=shipped)
+    with laid_out() as notes:
         stream.warm(ids)
         work = work_of(loaded.model, keys, config.batch_size)  # with weights as they lie now
     return Arm(
-        config=replace(config, engine=stream.engine),
+        config=replace(config, engine=AS_SHIPPED if shipped else stream.engine),
         step=lambda: stream.feed(ids),
         tokens=1,
         work=work,
-        within=stream.decoding,
+        within=laid_out,
         compile_s=stream.compile_s,
-        notes=stream.notes,
+        notes=(*notes, *stream.notes),
         kv_mib=stream.kv_bytes() / MIB,
         cycle=every,
         bounded=bool(method.full_after(loaded)),
     )
+
+
+def again(arm: Arm, loaded: Loaded) -> Arm:
+    """The decode arm ``arm`` once more, with a stream of its own."""
+    return replace(decode_arm(loaded, arm.config), label=f"{arm.name}, again", twin=arm)
 
 
 @torch.inference_mode()

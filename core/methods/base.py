@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -45,10 +44,6 @@ class Stream(ABC):
         Returns:
             Logits (B, ``keep`` or C, V).
         """
-
-    def decoding(self) -> AbstractContextManager[None]:
-        """Within the block tokens come one by one: the model may be prepared for that."""
-        return nullcontext()
 
     def warm(self, ids: Tensor) -> None:
         """Do before the step of ``ids`` (B, 1) what only the first such step needs, if anything."""

@@ -6,14 +6,12 @@ it stands, or step by step through ``core.engine`` once its cache is full.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from core import weights
 from core.cache import StreamingKVCache
-from core.config import RunConfig
+from core.config import STATIC, RunConfig
 from core.engine import Engine
 from core.errors import StreamError
 from core.kinds import Kind, in_words, kinds_of
@@ -37,7 +35,6 @@ class _CacheStream(Stream):
         loaded: Loaded,
         cache: StreamingKVCache,
         kind: str = "eager",
-        batch: int = 1,
         owner: Streaming | None = None,
     ) -> None:
         self.model, self.cache, self.owner = loaded.model, cache, owner
@@ -45,39 +42,22 @@ class _CacheStream(Stream):
         # docs/decisions/0002-compiled-step.md.
         static = kind != "eager" or (self.model.device.type != "cpu" and cache.found.passes)
         self.stepper = Engine(self.model, cache, kind) if static else None
-        self.narrow = kind == "compiled" and batch <= weights.FEW
-        self.laid_out = ExitStack()
-
-    @contextmanager
-    def decoding(self) -> Iterator[None]:
-        with weights.by_columns(self.model), self.laid_out:
-            if self.stepper and self.stepper.made:
-                self._lay_out_step()
-            yield
-
-    def _lay_out_step(self) -> None:
-        """Lay weights out for the compiled step, which is the only one to read them so."""
-        if self.narrow and self.laid_out.enter_context(weights.in_16_bits(self.model)):
-            self.notes = (weights.NARROW,)
 
     def warm(self, ids: Tensor) -> None:
         if self.stepper and self.stepper.ready and not self.stepper.made:
             self.cache.make_room(1)
             clock = Clock(str(self.model.device))
-            self._lay_out_step()
-            laid_out_s = clock.lap() if self.narrow else 0.0
             try:
                 self.stepper.warm(ids)
             except StreamError as error:
                 if not (self.owner and self.owner.may_be_eager):
                     raise
                 self.owner.kind = "eager"  # of the streams that come after this one
-                self.laid_out.close()
                 self.stepper, self.notes = None, (f"engine auto is eager here: {error}",)
-                self.compile_s = laid_out_s + clock.lap()
+                self.compile_s = clock.lap()
                 return
             self.engine = self.stepper.kind
-            self.compile_s = laid_out_s + self.stepper.compile_s
+            self.compile_s = self.stepper.compile_s
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
         if self.stepper and self.stepper.made and ids.shape[1] == 1:
@@ -102,13 +82,13 @@ class Streaming(Method):
         super().__init__(config)
         self.every = config.steps_between_evictions()
         self.eviction = eviction(self.every)
-        self.kind = "eager" if config.engine == "auto" else config.engine
+        self.kind = config.engine if config.engine in STATIC else "eager"
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache; its buffers take the batch from the first keys."""
         sinks, window = self.config.n_sink, self.config.window_size
         cache = StreamingKVCache(sinks, window, loaded.model, self.every)
-        return _CacheStream(loaded, cache, self.kind, batch, self)
+        return _CacheStream(loaded, cache, self.kind, self)
 
     def attended(self, feeds: Sequence[int]) -> Tensor:
         """S + W and itself, and between evictions up to k - 1 more."""
@@ -135,11 +115,8 @@ class Streaming(Method):
         return kinds_of(anatomy.of(loaded.model), *sizes)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
-        """An interval is another budget, and a step that is laid out for speed is an advantage."""
-        notes = (*another_budget(self.config.method, self.every), *own_windows(loaded))
-        if self.config.mode_spec.chunked or not weights.reads_fast(loaded.model):
-            return notes
-        return (*notes, weights.FAST)
+        """An interval is another budget."""
+        return (*another_budget(self.config.method, self.every), *own_windows(loaded))
 
 
 class Window(Streaming):

@@ -20,7 +20,7 @@ from core.errors import UsageError
 from core.measure.meters import Clock, PeakMemory, token_nll
 from core.methods.base import past_trained_length
 from core.modes.base import Batch, Scores, Task, Timing, batches, result
-from core.modes.decode_loop import WARMUP_STEPS, step
+from core.modes.decode_loop import WARMUP_STEPS, plainest, step
 from core.result import RunResult
 
 
@@ -34,6 +34,7 @@ class _Pipeline:
     before: int = 0
     after: int = 0
     latency_ms: list[float] = field(default_factory=list)
+    laid_out: tuple[str, ...] = ()
 
     def run(self, batch: Batch, context: int) -> None:
         """Read the context (1, N) of one document, then score the rest of it."""
@@ -44,11 +45,12 @@ class _Pipeline:
         sheet.skip(context)
         if context > self.before:
             self.before, self.after = context, stream.held()
-        with stream.decoding():
+        with task.decoding(1) as laid_out:
             for t in range(context, batch.ids.shape[1] - 1):
                 logits, ms = step(task, stream, batch, t)
                 sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
                 self.latency_ms.append(ms)
+        self.laid_out = laid_out
         sheet.close(stream)
 
 
@@ -83,7 +85,8 @@ def evaluate(task: Task) -> RunResult:
         prefill_s=pipeline.prefill_s,
         keys_before=pipeline.before,
         keys_after=pipeline.after,
-        notes=_notes(pipeline, short),
+        engine=plainest(task),
+        notes=(*pipeline.laid_out, *_notes(pipeline, short)),
     )
     return result(task, pipeline.scores, timing, peak)
 

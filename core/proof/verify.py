@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from core import registry
-from core.config import RunConfig, not_had
+from core.config import RunConfig, engines
 from core.errors import UsageError
 from core.measure.meters import token_nll
 from core.methods.base import Method, method_of
@@ -97,7 +97,7 @@ def verify(
     references: _References = {}
     for name in methods:
         for mode in modes:
-            engine = "eager" if "engine" in not_had(name, mode) else config.engine
+            engine = config.engine if config.engine in engines(name, mode) else "eager"
             asked = replace(config, method=name, mode=mode, evict_every=None, engine=engine)
             asked = replace(asked, param=registry.settled(name, {}))
             yield _method(loaded, ids, asked, references)

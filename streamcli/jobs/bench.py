@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from core import registry
-from core.config import RunConfig
+from core.config import AS_SHIPPED, STATIC, RunConfig, engines
 from core.errors import StreamError, UsageError
 from streamcli.jobs.database import opened
 from streamcli.render.benchmarks import Timed
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ONE_BY_ONE = f"{registry.STREAMING}, one by one"
 PLAIN = "plain forwards"
+WIDE = 1.25  # ends of an interval of one arm over itself, above which times are doubted
 
 
 def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
@@ -40,6 +41,7 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
 
     from core.measure import bench
     from core.measure.floors import Machine
+    from core.measure.quiet import Quiet
     from core.models import shapes
     from streamcli.render import output
     from streamcli.results import benchmarks
@@ -52,6 +54,9 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
     store = opened(db, new=True)
     make = {"length": _lengths, "perplexity": _perplexities}.get(what, _decodes)
     arms = list(make(asked, loaded))
+    if first := next((arm for arm in arms if arm.config.engine == "eager"), None):
+        arms.append(bench.again(first, loaded))
+    quiet = Quiet()
     machine = Machine(str(loaded.model.device), loaded.model.dtype)
     for done in bench.run(arms, machine, asked["rounds"], asked["steps"], asked["seed"]):
         output.passing(f"round {done}/{asked['rounds']}")
@@ -63,7 +68,7 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
         rows=[_row(arm, arms, machine) for arm in arms],
         model=f"{loaded.name}, {asked['dtype']}",
         where=f"{cores} CPU thread{'s' * (cores > 1)}" if device == "cpu" else device,
-        notes=(*loaded.notes, *_laid_out(arms, loaded)),
+        notes=(*loaded.notes, *_notes(arms), *_twice(arms), quiet.words()),
         read_gb_per_s=machine.bytes_per_s / 1e9,
         gflops_per_s=machine.flops_per_s / 1e9,
     )
@@ -119,10 +124,12 @@ def _decodes(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
     from streamcli.render import output
 
     named = asked["named"]  # what nobody asked for is left out where it can't run
-    second = "compiled" if loaded.model.device.type == "cpu" else "cudagraph"
+    second = STATIC[loaded.model.device.type != "cpu"]
     for window, method in product(asked["windows"], asked["methods"]):
         spec = registry.method(method)
-        kinds = (asked["engines"] or ["eager", second]) if spec.static else ["eager"]
+        usual = ["eager", second if spec.static else AS_SHIPPED]
+        had = engines(method, registry.DECODE)
+        kinds = [each for each in asked["engines"] or usual if each in had] or ["eager"]
         ks = asked.get("evict_every", [1]) if spec.evict_every else [None]
         for engine, every in product(kinds, ks):
             output.passing(f"{method} {engine}, W = {window}")
@@ -130,11 +137,13 @@ def _decodes(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
             try:
                 arm = bench.decode_arm(loaded, config)
             except UsageError as error:
-                if ("engines" if spec.static and engine != "eager" else "methods") in named:
+                if ("engines" if engine in STATIC else "methods") in named:
                     raise
                 output.say(f"{method} {engine} is left out: {error}")
                 continue
-            arm.label = f"{method}, every {every}" if (every or 1) > 1 else method
+            also = [f"every {every}"] if (every or 1) > 1 else []
+            also += ["as shipped"] if engine == AS_SHIPPED else []
+            arm.label = ", ".join([method, *also])
             yield arm
     output.passing("")
 
@@ -164,19 +173,36 @@ def _perplexities(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
         yield arm
 
 
-def _laid_out(arms: list[Arm], loaded: Loaded) -> tuple[str, ...]:
-    """A note where some arms read weights that were laid out for them."""
-    from core.weights import FAST, reads_fast
+def _notes(arms: list[Arm]) -> tuple[str, ...]:
+    """What a reader must know of the arms, each thing once."""
+    return tuple(dict.fromkeys(note for arm in arms for note in arm.notes))
 
-    fast = {arm.config.spec.static for arm in arms if not arm.config.mode_spec.chunked}
-    notes = [FAST] if fast == {True, False} and reads_fast(loaded.model) else []
-    return tuple(dict.fromkeys([*notes, *(note for arm in arms for note in arm.notes)]))
+
+def _twice(arms: list[Arm]) -> Iterator[str]:
+    """What the arm that stands there twice says of all differences."""
+    from core.measure import bench
+
+    for arm in arms:
+        if arm.twin:
+            found = bench.ratio(arm, arm.twin)
+            words = f"{found.median:.3f}x ({found.low:.3f} to {found.high:.3f})"
+            if found.holds(1) and found.high < WIDE * found.low:
+                yield f"{arm.twin.name} was timed as two arms: one over the other is {words}."
+            else:
+                yield (
+                    f"UNSTABLE: {arm.twin.name} was timed as two arms, and one over the other is "
+                    f"{words}, where 1 is right: other ratios may be off by as much; repeat on a "
+                    "quieter machine."
+                )
 
 
 def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
+    import numpy as np
+
     from core.measure import bench
 
     found, floor_ms = bench.figure(arm.typical()), machine.floor_ms(arm.work) / arm.tokens
+    steps = np.concatenate([np.array(each) for each in arm.rounds_ms])
     row: dict[str, Any] = {
         "arm": arm.name,
         "method": arm.config.method,
@@ -188,6 +214,8 @@ def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
         "ms_per_token_high": found.high,
         "floor_ms": floor_ms,
         "ratio_to_floor": found.median / floor_ms,
+        "p95_ms": float(np.percentile(steps, 95)),
+        "p99_ms": float(np.percentile(steps, 99)),
         "kv_mib": arm.kv_mib,
         "compile_s": arm.compile_s,
         "ratios": {},
@@ -195,13 +223,13 @@ def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
     }
     for base in arms:
         budgets = {each.config.attended_keys if each.bounded else None for each in (arm, base)}
-        if len(budgets) > 1 or None in budgets or base.name == arm.name:
+        if len(budgets) > 1 or None in budgets or base.name == arm.name or base.twin:
             continue
-        spec = base.config.spec
-        if base.name == PLAIN or (spec.peer and spec.exact and base.name == base.config.method):
+        spec, every = base.config.spec, base.config.steps_between_evictions()
+        if base.name == PLAIN or (spec.peer and spec.exact and every == 1):
             each = bench.ratio(arm, base)
             row["ratios"][base.name] = [each.median, each.low, each.high]
-        elif base.name in (registry.BASELINE, ONE_BY_ONE):
+        elif base.config.method == registry.BASELINE or base.name == ONE_BY_ONE:
             each = bench.ratio(base, arm)
             row["speed_ups"][base.name] = [each.median, each.low, each.high]
     return row

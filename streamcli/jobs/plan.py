@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import registry
-from core.config import KnownOption, RunConfig, not_had, options
+from core.config import KnownOption, RunConfig, engines, not_had, options
 from core.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _check_use(plan: Plan, values: dict[str, Any]) -> None:
         name
         for method in registry.METHODS
         for mode in registry.MODES
-        for name in not_had(method, mode)
+        for name in (*not_had(method, mode), "engine")
     }
     for each in options():
         if each.name not in missed:
@@ -273,6 +273,8 @@ def _arm(named: dict[str, Any], asked: Settings) -> RunConfig:
             named |= {"n_sink": asked.n_sink, "window": named["window"] + more}
     own = registry.parameters(spec.name)
     named["param"] = tuple(pair for pair in asked.given_param if pair[0] in own)
+    if named["engine"] not in engines(spec.name, named["mode"]):
+        named["engine"] = "auto"
     return asked.config(**{**named, **not_had(spec.name, named["mode"])})
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from core import engine
+from core import engine, weights
 from core.config import RunConfig
 from core.errors import UsageError
 from core.measure import bench, floors
 from core.measure.bench import Arm
 from core.measure.floors import Machine, Work
 from core.models import shapes
+from streamcli.jobs import bench as job
 from streamcli.results.schema import unpack
 from tests.support.typed import Type
 
@@ -70,10 +71,11 @@ def test_an_arm_that_holds_everything_reads_it_and_is_held_against_no_budget(typ
     asked = RunConfig(method="dense", n_sink=4, window=27, device="cpu")
     fed = bench.decode_arm(loaded, asked)
     held = fed.kv_mib * 2**20 / (4 * 2 * 2 * 64)  # bytes x keys and values x layers x K D
-    assert held > 200 and fed.work == floors.decode_work(loaded.model, int(held) + 1)
+    with weights.for_decoding(loaded.model, 1):
+        assert held > 200 and fed.work == floors.decode_work(loaded.model, int(held) + 1)
     words = ["--shape", "tiny", "--methods", "streaming", "dense", "recompute", "--windows", "28"]
     words += ["--engines", "eager", "--rounds", "2", "--steps", "3", "--json"]
-    rows = {row["method"]: row for row in json.loads(typed("bench", "decode", *words).out)}
+    rows = {row["arm"]: row for row in json.loads(typed("bench", "decode", *words).out)}
     assert rows["streaming"]["speed_ups"] and not rows["dense"]["speed_ups"]
 
 
@@ -86,11 +88,12 @@ def test_bench_prints_rows_and_records_them_apart_from_the_runs(
     code, out, _ = typed(*words, "--json", "--db", where)
     assert code == 0
     rows = json.loads(out)
-    assert [(row["method"], row["window"]) for row in rows] == [
-        (method, window) for window in (28, 60) for method in ("streaming", "mit", "recompute")
+    assert [(row["arm"], row["window"]) for row in rows] == [
+        *((method, window) for window in (28, 60) for method in ("streaming", "mit", "recompute")),
+        ("streaming, again", 28),
     ]
     for row in rows:
-        assert row["floor_ms"] > 0
+        assert row["floor_ms"] > 0 and row["ms_per_token"] <= row["p95_ms"] <= row["p99_ms"]
         assert row["ratio_to_floor"] == row["ms_per_token"] / row["floor_ms"]
     assert set(rows[0]["ratios"]) == {"mit"} and set(rows[0]["speed_ups"]) == {"recompute"}
     with sqlite3.connect(where) as database:
@@ -98,8 +101,29 @@ def test_bench_prints_rows_and_records_them_apart_from_the_runs(
         kept = found.fetchall()
         assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
     database.close()
-    assert len(kept) == 6 and kept[0][:3] == ("random:tiny", "eager", 2)
+    assert len(kept) == 7 and kept[0][:3] == ("random:tiny", "eager", 2)
     assert len(unpack(kept[0][3])) == 6
+
+
+def test_peers_are_timed_as_shipped_too_and_both_ratios_are_given(typed: Type) -> None:
+    words = "bench decode --shape tiny --methods streaming mit --windows 28 --rounds 2 --steps 1"
+    engines = ["--engines", "eager", "as-shipped"]
+    rows = {row["arm"]: row for row in json.loads(typed(*words.split(), *engines, "--json").out)}
+    assert set(rows["streaming"]["ratios"]) == {"mit", "mit, as shipped"}
+    assert rows["mit, as shipped"]["engine"] == "as-shipped"
+    assert rows["mit, as shipped"]["floor_ms"] > rows["mit"]["floor_ms"] or not weights.kernel()
+
+
+def test_one_arm_timed_twice_tells_how_far_ratios_can_be_trusted() -> None:
+    first, twin = arm("a", []), arm("a, again", [])
+    twin.twin = first
+    first.rounds_ms = [[10.0 + 0.01 * i] for i in range(8)]
+    for factor, doubted in ((1.0, False), (1.1, True)):
+        twin.rounds_ms = [[factor * (10 + 0.01 * (7 - i))] for i in range(8)]
+        [note] = job._twice([first, twin])
+        assert note.startswith("UNSTABLE") is doubted
+    twin.rounds_ms = [[10.0 * (2 if i % 2 else 0.5)] for i in range(8)]
+    assert [*job._twice([first, twin])][0].startswith("UNSTABLE")
 
 
 def test_a_database_that_cannot_be_opened_is_told_before_anything_is_timed(
@@ -119,7 +143,8 @@ def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_
     done = typed(*words)
     assert done.code == 0
     assert "kvpress eager is left out" in done.err and "compiled is left out" in done.err
-    assert "laid out for one token" in done.out
+    assert "mit, as shipped" in done.out and "streaming was timed as two arms" in done.out
+    assert "taken by other machines of the host" in done.out
     assert "2 rounds are too few for an interval" in done.out
     assert typed(*words, "--engines", "eager").code == 0
     for more in (("--engines", "compiled"), ("--methods", "kvpress")):
