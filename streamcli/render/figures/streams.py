@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 FULL = "cache full"
+SPAN = 64  # tokens of a moving mean at least: fewer are noise
 PLACES = 400  # along a line: as many as a screen tells apart
 STREAM = "sweep --methods streaming window recompute dense --modes decode-loop"
 MEMORY = "sweep --methods streaming dense --modes decode-loop"
@@ -40,7 +41,7 @@ def stream(found: list[Point], traces: Traces) -> Drawn:
     for row, panel in enumerate(chosen.panels, start=1):
         for point in panel:
             nll = traces(str(point.run["run_id"]))[0]
-            spans.append(span := min(max(32, len(nll) // 40), len(nll)))
+            spans.append(span := min(max(SPAN, len(nll) // 40), len(nll)))
             at, mean = moving_mean(nll, span)
             figure.add_trace(
                 go.Scatter(

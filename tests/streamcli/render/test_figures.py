@@ -185,7 +185,7 @@ def test_the_stream_is_the_moving_mean_of_the_scores(rows: list[dict[str, Any]])
     newest = max(decode(rows, "window", 64, "one"), key=lambda row: row["run_id"])
     nll, _ = traces(newest["run_id"])
     line = named(done.figure, "window")[0]
-    assert line.x[0] == 32 and line.x[-1] == TOKENS - 1
+    assert line.x[0] == 64 and line.x[-1] == TOKENS - 1
     for place, value in list(zip(line.x, line.y, strict=True))[::37]:
         assert value == pytest.approx(np.mean(nll[place - 32 : place].astype(float)))
     assert {trace.name for trace in done.figure.data} == {
