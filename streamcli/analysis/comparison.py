@@ -38,7 +38,8 @@ class Comparison:
         same: What they share, by column name; also ``scored_tokens``.
         runs: One row a configuration, its latest run, with ``ppl_change`` (fraction) and
             ``speed_up`` (ratio) against the baseline with the same keys, whose ``baseline_run_id``
-            it names, and ``compared_ms``, the time a token that ``speed_up`` is of; ``budget`` is
+            it names, and ``compared_ms``, the time a token that ``speed_up`` is of: that of the
+            rule in ``repeats``, if it was given with the runs, else the run's own; ``budget`` is
             ``equal``, ``other`` (keys of no baseline) or ``none`` (no bound), ``variant`` tells
             alike rows apart, in words.
         older: Runs left out because a later one has the same configuration.
@@ -73,16 +74,18 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     first = latest.iloc[0]
     same = {name: first[name] for name in (*SAME, "scored_tokens", "documents", "cpu")}
     every = int(group["runs"].sum()) if "runs" in group else len(group)
+    if (time := "compared_ms") not in latest:
+        latest[time] = latest[time_column(str(same["mode"]))]
     rows: list[Row] = latest.to_dict("records")
     bases = [row for row in rows if row["method"] == baseline]
     standard = _Budgets(bases or _most_common(rows))
     held = [standard.of(row) if bases else None for row in rows]
-    time = time_column(str(same["mode"]))
     latest["ppl_change"] = [
         _ratio(r["ppl"], b and b["ppl"]) - 1 for r, b in zip(rows, held, strict=True)
     ]
+    latest["ppl_change_low"] = latest["ppl_change_high"] = math.nan
+    latest["clusters"] = None
     latest["speed_up"] = [_ratio(b and b[time], r[time]) for r, b in zip(rows, held, strict=True)]
-    latest["compared_ms"] = latest[time]
     latest["baseline_run_id"] = [b["run_id"] if b else None for b in held]
     latest["budget"] = [_budget(row, standard) for row in rows]
     latest["variant"] = _variants(rows)

@@ -1,54 +1,30 @@
 """Paired comparisons: one run against another, token by token and round by round.
 
 Which run is held against which is a plan; from a plan and what was measured of its runs come the
-pairs. A repeat is a run of the same configuration at the same commit; a round is what one sweep ran
-in turn.
+pairs. A round is what one sweep ran in turn; for repeats see ``repeats``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from statistics import median as median_of
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.config import LATER, RunConfig
 from core.errors import UsageError
-from streamcli.analysis import statistics
-from streamcli.analysis.comparison import (
-    TIMES,
-    Comparison,
-    Row,
-    number,
-    saw_tooths,
-    time_column,
-)
+from streamcli.analysis import repeats, statistics
+from streamcli.analysis.comparison import Comparison, Row, number, saw_tooths
+from streamcli.analysis.repeats import Key, Times
 from streamcli.analysis.statistics import Difference, Interval
-from streamcli.results.columns import CLOCK, HASHES, SAME_RUN, missing
+from streamcli.results.columns import CLOCK, HASHES, missing
 
-Round: TypeAlias = tuple[str, int]
 Planned: TypeAlias = tuple[Row, Row | None, str]  # a run, what it is held against, and why not
 
-REPEATED = (*SAME_RUN, "git_commit")
-TIMED = (*REPEATED, "mode", "sweep", "repeat", *TIMES)
 UNMEASURED = ("source", "trust")  # of a configuration, what changes no figure
-
-
-@dataclass(frozen=True)
-class Times:
-    """The times a token of a run and its repeats, in ms: all of them, and those of rounds."""
-
-    every: list[float] = field(default_factory=list)
-    rounds: dict[Round, float] = field(default_factory=dict)
-
-    @property
-    def median(self) -> float:
-        """Their median, NaN where there are none."""
-        return median_of(self.every) if self.every else math.nan
 
 
 @dataclass(frozen=True)
@@ -179,12 +155,12 @@ class Measured:
 
     nll: dict[str, NDArray[np.float32]]
     lengths: dict[str, list[int]]
-    times: dict[tuple[Any, ...], Times]
+    times: dict[Key, Times]
     apart: bool = False
     alone: bool = False
 
-    def _key(self, row: Row) -> tuple[Any, ...]:
-        return (row["run_id"],) if self.alone else tuple(row[name] for name in REPEATED)
+    def _key(self, row: Row) -> Key:
+        return (row["run_id"],) if self.alone else repeats.key(row)
 
     def pair(self, run: Row, base: Row | None, why: str) -> Pair:
         """Hold ``run`` against ``base``."""
@@ -192,22 +168,31 @@ class Measured:
         if base is None or base is run:
             return Pair(run, base, times, times, why=why)
         base_times = self.times.get(self._key(base), Times())
-        speed_up, rounds = None, 0
-        if all(same(run, base, name) for name in CLOCK) and times.every and base_times.every:
-            speed_up, rounds = _speed_up(times, base_times, self.apart)
-        difference = self._difference(run, base)
-        return Pair(run, base, times, base_times, difference, speed_up, rounds, why)
+        faster, rounds = speed_up(run, base, times, base_times, apart=self.apart)
+        apart = difference(run, base, self.nll, self.lengths)
+        return Pair(run, base, times, base_times, apart, faster, rounds, why)
 
-    def _difference(self, run: Row, base: Row) -> Difference:
-        mine, other = (self.nll.get(row["run_id"]) for row in (run, base))
-        if mine is None or other is None or len(mine) != len(other):
-            apart = number(run["nll_nats"]) - number(base["nll_nats"])
-            return Difference(Interval(apart), math.nan, "no scores of single tokens are kept")
-        lengths = self.lengths.get(base["run_id"], [])
-        if sum(lengths) != len(mine):
-            lengths = [len(mine)]
-        with np.errstate(invalid="ignore"):  # infinite in both
-            return statistics.difference(mine.astype(np.float64) - other, lengths)
+
+def difference(
+    run: Row, base: Row, nll: dict[str, NDArray[np.float32]], lengths: dict[str, list[int]]
+) -> Difference:
+    """How the scores of a run differ from those of another on the same tokens.
+
+    Args:
+        run: Its columns.
+        base: Those of the other.
+        nll: Nats of every scored token, by run.
+        lengths: Scored tokens of every document, by run.
+    """
+    mine, other = (nll.get(row["run_id"]) for row in (run, base))
+    if mine is None or other is None or len(mine) != len(other):
+        apart = number(run["nll_nats"]) - number(base["nll_nats"])
+        return Difference(Interval(apart), math.nan, "no scores of single tokens are kept")
+    documents = lengths.get(base["run_id"], [])
+    if sum(documents) != len(mine):
+        documents = [len(mine)]
+    with np.errstate(invalid="ignore"):  # infinite in both
+        return statistics.difference(mine.astype(np.float64) - other, documents)
 
 
 def _unequal(row: Row, base: Row) -> str:
@@ -223,29 +208,16 @@ def keys_of(row: Row) -> int:
     return int(row["attended_keys"])
 
 
-def own_times(rows: Iterable[Row]) -> dict[tuple[Any, ...], Times]:
-    """The time of each run, by its name."""
-    values = {(row["run_id"],): number(row[time_column(row["mode"])]) for row in rows}
-    return {key: Times([value] if value > 0 else []) for key, value in values.items()}
+def speed_up(
+    run: Row, base: Row, times: Times, base_times: Times, *, apart: bool = False
+) -> tuple[Interval | None, int]:
+    """Time of ``base`` over that of ``run``, and how many repeats its interval is made of.
 
-
-def repeated_times(found: Iterable[Any]) -> dict[tuple[Any, ...], Times]:
-    """The times of runs and their repeats, by what repeats share; of rows of ``TIMED``."""
-    times: dict[tuple[Any, ...], Times] = {}
-    kinds, own = len(REPEATED), len(TIMED) - len(TIMES)
-    for row in found:  # there may be a great many
-        mode, sweep, turn = row[kinds:own]
-        value = number(row[own + TIMES.index(time_column(mode))])
-        if value > 0:
-            mine = times.setdefault(tuple(row[:kinds]), Times())
-            mine.every.append(value)
-            if sweep:
-                mine.rounds.setdefault((sweep, int(turn)), value)
-    return times
-
-
-def _speed_up(times: Times, base_times: Times, apart: bool) -> tuple[Interval, int]:
-    """By rounds, or by repeats made ``apart``; without an interval where there are few."""
+    By rounds, or by repeats made ``apart``; without an interval where there are few, and then of
+    their medians. None where clocks differ, or nothing was timed.
+    """
+    if not (all(same(run, base, name) for name in CLOCK) and times.every and base_times.every):
+        return None, 0
     if apart:
         found = statistics.independent_ratio(base_times.every, times.every)
         return found, min(len(times.every), len(base_times.every)) if found.known else 0

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
-from streamcli.analysis.comparison import Comparison, compared, groups
+from streamcli.analysis import paired
+from streamcli.analysis.comparison import Comparison, Row, compared, groups, number
+from streamcli.analysis.repeats import Key, Times, key
+from streamcli.analysis.statistics import EQUAL, Difference
 from streamcli.results.columns import ADDED, COLUMNS, STATUSES
 
 if TYPE_CHECKING:
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
 
 LIMIT = 500  # configurations, about what a person would still scroll through
 ANY = "any"
+CHANGE = tuple(name for name in ADDED if name.startswith("ppl_change"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,12 @@ class Query:
         """Whether the tables are comparisons, and not the columns that were asked for."""
         return not (self.lists or self.columns or self.group_by)
 
+    @property
+    def intervals(self) -> bool:
+        """Whether changes of perplexity are shown, or sorted by."""
+        names = {*self.columns, (self.sort or "").removeprefix("-")}
+        return not self.columns or bool(names & {*CHANGE, "clusters"})
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -92,29 +104,84 @@ def listed(runs: pd.DataFrame, query: Query) -> Selection:
     return Selection(first(runs, query), [], [], more(runs, query))
 
 
-def compared_in(
-    asked: pd.DataFrame, bases: pd.DataFrame, query: Query, baseline: str, *, more: bool
-) -> Selection:
-    """Runs side by side with those that they may be compared with.
+def side_by_side(
+    asked: pd.DataFrame, bases: pd.DataFrame, query: Query, baseline: str
+) -> tuple[list[Comparison], int]:
+    """Runs with those that they may be compared with, and how many comparisons there are in all.
 
     Args:
         asked: The latest run of each configuration that was asked for.
         bases: Runs of the baseline that were not asked for.
         query: What was asked for.
         baseline: The method that the others are held against.
-        more: Whether the limit left something out.
     """
     import pandas as pd
 
     every = pd.concat([asked, bases]) if len(bases) else asked
     wanted = set(asked["run_id"])
     found = [each for each in groups(every) if wanted & set(each["run_id"])]
-    whole = [compared(each, baseline) for each in found[: query.tables or None]]
+    return [compared(each, baseline) for each in found[: query.tables or None]], len(found)
+
+
+def compared_in(
+    asked: pd.DataFrame, whole: list[Comparison], query: Query, *, more: bool, tables: int
+) -> Selection:
+    """What was asked for, out of comparisons, in order.
+
+    Args:
+        asked: The latest run of each configuration that was asked for.
+        whole: The comparisons that hold them, and their baselines.
+        query: What was asked for.
+        more: Whether the limit left something out.
+        tables: How many comparisons there are in all.
+    """
+    import pandas as pd
+
+    wanted = set(asked["run_id"])
     parts = [_part(each, wanted, query.sort) for each in whole]
     rows = (
         pd.concat([part.runs for part in parts]) if parts else asked.assign(**dict.fromkeys(ADDED))
     )
-    return Selection(_sorted(rows, query.sort), parts, whole, more, len(found))
+    return Selection(_sorted(rows, query.sort), parts, whole, more, tables)
+
+
+def held(comparison: Comparison) -> list[tuple[Row, Row]]:
+    """Each row with the baseline that its change is against, but for baselines themselves."""
+    rows: list[Row] = comparison.runs.to_dict("records")
+    by_name = {row["run_id"]: row for row in rows}
+    pairs = [(row, by_name.get(row["baseline_run_id"])) for row in rows]
+    return [(row, base) for row, base in pairs if base and base is not row]
+
+
+def change(difference: Difference) -> dict[str, Any]:
+    """The interval of a change of perplexity, as a fraction, and what it is over."""
+    nats, over = difference.nats, difference.clusters
+    if difference.equal:
+        return {"clusters": f"equal to {EQUAL:g} nats on every token"}
+    if not nats.known:
+        return {"clusters": over}
+    low, high = (math.expm1(min(end, 700)) for end in (nats.low, nats.high))
+    return {"ppl_change_low": low, "ppl_change_high": high, "clusters": over}
+
+
+def with_speed_ups(comparison: Comparison, times: Mapping[Key, Times]) -> Comparison:
+    """A comparison whose speed-ups are those that a paired comparison of the repeats gives."""
+    found = {}
+    for row, base in held(comparison):
+        mine, other = (times.get(key(each)) for each in (row, base))
+        if mine and other:
+            faster, _ = paired.speed_up(row, base, mine, other)
+            found[row["run_id"]] = faster.estimate if faster else math.nan
+    known = comparison.runs["run_id"].map(found)
+    speed_ups = known.where(known.notna(), comparison.runs["speed_up"])
+    return replace(comparison, runs=comparison.runs.assign(speed_up=speed_ups))
+
+
+def with_changes(runs: pd.DataFrame, found: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Runs with what ``change`` found of them, by name."""
+    mine = [found.get(name, {}) for name in runs["run_id"]]
+    ends = {name: [number(each.get(name)) for each in mine] for name in CHANGE[1:]}
+    return runs.assign(**ends, clusters=[each.get("clusters") for each in mine])
 
 
 def first(runs: pd.DataFrame, query: Query) -> pd.DataFrame:

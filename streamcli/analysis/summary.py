@@ -15,12 +15,12 @@ from streamcli.analysis.comparison import (
     command,
     has_budget,
     same_budget,
-    time_column,
 )
-from streamcli.results.columns import ALL, COLUMNS, Column, format_value, missing
+from streamcli.analysis.repeats import RULE
+from streamcli.results.columns import ALL, COLUMNS, Column, format_ends, format_value, missing
 
 Row: TypeAlias = dict[str, Any]
-CHANGE, RATIO = ALL["ppl_change"], ALL["speed_up"]
+CHANGE, RATIO, TIME = ALL["ppl_change"], ALL["speed_up"], ALL["compared_ms"]
 FEW = 2  # budgets that have a sentence each; of more, only the extremes have one
 
 
@@ -47,23 +47,22 @@ def words(comparison: Comparison) -> list[str]:
 def caution(found: list[Comparison]) -> str:
     """How far the sentences may be trusted, one line for all of them."""
     most = max((int(each.runs["runs"].max()) for each in found if "runs" in each.runs), default=1)
-    of = f"the latest of up to {most} repeats" if most > 1 else "one run"
+    of = f"Of up to {most} runs of a configuration, {RULE}" if most > 1 else "Each is of one run"
     return (
-        f"Each figure is of {of}, on one machine and one text. "
+        f"{of}; all on one machine and one text. "
         "`streamcli compare` tells which differences are more than chance."
     )
 
 
 def _cost(row: Row, base: Row, mode: str) -> str:
     """What streaming costs and buys with one budget."""
-    time = COLUMNS[time_column(mode)]
     sentence = (
         f"With {_keys(row)}{_variant(row)}, streaming has a perplexity of {_ppl(row)} against "
-        f"{_ppl(base)} of re-computation, {_apart(row['ppl_change'])}"
+        f"{_ppl(base)} of re-computation, {_apart(row['ppl_change'])}{_within(row)}"
     )
-    if not _there(row[time.name], base[time.name]):
+    if not _there(row[TIME.name], base[TIME.name]):
         return f"{sentence}."
-    ms, base_ms = (format_value(time, each[time.name]) for each in (row, base))
+    ms, base_ms = (format_value(TIME, each[TIME.name]) for each in (row, base))
     ratio, step = format_value(RATIO, row["speed_up"]), registry.mode(mode).step_words
     return f"{sentence}; {step} takes {ms} ms against {base_ms} ms, {ratio} the speed here."
 
@@ -112,12 +111,11 @@ def _peers(rows: list[Row], row: Row, mode: str) -> list[str]:
         sentences.append(
             f"Without sinks, {_keys(row)} give a perplexity of {_ppl(window)}, {apart}."
         )
-    time = COLUMNS[time_column(mode)]
     step = registry.mode(mode).step_words
     for method, spec in registry.METHODS.items():
         peer = _alike(rows, row, method) if spec.peer and spec.exact else None
         if peer and peer["n_sink"] == row["n_sink"]:
-            ms = format_value(time, peer[time.name])
+            ms = format_value(TIME, peer[TIME.name])
             sentences.append(
                 f"{method} keeps as many: perplexity {_ppl(peer)}; {step} takes {ms} ms."
             )
@@ -153,6 +151,11 @@ def _apart(change: float) -> str:
     if size == "0.00%":
         return "the same to 0.01%"
     return f"{size} {'lower' if text.startswith('-') else 'higher'}"
+
+
+def _within(row: Row) -> str:
+    """The interval of a change, where there is one."""
+    return format_ends(row["ppl_change_low"], row["ppl_change_high"])
 
 
 def _keys(row: Row) -> str:

@@ -4,28 +4,108 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from streamcli.analysis import statistics
 from streamcli.analysis.comparison import SAME, Comparison, command, number
 from streamcli.analysis.paired import Pair, same
+from streamcli.analysis.spread import ALPHA, holm
 from streamcli.analysis.statistics import Difference, Interval
 
 MOST_NAMED = 3  # differences that are named; where there are more, none is
+MARGIN = 0.01  # nats, 1 % of perplexity: what is called equal where nothing else is asked for
+UNSHOWN = "no difference shown"
 
 
-def verdict(pair: Pair) -> str:
-    """What may be said of a pair, in words."""
-    if pair.is_base:
-        return "baseline"
-    if pair.difference is None:
-        return pair.why
-    parts = [_cost(pair.difference)]
-    if pair.speed_up and pair.speed_up.known:
-        faster = "faster" if pair.speed_up.estimate > 1 else "slower"
-        parts.append(faster if pair.speed_up.excludes(1) else "no difference in time shown")
-    other = pair.why.partition(":")[0] if pair.run.get("budget") in ("other", "none") else ""
-    words = "; ".join(filter(None, parts))
-    return ": ".join(filter(None, (other, words))) or "-"
+@dataclass(frozen=True)
+class Judged:
+    """A pair and what may be said of it; p values are Holm-corrected over the pairs of a table.
+
+    Attributes:
+        pair: The pair.
+        difference_p: Of no difference in nats; NaN where that is not tested.
+        equivalence_p: Of a difference of more than ``margin``, likewise.
+        speed_up_p: Of no difference in time, likewise.
+        margin: In nats.
+    """
+
+    pair: Pair
+    difference_p: float
+    equivalence_p: float
+    speed_up_p: float
+    margin: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said, in words."""
+        pair = self.pair
+        if pair.is_base:
+            return "baseline"
+        if pair.difference is None:
+            return pair.why
+        parts = [self.cost]
+        if pair.speed_up and pair.speed_up.known:
+            faster = "faster" if pair.speed_up.estimate > 1 else "slower"
+            parts.append(faster if self.speed_up_p <= ALPHA else "no difference in time shown")
+        other = pair.why.partition(":")[0] if pair.run.get("budget") in ("other", "none") else ""
+        words = "; ".join(filter(None, parts))
+        return ": ".join(filter(None, (other, words))) or "-"
+
+    @property
+    def cost(self) -> str:
+        """What may be said of the difference in nats; nothing where it has no interval."""
+        difference = self.pair.difference
+        if difference is None:
+            return ""
+        if difference.equal:  # a fact of every token, and no test
+            return f"equal to {statistics.EQUAL:g} nats"
+        if not difference.nats.known:
+            return ""
+        if self.difference_p <= ALPHA:
+            return _apart(difference.nats)
+        return f"equal within {self.margin:g} nats" if self.equivalence_p <= ALPHA else UNSHOWN
+
+    @property
+    def needed(self) -> int | None:
+        """How many tokens or documents it takes, where no difference is shown."""
+        difference = self.pair.difference
+        return difference.needed(self.margin) if difference and self.cost == UNSHOWN else None
+
+
+def judged(pairs: Sequence[Pair], margin: float = MARGIN) -> list[Judged]:
+    """The pairs of one table, in order, with what may be said of each.
+
+    Several comparisons would find something by chance: the p values of each kind of verdict are
+    corrected together, as Holm has it. Intervals are not. A pair whose scores are equal on every
+    token is no test, and does not count.
+
+    Args:
+        pairs: The pairs that share the table.
+        margin: Nats within which a difference is called none: by two one-sided tests at 5 %, which
+            is the 90 % interval, and never because an interval has 0 in it.
+    """
+    tested: list[Difference | None] = [
+        None if pair.is_base or (pair.difference and pair.difference.equal) else pair.difference
+        for pair in pairs
+    ]
+    apart = holm([each.nats.p if each else math.nan for each in tested])
+    outside = holm([each.outside(margin) if each else math.nan for each in tested])
+    times = holm(
+        [math.nan if pair.is_base or not pair.speed_up else pair.speed_up.p for pair in pairs]
+    )
+    figures = zip(pairs, apart, outside, times, strict=True)
+    return [Judged(*each, margin) for each in figures]
+
+
+def verdict(pair: Pair, margin: float = MARGIN) -> str:
+    """What may be said of a pair that stands alone, in words."""
+    return judged([pair], margin)[0].verdict
+
+
+def tests(found: Sequence[Judged]) -> int:
+    """How many comparisons of a table are tested at once, of nats or of times."""
+    kinds = ("difference_p", "speed_up_p")
+    return max(sum(not math.isnan(getattr(each, kind)) for each in found) for kind in kinds)
 
 
 def losses(pair: Pair, *, times: bool) -> dict[str, float]:
@@ -75,14 +155,7 @@ def missing(comparison: Comparison, others: Sequence[Comparison]) -> str:
     )
 
 
-def _cost(difference: Difference) -> str:
-    nats = difference.nats
-    if difference.equal:
-        return f"equal to {statistics.EQUAL:g} nats"
-    if not nats.known:
-        return ""
-    if not nats.excludes(0):
-        return "no difference shown"
+def _apart(nats: Interval) -> str:
     ends = sorted((abs(nats.low), abs(nats.high)))
     places = decimals(nats)
     by = " to ".join(f"{end:.{places}f}" for end in ends)

@@ -63,6 +63,15 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            help="Nats within which a difference is called none, where two one-sided tests at 5 % "
+            "say so [dim]\\[default: 0.01, 1 % of perplexity][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
     commit: Annotated[
         list[str] | None,
@@ -103,17 +112,19 @@ def compare(
     _check(runs or [], commits, published, where)
     if limit is not None and limit < 0:
         raise UsageError(f"--limit is {limit}: it must be 1 or more, or 0 for all.")
+    if margin is not None and not 0 < margin < math.inf:
+        raise UsageError(f"--margin is {margin:g}: it must be more than 0 nats, such as 0.01.")
     store = opened(db)
     if published:
         _with_published(store, form, where)
         return
     if runs:
-        pairs = _two_runs(store, form, runs)
+        pairs = _two_runs(store, form, runs, margin)
     elif len(commits) > 1:
-        pairs = _two_commits(store, form, commits, where)
+        pairs = _two_commits(store, form, commits, where, margin)
     else:
         most = limit if limit is not None else 0 if threshold is not None else TABLES
-        pairs = _methods(store, form, where, baseline, across=across_budgets, most=most)
+        pairs = _methods(store, form, where, baseline, margin, across=across_budgets, most=most)
     if threshold is not None:
         from streamcli.jobs.compare import refuse_losses
 
@@ -151,38 +162,55 @@ def _fraction(text: str | None) -> float | None:
 
 
 def _methods(
-    store: Store, form: Format, where: dict[str, Any], baseline: str, *, across: bool, most: int
+    store: Store,
+    form: Format,
+    where: dict[str, Any],
+    baseline: str,
+    margin: float | None,
+    *,
+    across: bool,
+    most: int,
 ) -> list[Pair]:
     from streamcli.jobs import compare as job
     from streamcli.render import compared, output
 
     found = job.methods(store, where, baseline, across=across, most=most)
-    _show(form, [compared.methods(table, across=across) for table in found.tables], found.pairs)
+    within = _within(margin)
+    if form is Format.JSON:
+        _records([table.pairs for table in found.tables], within)
+    else:
+        _pages(form, [compared.methods(t, across=across, margin=within) for t in found.tables])
     for remark in found.remarks:
         output.say(remark)
     return found.pairs
 
 
 def _two_commits(
-    store: Store, form: Format, commits: list[str], where: dict[str, Any]
+    store: Store, form: Format, commits: list[str], where: dict[str, Any], margin: float | None
 ) -> list[Pair]:
     from streamcli.jobs import compare as job
     from streamcli.render import compared, output
 
     before, after = commits
     pairs, alone = job.against_commit(store, before, after, where)
-    _show(form, compared.commits(pairs, before, after), pairs)
+    if form is Format.JSON:
+        _records(compared.kinds(pairs), _within(margin))
+    else:
+        _pages(form, compared.commits(pairs, before, after, _within(margin)))
     if alone:
         output.say(f"{alone} configurations finished at one of the two commits only.")
     return pairs
 
 
-def _two_runs(store: Store, form: Format, runs: list[str]) -> list[Pair]:
+def _two_runs(store: Store, form: Format, runs: list[str], margin: float | None) -> list[Pair]:
     from streamcli.jobs import compare as job
     from streamcli.render import compared
 
     pair = job.of_two(store, *runs)
-    _show(form, [compared.two(pair)], [pair])
+    if form is Format.JSON:
+        _records([[pair]], _within(margin))
+    else:
+        _pages(form, [compared.two(pair, _within(margin))])
     return [pair]
 
 
@@ -197,13 +225,17 @@ def _with_published(store: Store, form: Format, where: dict[str, Any]) -> None:
         _pages(form, [*map(published.seed, found), published.artefacts(found)])
 
 
-def _show(form: Format, sheets: Sequence[Sheet], pairs: list[Pair]) -> None:
+def _within(margin: float | None) -> float:
+    """The margin that was asked for, or else the default."""
+    from streamcli.analysis.verdicts import MARGIN
+
+    return MARGIN if margin is None else margin
+
+
+def _records(tables: Sequence[Sequence[Pair]], margin: float) -> None:
     from streamcli.render import compared, documents
 
-    if form is Format.JSON:
-        sys.stdout.write(documents.json_list(compared.records(pairs)))
-    else:
-        _pages(form, sheets)
+    sys.stdout.write(documents.json_list(compared.records(tables, margin)))
 
 
 def _pages(form: Format, sheets: Sequence[Sheet]) -> None:

@@ -12,8 +12,6 @@ from streamcli import options
 from streamcli.jobs.database import opened, unmatched
 from streamcli.render.figures import NAMES, TITLES
 
-REPEATS = 10  # of a configuration that error bars span at most, the latest
-
 
 class Format(StrEnum):
     """How a figure is written."""
@@ -59,6 +57,7 @@ def plot(
     """
     from core.errors import StreamError, unknown
     from streamcli.analysis.selection import LIMIT
+    from streamcli.jobs.select import times
     from streamcli.render import images, output, terminal_figures
     from streamcli.render.figures import draw_all
     from streamcli.results import frames
@@ -68,11 +67,12 @@ def plot(
             raise unknown("figure", name, NAMES)
     store = opened(db)
     where = options.filters(ctx.params)
-    runs = frames.repeats(store, REPEATS, limit=LIMIT, **where)
+    runs = frames.latest(store, limit=LIMIT, **where)
     if runs.empty:
         raise StreamError(unmatched(store, "finished run", where, "run"))
     text = form is Format.TEXT
-    drawn = draw_all(dict.fromkeys(names or (["stream"] if text else NAMES)), runs, store.trace)
+    wanted = dict.fromkeys(names or (["stream"] if text else NAMES))
+    drawn = draw_all(wanted, runs, store.trace, times(store, runs, where))
     for each in drawn:
         if each.figure is None or form not in (Format.HTML, Format.TEXT):
             output.say(f"{each.name}: {each.caption}")

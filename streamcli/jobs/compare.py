@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import StreamError, UsageError
-from streamcli.analysis import paired, published, selection, verdicts
+from streamcli.analysis import paired, published, repeats, selection, verdicts
 from streamcli.analysis.comparison import Comparison
 from streamcli.analysis.paired import Measured, Pair, Paired, Planned
 from streamcli.analysis.published import SeedTable
+from streamcli.jobs import scores
 from streamcli.jobs.database import unmatched
 from streamcli.jobs.select import select
 from streamcli.results import frames
@@ -52,11 +53,11 @@ def methods(
         most: At most so many tables, the newest; 0 for all.
     """
     query = selection.Query(where=where, limit=selection.LIMIT if most else 0, tables=most)
-    found = select(store, query, baseline)
+    found = select(store, query, baseline, figures=False)
     if not found.whole:
         return Methods([], [unmatched(store, "finished run", where, "sweep")])
-    repeats = {name: value for name, value in where.items() if name != "method"}
-    tables = against_baseline(store, found.whole, repeats, across=across)
+    alike = {name: value for name, value in where.items() if name != "method"}
+    tables = against_baseline(store, found.whole, alike, across=across)
     remarks = [
         verdicts.missing(table.comparison, found.whole)
         for table in tables
@@ -187,14 +188,10 @@ def _measured(store: Store, plan: Sequence[Planned], where: dict[str, Any] | Non
         where: The conditions that repeats must meet; None where each run stands alone.
     """
     held = [(run, base) for run, base, _ in plan if base and base is not run]
-    nll = store.nll(row["run_id"] for pair in held for row in pair)
-    lengths: dict[str, list[int]] = {}
-    documents = frames.documents(store, {base["run_id"] for _, base in held})
-    for run_id, tokens in zip(documents["run_id"], documents["scored_tokens"], strict=True):
-        lengths.setdefault(run_id, []).append(int(tokens))
+    nll, lengths = scores.of_pairs(store, held)
     rows = [row for run, base, _ in plan for row in (run, base) if row]
     if where is None:
-        return Measured(nll, lengths, paired.own_times(rows), alone=True)
+        return Measured(nll, lengths, repeats.own_times(rows), alone=True)
     keys = list({row["config_key"] for row in rows})
-    repeats = frames.rows(store, paired.TIMED, config_key=keys, **where)
-    return Measured(nll, lengths, paired.repeated_times(repeats))
+    found = frames.rows(store, repeats.TIMED, config_key=keys, **where)
+    return Measured(nll, lengths, repeats.times(found))

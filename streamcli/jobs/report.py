@@ -13,7 +13,7 @@ from core.registry import STREAMING
 from streamcli.analysis import summary
 from streamcli.analysis.comparison import Comparison
 from streamcli.analysis.selection import ANY, Query, Selection
-from streamcli.jobs.select import select
+from streamcli.jobs.select import select, times
 from streamcli.render import blocks, documents, html, output, tables
 from streamcli.render.documents import Section
 from streamcli.results import frames
@@ -41,7 +41,6 @@ LISTED = tuple(
     for name in chosen(stored=True)
     if name in ASKED or name == "error" or (ALL[name].group is Group.RUN and name in PUBLIC)
 )
-REPEATS = 5  # of a configuration that the figures of a page span at most, the latest
 
 
 def sections(query: Query, found: Selection) -> list[Section]:
@@ -163,8 +162,8 @@ def _drawn(store: Store, query: Query, found: Selection) -> list[Drawn]:
     from streamcli.render import figures
 
     shown = {**query.where, "config_key": found.rows["config_key"].unique().tolist()}
-    runs = frames.repeats(store, REPEATS, **shown)
-    return figures.draw_all(figures.NAMES, runs, store.trace)
+    runs = frames.latest(store, **shown)
+    return figures.draw_all(figures.NAMES, runs, store.trace, times(store, runs, query.where))
 
 
 def _page(store: Store, query: Query, found: Selection, parts: list[Section]) -> str:

@@ -1,12 +1,14 @@
-"""Reading what a report shows: the runs that were asked for, and the baselines they lack."""
+"""Reading what a report shows: runs, the baselines they lack, their repeats and intervals."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.registry import BASELINE
-from streamcli.analysis import selection
+from streamcli.analysis import repeats, selection
+from streamcli.analysis.repeats import Key, Times
 from streamcli.analysis.selection import ANY, LIMIT, Query, Selection
+from streamcli.jobs import scores
 from streamcli.results import frames
 from streamcli.results.store import Store
 
@@ -14,8 +16,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def select(store: Store, query: Query, baseline: str = BASELINE) -> Selection:
+def select(
+    store: Store, query: Query, baseline: str = BASELINE, *, figures: bool = True
+) -> Selection:
     """The runs that ``query`` asks for, held against the method ``baseline``.
+
+    Args:
+        store: The opened database.
+        query: What is asked for.
+        baseline: The method that the others are held against.
+        figures: Whether rows have the times of their repeats, and changes their intervals; where
+            both are measured pair by pair anyway, they need not.
 
     Raises:
         UsageError: No such time.
@@ -30,7 +41,33 @@ def select(store: Store, query: Query, baseline: str = BASELINE) -> Selection:
     asked, more = selection.first(runs, query), selection.more(runs, query)
     lacking = more or "method" in query.where
     bases = _bases(store, query, asked, baseline) if lacking else asked.iloc[:0]
-    return selection.compared_in(asked, bases, query, baseline, more=more)
+    found: dict[Key, Times] = {}
+    if figures:
+        several = [each[each["runs"] > 1] for each in (asked, bases)]
+        for each in several:
+            found |= times(store, each, query.where) if len(each) else {}
+        asked, bases = (
+            each.assign(compared_ms=repeats.medians(each, found)) for each in (asked, bases)
+        )
+    whole, tables = selection.side_by_side(asked, bases, query, baseline)
+    if found:
+        whole = [selection.with_speed_ups(each, found) for each in whole]
+    if figures and query.intervals:
+        whole = scores.with_intervals(store, whole, asked["run_id"])
+    return selection.compared_in(asked, whole, query, more=more, tables=tables)
+
+
+def times(store: Store, runs: pd.DataFrame, where: dict[str, Any]) -> dict[Key, Times]:
+    """The times of these runs and of their repeats, which meet the same conditions.
+
+    Args:
+        store: The opened database.
+        runs: Latest runs, as ``frames.latest`` gives them.
+        where: The conditions; that on the method adds nothing.
+    """
+    keys = runs["config_key"].unique().tolist()
+    alike = {name: value for name, value in where.items() if name != "method"}
+    return repeats.times(frames.rows(store, repeats.TIMED, config_key=keys, **alike))
 
 
 def _bases(store: Store, query: Query, asked: pd.DataFrame, baseline: str) -> pd.DataFrame:

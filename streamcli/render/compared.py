@@ -10,9 +10,11 @@ from typing import Any
 
 from streamcli.analysis.comparison import Row
 from streamcli.analysis.paired import UNMEASURED, Pair, Paired
+from streamcli.analysis.repeats import RULE
 from streamcli.analysis.statistics import Interval
-from streamcli.analysis.verdicts import decimals, verdict
-from streamcli.render.tables import MARK, VERDICT, Sheet, cells, timed, title
+from streamcli.analysis.verdicts import MARGIN, Judged, decimals, judged, tests
+from streamcli.render.notes import MARK, intervals, row_name, timed
+from streamcli.render.tables import VERDICT, Sheet, cells, title
 from streamcli.results.columns import (
     ALL,
     AROUND,
@@ -43,12 +45,12 @@ APART = "no interval below 3 runs each: use --repeats 5"
 NO_TURNS = "no interval where they did not take turns, as in sweep --repeats 5"
 
 
-def methods(paired: Paired, *, across: bool) -> Sheet:
+def methods(paired: Paired, *, across: bool, margin: float = MARGIN) -> Sheet:
     """Methods against a baseline."""
-    comparison = paired.comparison
+    comparison, found = paired.comparison, judged(paired.pairs, margin)
     counted = sum(len(pair.times.every) for pair in paired.pairs)
     older = comparison.older + len(paired.pairs) - counted
-    notes = _notes(paired.pairs, str(comparison.same["mode"]), comparison.baseline)
+    notes = _notes(found, str(comparison.same["mode"]), comparison.baseline)
     budgets = {pair.run["budget"] for pair in paired.pairs if pair.why and not pair.is_base}
     if budgets - {"equal"} and comparison.baseline in {p.run["method"] for p in paired.pairs}:
         how = "compared all the same" if across else "not compared; --across-budgets does it"
@@ -56,28 +58,33 @@ def methods(paired: Paired, *, across: bool) -> Sheet:
     if older > 0:
         what = "1 run" if older == 1 else f"{older:,} runs"
         notes.append(f"not counted: {what} of another commit, or without a time.")
-    return _sheet(title(comparison.same), paired.pairs, notes, comparison.baseline)
+    return _sheet(title(comparison.same), found, notes, comparison.baseline)
 
 
-def commits(pairs: Sequence[Pair], before: str, after: str) -> list[Sheet]:
+def kinds(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Pairs in the tables that two commits have, one for each kind of run."""
+    return [list(kind) for _, kind in groupby(sorted(pairs, key=_kind), key=_kind)]
+
+
+def commits(pairs: Sequence[Pair], before: str, after: str, margin: float = MARGIN) -> list[Sheet]:
     """Configurations at a commit against the same at another, a table for each kind of run."""
-    kinds = groupby(sorted(pairs, key=_kind), key=_kind)
-    return [_of_commits(list(kind), before, after) for _, kind in kinds]
+    return [_of_commits(judged(kind, margin), before, after) for kind in kinds(pairs)]
 
 
 def _kind(pair: Pair) -> str:
     return title(pair.run)
 
 
-def _of_commits(pairs: Sequence[Pair], before: str, after: str) -> Sheet:
-    first = pairs[0].run
+def _of_commits(found: Sequence[Judged], before: str, after: str) -> Sheet:
+    first = found[0].pair.run
     heading = f"{title(first)}: {after} against {before}"
-    notes = _notes(pairs, str(first["mode"]), before, apart=True)
-    return _sheet(heading, pairs, notes, before)
+    notes = _notes(found, str(first["mode"]), before, apart=True)
+    return _sheet(heading, found, notes, before)
 
 
-def two(pair: Pair) -> Sheet:
+def two(pair: Pair, margin: float = MARGIN) -> Sheet:
     """Two runs side by side: what differs between them, then their figures."""
+    found = judged([pair], margin)
     run, base = pair.run, pair.base or pair.run
     columns = [
         Column("what", "", "text", "A column"),
@@ -91,7 +98,8 @@ def two(pair: Pair) -> Sheet:
         if name in DIFFERING and str(base[name]) != str(run[name])
     ]
     rows.append([PPL.title, *(format_value(PPL, each["ppl"]) for each in (base, run))])
-    rows[-1].append(f"{_nats(pair)} nats a token")
+    scope = f", {pair.difference.scope}" if pair.difference and pair.difference.scope else ""
+    rows[-1].append(f"{_nats(pair)} nats a token{scope}")
     times = (pair.base_times.median, pair.times.median)
     speed = f"{_ratio(pair)} speed-up, one run each" if pair.speed_up else pair.why or "-"
     rows.append([TIME.title, *(format_value(TIME, each) for each in times), speed])
@@ -99,8 +107,8 @@ def two(pair: Pair) -> Sheet:
         column = COLUMNS[name]
         values = [format_value(column, each[name]) for each in (base, run)]
         rows.append([f"{column.title} (MiB)", *values, _change(run[name], base[name])])
-    rows.append([VERDICT, "", "", verdict(pair)])
-    notes = [_of_nats([pair], "the first")]
+    rows.append([VERDICT, "", "", found[0].verdict])
+    notes = [_of_nats([pair], "the first"), *_power(found)]
     if base["attended_keys"] != run["attended_keys"]:
         notes.append("The budgets differ: the two don't see as many keys.")
     return Sheet(title(base), columns, rows, notes)
@@ -113,85 +121,129 @@ DIFFERING = {  # what may tell two runs of the same tokens apart
 } - set(UNMEASURED)
 
 
-def records(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Pairs as objects keyed by column name; what is missing is None or NaN."""
-    return [{name: pair.run.get(name) for name in RUN} | _figures(pair) for pair in pairs]
+def records(tables: Sequence[Sequence[Pair]], margin: float = MARGIN) -> list[dict[str, Any]]:
+    """Pairs, table by table, as objects keyed by column name; what is missing is None or NaN."""
+    found = [each for pairs in tables for each in judged(pairs, margin)]
+    return [{name: each.pair.run.get(name) for name in RUN} | _figures(each) for each in found]
 
 
-def _figures(pair: Pair) -> dict[str, Any]:
+def _figures(found: Judged) -> dict[str, Any]:
     """What holding a run against another adds to it."""
-    nats = pair.difference.nats if pair.difference else Interval(math.nan)
+    pair, difference = found.pair, found.pair.difference
+    nats = difference.nats if difference else Interval(math.nan)
     speed = pair.speed_up or Interval(math.nan)
+    several = bool(difference and difference.documents > 1)
     figures = {
         "repeats": len(pair.times.every),
         "difference_nats": nats.estimate,
         "difference_low_nats": nats.low,
         "difference_high_nats": nats.high,
-        "largest_nats": pair.difference.largest if pair.difference else None,
-        "clusters": pair.difference.clusters if pair.difference else None,
+        "difference_p": found.difference_p,
+        "equivalence_p": found.equivalence_p,
+        "needed_tokens": None if several else found.needed,
+        "needed_documents": found.needed if several else None,
+        "largest_nats": difference.largest if difference else None,
+        "clusters": difference.clusters if difference else None,
         "ms": pair.times.median,
         "baseline_ms": pair.base_times.median if pair.base else None,
         "speed_up": speed.estimate,
         "speed_up_low": speed.low,
         "speed_up_high": speed.high,
+        "speed_up_p": found.speed_up_p,
         "rounds": pair.rounds,
-        "verdict": verdict(pair),
+        "verdict": found.verdict,
     }
     base = pair.base or {}
     figures |= {f"baseline_{name}": base.get(name) for name in ("run_id", "method", "ppl")}
     return {name: figures[name] for name in PAIR}
 
 
-def _sheet(heading: str, pairs: Sequence[Pair], notes: list[str], base: str) -> Sheet:
+def _sheet(heading: str, found: Sequence[Judged], notes: list[str], base: str) -> Sheet:
     """One row a pair."""
     first = [replace(column, title=column.symbol or column.title) for column in METHOD]
     kv = COLUMNS["kv_mib"].headed
     nats = replace(ALL["difference_nats"], title=f"nats vs {base}")
     columns = [*first, ALL["repeats"], PPL, nats, TIME, RATIO, kv, ALL[VERDICT]]
-    rows = [
-        [
-            *cells(pair.run, first),
-            str(len(pair.times.every)),
-            format_value(PPL, pair.run["ppl"]),
-            "-" if pair.is_base else _nats(pair),
-            format_value(TIME, pair.times.median),
-            "-" if pair.is_base else _ratio(pair),
-            format_value(kv, pair.run["kv_mib"]),
-            verdict(pair),
-        ]
-        for pair in pairs
-    ]
+    rows = []
+    for each in found:
+        pair = each.pair
+        rows.append(
+            [
+                *cells(pair.run, first),
+                str(len(pair.times.every)),
+                format_value(PPL, pair.run["ppl"]),
+                "-" if pair.is_base else _nats(pair),
+                format_value(TIME, pair.times.median),
+                "-" if pair.is_base else _ratio(pair),
+                format_value(kv, pair.run["kv_mib"]),
+                each.verdict,
+            ]
+        )
     return Sheet(heading, columns, rows, notes)
 
 
-def _notes(pairs: Sequence[Pair], mode: str, base: str, *, apart: bool = False) -> list[str]:
+def _notes(found: Sequence[Judged], mode: str, base: str, *, apart: bool = False) -> list[str]:
     """How the figures were made."""
+    pairs = [each.pair for each in found]
     notes = [_of_nats(pairs, base)] if any(pair.difference for pair in pairs) else []
+    notes += [*_equal(found), *_power(found)]
+    if (several := tests(found)) > 1:
+        notes.append(
+            f"verdicts are Holm-corrected over the {several} comparisons of this table, intervals "
+            "are not."
+        )
     rows = [row for pair in pairs for row in (pair.run, pair.base) if row]
-    times = timed(mode, rows).replace(" is ", " is the median over the runs of ", 1)
     rounds = sorted({pair.rounds for pair in pairs if pair.rounds})
     most = max(len(pair.times.every) for pair in pairs)
     alone = any(pair.speed_up and not pair.rounds for pair in pairs)
     words = [f"speed-up: time of {base} over this one's"]
+    if most > 1:
+        words.insert(0, f"of several runs of a configuration {RULE}")
     if rounds:
         counts = " or ".join(map(str, rounds))
         what = "repeats, made at different times" if apart else "rounds"
         words.append(f"95 % interval by Student's t on the logs of {counts} {what}")
     if alone:
         words.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
-    return [*notes, f"{times}; {'; '.join(words)}."]
+    return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}."]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:
-    over: dict[str, None] = {}
-    without: dict[str, None] = {}
-    for each in [pair.difference for pair in pairs if pair.difference]:
-        (over if each.nats.known else without)[each.clusters] = None
     note = f"nats: mean over all scored tokens of this row's less those of {base}, lower is better"
-    if over:
-        note += f"; 95 % interval by bootstrap over {' or '.join(over)}"
-        note += ", so for this text only" if any("blocks" in each for each in over) else ""
-    return f"{note}{''.join(f'; no interval: {each}' for each in without)}."
+    found = [
+        (row_name(pair.run), pair.difference.scope, pair.difference.clusters)
+        for pair in pairs
+        if pair.difference and not pair.difference.equal
+    ]
+    return f"{note}{intervals(found)}."
+
+
+def _equal(found: Sequence[Judged]) -> list[str]:
+    """By which test a difference is called none, where one is."""
+    words = f"equal within {found[0].margin:g} nats"
+    if not any(each.cost == words for each in found):
+        return []
+    return [f"{words}: by two one-sided tests at 5 %: the 90 % interval is within it."]
+
+
+def _power(found: Sequence[Judged]) -> list[str]:
+    """How much text would show a difference, where none is shown."""
+    lacking = [(each, each.pair.difference) for each in found if each.needed]
+    if not lacking:
+        return []
+    counts = [f"{row_name(e.pair.run)} {_about(e.needed or 0)}" for e, _ in lacking]
+    of_one = any(difference and difference.documents == 1 for _, difference in lacking)
+    margin = found[0].margin
+    return [
+        f"no difference shown: one of {margin:g} nats ({math.expm1(margin):.1%} of perplexity) is "
+        f"shown with 80 % power by about so many {'tokens of this text' if of_one else 'documents'}"
+        f": {'; '.join(counts)}."
+    ]
+
+
+def _about(count: int) -> str:
+    """A count with two digits."""
+    return f"{int(float(f'{count:.2g}')):,}"
 
 
 def _nats(pair: Pair) -> str:

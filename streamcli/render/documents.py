@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from streamcli import harmless
-from streamcli.render import output, tables
+from streamcli.render import notes, output, tables
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import ADDED, ALL, COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TIMED = "ms/token and speed-up are of the median decode step; in chunked mode, of the mean."
+TIMED = "ms/token and speed-up are of the median decode step; in chunked mode, of the mean"
 NOTHING = "No finished run matches; record one with `streamcli run`."
 
 
@@ -42,7 +42,11 @@ def flat(rows: pd.DataFrame, columns: Sequence[str], title: str) -> Sheet:
     chosen = [ALL[name].headed for name in columns]
     texts = [tables.values(row, chosen) for row in rows.to_dict("records")]
     cells = [[row[name] for name in columns] for row in texts]
-    return Sheet(title, chosen, cells, [TIMED] if "compared_ms" in columns else [])
+    records = rows.to_dict("records")
+    said = notes.changes(records) if notes.CHANGE in columns else []
+    if "compared_ms" in columns:
+        said.append(f"{TIMED}{notes.repeated(records)}.")
+    return Sheet(title, chosen, cells, said)
 
 
 def json_list(rows: Iterable[dict[Any, Any]]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from core.registry import BASELINE
 from streamcli.analysis.comparison import Row
 from streamcli.analysis.published import SEED, Published, SeedTable, Series, figures
-from streamcli.render.tables import MARK, Sheet, title
+from streamcli.render.notes import MARK
+from streamcli.render.tables import Sheet, title
 from streamcli.results.columns import ALL, COLUMNS, Column, format_value
 
 FIGURES = ("ppl", "total_s", "speed_up")

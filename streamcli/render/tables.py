@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -15,12 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from core import registry
-from core.registry import BASELINE
-from core.result import FILLING
 from streamcli import harmless
-from streamcli.analysis.comparison import Comparison, Row, has_budget, saw_tooths, time_column
+from streamcli.analysis.comparison import Comparison, Row, has_budget
 from streamcli.harmless import visible
-from streamcli.results.columns import ALL, COLUMNS, TABLE, TASK, Column, format_value
+from streamcli.render import notes
+from streamcli.render.notes import CHANGE, MARK, marked
+from streamcli.results.columns import (
+    ALL,
+    TABLE,
+    TASK,
+    Column,
+    format_ends,
+    format_value,
+)
 
 if TYPE_CHECKING:
     from core.proof.verify import Finding
@@ -28,8 +36,8 @@ if TYPE_CHECKING:
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
-MARK = "*"  # on the keys of a row with another budget
 SHARED_TITLE = "Notes on several of these tables"
+_INTERVAL = re.compile(r" (?=\[|\([+-][\d.,]+ to )")  # before one, in a cell
 WIDE = 1000  # columns, more than any table takes
 
 
@@ -64,7 +72,7 @@ def sheet(comparison: Comparison) -> Sheet:
     mode = str(comparison.same["mode"])
     columns = _columns(mode)
     rows = [cells(row, columns) for row in comparison.runs.to_dict("records")]
-    return Sheet(title(comparison.same), columns, rows, _notes(comparison, mode))
+    return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
 
 
 CHECKS = [
@@ -157,7 +165,7 @@ def _widest(page: Sheet) -> Sheet:
 
 
 def _folded(page: Sheet) -> Sheet:
-    return replace(page, rows=[[cell.replace(" [", "\n[") for cell in row] for row in page.rows])
+    return replace(page, rows=[[_INTERVAL.sub("\n", cell) for cell in row] for row in page.rows])
 
 
 def _without_verdicts(page: Sheet) -> Sheet:
@@ -217,7 +225,7 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
 def _columns(mode: str) -> list[Column]:
     """The columns of a comparison; its time a token is what the mode measures."""
     title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
-    time = replace(COLUMNS[time_column(mode)], title=title)
+    time = replace(ALL["compared_ms"], title=title)
     names = [name for name in TABLE if name not in TASK]
     return [time if name == "compared_ms" else ALL[name].headed for name in names]
 
@@ -235,10 +243,13 @@ def cells(row: Row, columns: list[Column]) -> list[str]:
 def values(row: Row, columns: list[Column]) -> dict[str, str]:
     """What columns say of a run, by name; a method without sinks or a window shows none."""
     unused = unused_sizes(row)
-    return {
+    texts = {
         column.name: "-" if column.name in unused else format_value(column, row[column.name])
         for column in columns
     }
+    if CHANGE in texts:
+        texts[CHANGE] += format_ends(row[f"{CHANGE}_low"], row[f"{CHANGE}_high"])
+    return texts
 
 
 def unused_sizes(row: Row) -> set[str]:
@@ -247,11 +258,6 @@ def unused_sizes(row: Row) -> set[str]:
         return set()
     spec = registry.recorded(str(row["method"]))
     return {"n_sink", "window"} - set(spec.sizes if has_budget(row) else ())
-
-
-def marked(row: Row) -> bool:
-    """Whether a run's keys are another budget's, or not the same at every step."""
-    return row.get("budget", "equal") != "equal" or saw_tooths(row)
 
 
 def title(same: Row) -> str:
@@ -263,58 +269,3 @@ def title(same: Row) -> str:
         f"{same['model']} on {same['dataset']} ({int(same['scored_tokens']):,} tokens scored), "
         f"{same['mode']}, {rows}{same['dtype']}, {device}"
     )
-
-
-def timed(mode: str, rows: Sequence[Row]) -> str:
-    """What the time a token of some runs is, and of which of them it is something else."""
-    parts = [registry.mode(mode).time_words]
-    together = max(int(row["batch_size"]) for row in rows)
-    if together > 1 and not registry.mode(mode).chunked:
-        parts.append(f"each step reads a token of {together} documents")
-    filling = [row for row in rows if FILLING in str(row["notes"])]
-    names = [f"{row['method']} ({int(row['attended_keys']):,} keys)" for row in filling]
-    if names:
-        of = ", ".join(dict.fromkeys(names))
-        parts.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
-    return "; ".join(parts)
-
-
-def _notes(comparison: Comparison, mode: str) -> list[str]:
-    """What holds for the table, then what was noted of some of its runs, and of which."""
-    runs = comparison.runs
-    methods: dict[str, list[str]] = {}
-    for method, text in zip(runs["method"], runs["notes"].fillna(""), strict=True):
-        for line in text.splitlines():
-            methods.setdefault(line, []).append(str(method))
-    notes = [
-        "keys: the most a query may see, itself included; KV: all that is held between steps, "
-        "working copies too; peak: of the process.",
-        f"{mode}: {timed(mode, runs.to_dict('records'))}.",
-        *_budgets(comparison),
-    ]
-    methods.pop(FILLING, None)
-    for line, of in methods.items():
-        names = list(dict.fromkeys(of))
-        shared = len(of) == len(runs) or line.startswith(names[0])
-        notes.append(line if shared else f"{', '.join(names)}: {line}")
-    if comparison.older:
-        what = "1 older run" if comparison.older == 1 else f"{comparison.older:,} older runs"
-        notes.append(f"not shown: {what} of the same configurations.")
-    return notes
-
-
-def _budgets(comparison: Comparison) -> list[str]:
-    """What the marks mean, and how many keys the marked rows see."""
-    rows: list[Row] = [row for row in comparison.runs.to_dict("records") if marked(row)]
-    if not rows:
-        return []
-    parts = []
-    for row in rows:
-        mean = f", {row['attended_keys_mean']:,.0f} on average" if saw_tooths(row) else ""
-        parts.append(f"{row['method']} up to {int(row['attended_keys']):,}{mean}")
-    if not comparison.keys:
-        return [f"{MARK} no budget: {'; '.join(dict.fromkeys(parts))}."]
-    keys = " or ".join(f"{each:,}" for each in comparison.keys)
-    base = "re-computation" if comparison.baseline == BASELINE else comparison.baseline
-    whose = base if any(comparison.runs["method"] == comparison.baseline) else "most rows"
-    return [f"{MARK} not the {keys} keys of {whose}: {'; '.join(dict.fromkeys(parts))}."]

@@ -314,6 +314,10 @@ DERIVED_COLUMNS = _by_name(
             "Finished runs of this configuration"),
     _column("ppl_change", "vs recompute", "percent", "quality derived table added",
             "Perplexity against re-computation"),
+    _column("ppl_change_low", "vs recompute from", "percent", "quality derived added",
+            "Lower end of its 95 % interval"),
+    _column("ppl_change_high", "vs recompute to", "percent", "quality derived added",
+            "Upper end"),
     _column("variant", "variant", "text", "method derived",
             "What tells a row from others of its method, sinks and window"),
     _column("budget", "budget", "text", "method derived",
@@ -332,8 +336,16 @@ DERIVED_COLUMNS = _by_name(
             "Upper end", unit="nats", digits=4),
     _column("largest_nats", "largest", "exponent", "quality derived pair",
             "Largest difference on a token", unit="nats"),
-    _column("clusters", "clusters", "text", "quality derived pair",
-            "What the interval was resampled over, or why there is none"),
+    _column("clusters", "interval", "text", "quality derived added pair",
+            "What the interval of a difference is over, or why there is none"),
+    _column("difference_p", "p", "exponent", "quality derived pair",
+            "P value of no difference, Holm-corrected over its table"),
+    _column("equivalence_p", "p beyond margin", "exponent", "quality derived pair",
+            "P value of a difference beyond --margin, likewise"),
+    _column("needed_tokens", "tokens needed", "count", "quality derived pair",
+            "Tokens of one text that show a difference of --margin with 80 % power"),
+    _column("needed_documents", "documents needed", "count", "quality derived pair",
+            "Documents that do"),
     _column("ms", "ms/token", "significant", "time derived pair",
             "Median time a token over the repeats", unit="ms"),
     _column("baseline_ms", "baseline ms/token", "significant", "time derived pair",
@@ -343,6 +355,8 @@ DERIVED_COLUMNS = _by_name(
     _column("speed_up_low", "speed-up from", "ratio", "speed derived pair",
             "Lower end of its 95 % interval"),
     _column("speed_up_high", "speed-up to", "ratio", "speed derived pair", "Upper end"),
+    _column("speed_up_p", "p of time", "exponent", "speed derived pair",
+            "P value of no difference in time, Holm-corrected over its table"),
     _column("rounds", "rounds", "count", "repeats derived pair",
             "Repeats that the speed-up's interval is made of"),
     _column("verdict", "verdict", "text", "words derived pair", "What may be said"),
@@ -469,6 +483,17 @@ def format_value(column: Column, value: Any) -> str:
             return f"{_significant(float(value), 3)}x"
         case "significant":
             return _significant(float(value), column.digits)
+
+
+def format_ends(low: Any, high: Any) -> str:
+    """An interval of a percentage beside it, to two digits of its width; nothing if unknown."""
+    if missing(low) or missing(high):
+        return ""
+    width = 100 * abs(high - low)
+    digits = 2
+    if 0 < width < math.inf:
+        digits = min(4, max(int(width < 100), 1 - math.floor(math.log10(width))))
+    return f" ({100 * low:+,.{digits}f} to {100 * high:+,.{digits}f})"
 
 
 def _significant(value: float, digits: int) -> str:

@@ -127,35 +127,6 @@ def latest(
     return _frame(store, query, [*table.columns, Column("runs", Integer())])
 
 
-def repeats(
-    store: Store,
-    most: int,
-    *,
-    limit: int | None = None,
-    since: str | datetime | None = None,
-    **where: Filter,
-) -> pd.DataFrame:
-    """The ``most`` latest finished runs of each configuration, newest first; see ``latest``.
-
-    With ``limit``, of so many configurations at most, those that ran last.
-
-    Raises:
-        UsageError: No such column, or no such time.
-    """
-    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
-    same = [table.c[name] for name in SAME_RUN]
-    age = func.row_number().over(partition_by=same, order_by=table.c.run_id.desc()).label("age")
-    done = _conditions(table, since, {"status": "done", **where})
-    if limit:
-        newest = func.max(table.c.run_id).desc()
-        last = select(table.c.config_key).where(*done).group_by(*same).order_by(newest)
-        keys = {key for (key,) in store.read(last.limit(limit))}
-        done.append(table.c.config_key.in_(keys))
-    ages = select(table.c.run_id, age).where(*done).subquery()
-    query = select(table).join(ages, table.c.run_id == ages.c.run_id).where(ages.c.age <= most)
-    return _frame(store, query.order_by(table.c.run_id.desc()), list(table.columns))
-
-
 def of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Runs that are at hand, each by column name, as ``runs`` would give them, in their order."""
     table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]

@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlmodel import Session
 
-from streamcli.results import ulid
-from streamcli.results.schema import Run, Trace, pack
+from streamcli.results import frames, ulid
+from streamcli.results.schema import DocumentRow, Run, Trace, pack
 from streamcli.results.store import Store
 
 BASE: dict[str, Any] = {
@@ -123,4 +124,45 @@ def recorded(path: Path | str, *changes: dict[str, Any]) -> Store:
                 session.flush()
                 session.add(Trace(run_id=run["run_id"], nll=pack(nll), latency_ms=pack(steps)))
         session.commit()
+    return store
+
+
+def scored(store: Store, scores: dict[str, NDArray[Any]], lengths: list[int]) -> None:
+    """Let the runs of these methods have these scores, on documents of these lengths."""
+    runs = frames.runs(store, columns=["run_id", "method"])
+    with Session(store.engine.execution_options(writes=True)) as session:
+        for run in runs.itertuples():
+            row, trace = session.get(Run, run.run_id), session.get(Trace, run.run_id)
+            assert row and trace
+            nll = scores[run.method].astype(np.float32)
+            trace.nll, row.nll_nats = pack(nll), float(nll.mean(dtype=float))
+            row.ppl, row.documents = float(np.exp(row.nll_nats)), len(lengths)
+            session.add_all([row, trace])
+            for place, tokens in enumerate(lengths):
+                document = DocumentRow(
+                    run_id=run.run_id,
+                    position=place,
+                    name=f"{place}",
+                    scored_tokens=tokens,
+                    nll_nats=1.0,
+                    words=1,
+                    utf8_bytes=1,
+                )
+                session.add(document)
+        session.commit()
+
+
+def differing(path: Path | str, lengths: list[int], **apart: float) -> Store:
+    """A database with a run of each method of ``apart``, so many nats worse than re-computation.
+
+    Each differs from it token by token, at random.
+    """
+    random, tokens = np.random.default_rng(0), sum(lengths)
+    names = ("recompute", *apart)
+    kinds = [{"method": name, "scored_tokens": tokens, "config_key": name} for name in names]
+    times = [{"ms_per_token_p50": 20.0 if name == "recompute" else 4.0} for name in names]
+    store = recorded(path, *(kind | time for kind, time in zip(kinds, times, strict=True)))
+    base = random.gamma(2, 1, tokens)
+    noise = {name: random.normal(nats, 0.1, tokens) for name, nats in apart.items()}
+    scored(store, {"recompute": base, **{n: base + d for n, d in noise.items()}}, lengths)
     return store

@@ -5,7 +5,7 @@ A figure's module is imported when it is drawn, so that the help, which lists th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from streamcli.render.figures.drawn import TITLES, Drawn, Traces
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from streamcli.analysis.repeats import Key, Times
 
 __all__ = ["NAMES", "TITLES", "Drawn", "Traces", "draw", "draw_all"]
 
@@ -47,17 +49,23 @@ def draw(name: str, runs: pd.DataFrame, traces: Traces) -> Drawn:
     return draw_all([name], runs, traces)[0]
 
 
-def draw_all(names: Iterable[str], runs: pd.DataFrame, traces: Traces) -> list[Drawn]:
+def draw_all(
+    names: Iterable[str],
+    runs: pd.DataFrame,
+    traces: Traces,
+    times: Mapping[Key, Times] | None = None,
+) -> list[Drawn]:
     """Draw several figures of the same runs, which are sorted out once; see ``draw``.
 
-    One that can't be drawn is a ``Drawn`` without a figure, which says why.
+    One that can't be drawn is a ``Drawn`` without a figure, which says why. ``times`` are those of
+    repeats that are not among ``runs``, by ``analysis.repeats``.
     """
     for name in (wanted := list(names)):
         if name not in MODULES:
             raise unknown("figure", name, NAMES)
     from streamcli.render.figures import panels
 
-    found = panels.points(runs)
+    found = panels.points(runs, times)
     fit = [point for point in found if point.drawable]
     words = ""
     if unfit := len(found) - len(fit):

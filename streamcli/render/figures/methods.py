@@ -11,7 +11,7 @@ from core.registry import look as look_of
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
-from streamcli.render.tables import MARK
+from streamcli.render.notes import MARK
 from streamcli.results.columns import COLUMNS, format_value
 
 if TYPE_CHECKING:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from core import registry
 from core.registry import DATASETS, MethodSpec
-from streamcli.analysis.comparison import TIMES, has_budget, time_column
+from streamcli.analysis import repeats
+from streamcli.analysis.comparison import has_budget
+from streamcli.analysis.repeats import TIMED, Key, Times
 from streamcli.results.columns import AROUND, SAME_RUN, SHARED, Group, chosen
 
 if TYPE_CHECKING:
@@ -24,20 +26,18 @@ if TYPE_CHECKING:
 MODE = ("mode", "context_tokens")
 TEXT = ("dataset", "tokens_sha256")
 SETTING = tuple(name for name in SHARED if name not in (*MODE, *TEXT))
-# Repeats of other code differ.
-SAME_CODE = tuple(name for name in AROUND if name not in ("python", "host"))
 TOLD = (  # of a run, by a caption or an axis
     *chosen(Group.RUN, Group.METHOD, Group.MEMORY, stored=True),
-    *("scored_tokens", "documents", "trained_length", "ppl"),
-    *TIMES,
+    *AROUND,
+    *("scored_tokens", "documents", "trained_length"),
 )
-READ = tuple(dict.fromkeys((*SETTING, *MODE, *TEXT, *SAME_RUN, *SAME_CODE, *TOLD)))
+READ = tuple(dict.fromkeys((*SETTING, *MODE, *TEXT, *SAME_RUN, *TIMED, *TOLD)))
 TEXTS = 2  # in one figure
 
 
 @dataclass(frozen=True)
 class Point:
-    """The latest run of a configuration, and how far its repeats by the same code spread.
+    """The latest run of a configuration, and how far its repeats at its commit spread.
 
     Attributes:
         run: Its columns; None where there is no value.
@@ -131,31 +131,30 @@ Pick = Callable[[list[Point]], list[Point]]
 NOTHING = Chosen([], None, 0)
 
 
-def points(runs: pd.DataFrame) -> list[Point]:
-    """The latest run of each configuration, ``drawable`` or not."""
+def points(runs: pd.DataFrame, times: Mapping[Key, Times] | None = None) -> list[Point]:
+    """The latest run of each configuration, ``drawable`` or not.
+
+    Args:
+        runs: Runs, of which the latest of each configuration counts.
+        times: Of these and their repeats; None where the repeats are among ``runs``.
+    """
     if runs.empty:
         return []
     rows = runs[list(READ)].sort_values("run_id", ascending=False)
-    means = rows["mode"].map(lambda mode: time_column(mode) == "ms_per_token")
-    rows = rows.assign(_ms=rows["ms_per_token"].where(means, rows["ms_per_token_p50"]))
-    latest = rows.drop_duplicates(list(SAME_RUN)).copy()
-    alike = [*SAME_RUN, *SAME_CODE]
-    groups = rows.groupby(alike, dropna=False, sort=False)
-    for name in ("_ms", "ppl"):
-        for what in ("min", "max"):
-            latest[f"{name}_{what}"] = groups[name].transform(what)
-    latest["_median"], latest["_size"] = groups["_ms"].transform("median"), groups.transform("size")
-    plain = latest.astype(object).where(latest.notna(), None).to_dict("records")
-    return [
-        Point(
-            run,
-            run["_median"] or 0,
-            (run["_ms_min"], run["_ms_max"]),
-            (run["ppl_min"], run["ppl_max"]),
-            run["_size"],
-        )
-        for run in plain
-    ]
+    plain = rows.astype(object).where(rows.notna(), None)
+    if times is None:
+        times = repeats.times(plain[list(TIMED)].itertuples(index=False, name=None))
+    latest = plain.drop_duplicates(list(SAME_RUN)).to_dict("records")
+    return [_point(run, times.get(repeats.key(run), Times())) for run in latest]
+
+
+def _point(run: Mapping[str, Any], times: Times) -> Point:
+    def ends(values: list[float]) -> tuple[float, float]:
+        known = [value for value in values if not math.isnan(value)]
+        return (min(known), max(known)) if known else (math.nan, math.nan)
+
+    found = (ends(times.every), ends(times.ppl))
+    return Point(run, times.median if times.every else 0, *found, max(1, len(times.every)))
 
 
 def choose(found: list[Point], pick: Pick, *, modes_apart: bool = True) -> Chosen:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sqlmodel import Session
 
 from core.errors import UsageError
@@ -16,9 +15,9 @@ from streamcli.analysis.comparison import comparisons
 from streamcli.analysis.paired import Pair
 from streamcli.jobs import compare
 from streamcli.results import frames
-from streamcli.results.schema import DocumentRow, Trace, pack
+from streamcli.results.schema import Trace
 from streamcli.results.store import Store
-from tests.support.records import recorded
+from tests.support.records import recorded, scored
 
 TOKENS = 599
 STREAMING: dict[str, Any] = {}
@@ -28,30 +27,6 @@ LAZY = {
     **{"method": "mit", "evict_every": 16, "eviction": "every-16", "config_key": "lazy"},
     **{"attended_keys": 80, "attended_keys_mean": 72.0},
 }
-
-
-def scored(store: Store, scores: dict[str, NDArray[Any]], lengths: list[int]) -> None:
-    """Let the runs of these methods have these scores, on documents of these lengths."""
-    runs = frames.runs(store, columns=["run_id", "method"])
-    with Session(store.engine.execution_options(writes=True)) as session:
-        for run in runs.itertuples():
-            trace = session.get(Trace, run.run_id)
-            assert trace
-            trace.nll = pack(scores[run.method].astype(np.float32))
-            session.add(trace)
-            for place, tokens in enumerate(lengths):
-                session.add(
-                    DocumentRow(
-                        run_id=run.run_id,
-                        position=place,
-                        name=f"{place}",
-                        scored_tokens=tokens,
-                        nll_nats=1.0,
-                        words=1,
-                        utf8_bytes=1,
-                    )
-                )
-        session.commit()
 
 
 def pairs(store: Store, *, baseline: str = "recompute", across: bool = False) -> dict[str, Pair]:
@@ -79,7 +54,7 @@ def test_a_difference_is_the_mean_of_the_recorded_scores_less_the_baselines(
     assert found.difference and found.difference.nats.excludes(0)
     apart = float((mine.astype(float) - base).mean())
     assert found.difference.nats.estimate == pytest.approx(apart, abs=1e-9)
-    assert found.difference.clusters == "16 blocks of about 37 tokens"
+    assert found.difference.clusters == "over 2 documents, by Student's t"
     assert verdicts.verdict(found).startswith("worse by 0.")
     assert verdicts.verdict(pairs(store)["recompute"]) == "baseline"
     assert verdicts.verdict(pairs(store, baseline="streaming")["recompute"]).startswith("better by")
@@ -91,7 +66,7 @@ def test_documents_are_the_clusters_where_there_are_ten(tmp_path: Path) -> None:
     scores = {name: random.normal(5, 1, TOKENS) for name in ("streaming", "recompute")}
     scored(store, scores, [60] * 9 + [59])
     difference = pairs(store)["streaming"].difference
-    assert difference and difference.clusters == "10 documents"
+    assert difference and difference.clusters == "over 10 documents, by bootstrap-t"
 
 
 def test_scores_that_floating_point_tells_apart_are_called_equal(tmp_path: Path) -> None:

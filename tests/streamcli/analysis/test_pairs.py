@@ -9,7 +9,7 @@ import pytest
 
 from core.config import RunConfig
 from core.errors import UsageError
-from streamcli.analysis import paired, verdicts
+from streamcli.analysis import paired, repeats, verdicts
 from streamcli.analysis.paired import Measured
 from streamcli.results.columns import COLUMNS
 
@@ -30,7 +30,7 @@ def test_two_rows_and_their_scores_make_a_pair() -> None:
     other = {**RUN, "run_id": "B", "ms_per_token_p50": 8.0}
     nats = np.random.default_rng(0).gamma(2, 1, 400).astype(np.float32)
     nll = {"A": nats, "B": nats + np.float32(0.5)}
-    times = paired.own_times([RUN, other])
+    times = repeats.own_times([RUN, other])
     measured = Measured(nll, {"A": [400]}, times, alone=True)
     pair = measured.pair(*paired.of_two(RUN, other))
     assert pair.difference and pair.difference.nats.estimate == pytest.approx(0.5)

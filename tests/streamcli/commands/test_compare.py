@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ from streamcli.results.schema import Run
 from streamcli.results.store import Store
 from tests.support.asked import Asked
 from tests.support.process import imported
-from tests.support.records import FOUR, recorded
+from tests.support.records import FOUR, differing, recorded
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed", "tests.support.asked")
@@ -66,7 +67,7 @@ def test_markdown_has_a_row_a_method_and_says_how_it_was_made(four: Store, typed
     assert rows["recompute"][-1] == "baseline"
     assert rows["dense"][3] == "599*" and rows["dense"][-1] == "no budget"
     assert "one run each: use sweep --repeats 5 for an interval" in out
-    assert "so for this text only" in out and "--across-budgets" in out
+    assert "--across-budgets" in out
 
 
 def test_json_is_a_list_of_objects_with_the_figures_as_numbers(four: Store, typed: Type) -> None:
@@ -147,6 +148,88 @@ def test_two_commits_have_a_row_a_configuration(home: Path, typed: Type) -> None
     assert "1 configurations finished at one of the two commits only" in done.err
 
 
+APART = {"streaming": 0.2, "mit": 0.0, "window": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "scope", "units"),
+    [
+        ([3000], "within this text, by Student's t", "tokens"),
+        ([600] * 5, "over 5 documents, by Student's t", "documents"),
+        ([50] * 60, "over 60 documents, by bootstrap-t", "documents"),
+    ],
+)
+def test_it_says_what_an_interval_is_over_and_how_much_text_would_show_a_difference(
+    home: Path, typed: Type, lengths: list[int], scope: str, units: str
+) -> None:
+    differing(home / DB, lengths, **APART)
+    out = compare(typed, "--margin", "0.001", "--format", "markdown").out
+    assert f"lower is better; 95 % interval {scope}." in out
+    found = {
+        row["method"]: row
+        for row in json.loads(compare(typed, "--margin", "0.001", "--format", "json").out)
+    }
+    assert found["streaming"]["verdict"].startswith("worse by 0.19")
+    assert found["mit"]["verdict"] == "no difference shown"
+    needed, other = (found["mit"][f"needed_{name}"] for name in (units, _other(units)))
+    assert needed > sum(lengths) if units == "tokens" else needed > len(lengths)
+    assert other is None and found["streaming"][f"needed_{units}"] is None
+    assert re.search(
+        rf"80 % power by about so many {units}.*: .*mit \(65 keys, S = 4\) [\d,]+", out
+    )
+    assert all(row["clusters"].startswith(scope) for name, row in found.items() if name in APART)
+    two = compare(typed, found["recompute"]["run_id"], found["mit"]["run_id"]).out
+    assert f"nats a token, {scope}" in " ".join(two.split())
+
+
+def _other(units: str) -> str:
+    return "documents" if units == "tokens" else "tokens"
+
+
+def test_equal_is_said_within_the_margin_that_is_asked_for_by_a_test_of_its_own(
+    home: Path, typed: Type
+) -> None:
+    differing(home / DB, [3000], **APART)
+
+    def verdicts(*words: str) -> dict[str, str]:
+        found = json.loads(compare(typed, *words, "--format", "json").out)
+        return {row["method"]: row["verdict"] for row in found}
+
+    assert verdicts()["mit"] == verdicts("--margin", "0.01")["mit"] == "equal within 0.01 nats"
+    assert verdicts("--margin", "0.02")["mit"] == "equal within 0.02 nats"
+    assert verdicts("--margin", "0.0001")["mit"] == "no difference shown"
+    assert verdicts("--margin", "0.5")["streaming"].startswith("worse by"), "it is shown, if small"
+    out = compare(typed).out
+    assert "by two one-sided tests at 5 %: the 90 % interval is within it" in out
+
+
+def test_verdicts_are_corrected_for_the_comparisons_of_their_table(home: Path, typed: Type) -> None:
+    many = {f"kvpress{kind}": 0.0 for kind in ("", "-stock", "-prefill", "-interval")}
+    differing(home / DB, [3000], streaming=0.003, **APART_BUT_STREAMING, **many)
+    found = json.loads(compare(typed, "--format", "json").out)
+    tested = [row for row in found if row["difference_p"] is not None]
+    (mine,) = (row for row in tested if row["method"] == "streaming")
+    assert mine["difference_low_nats"] > 0, "its own interval excludes 0"
+    assert mine["difference_p"] > 0.05 and not mine["verdict"].startswith("worse")
+    alone = json.loads(compare(typed, "--method", "streaming", "--format", "json").out)
+    (mine,) = (row for row in alone if row["method"] == "streaming")
+    assert mine["difference_p"] < 0.05 and mine["verdict"].startswith("worse by")
+    corrected = f"Holm-corrected over the {len(tested)} comparisons of this table"
+    assert corrected in compare(typed).out
+    assert "Holm" not in compare(typed, "--method", "streaming").out
+
+
+APART_BUT_STREAMING = {name: nats for name, nats in APART.items() if name != "streaming"}
+
+
+def test_the_margin_of_the_help_is_the_one_that_is_used(four: Store, typed: Type) -> None:
+    from streamcli.analysis.verdicts import MARGIN
+
+    assert f"[default: {MARGIN:g}, 1 % of perplexity]" in " ".join(
+        re.sub(r"[^\w\[\]:.,% ]", " ", typed("compare", "--help").out).split()
+    )
+
+
 def slower(home: Path, ratio: float) -> list[str]:
     """Two commits of one configuration, the second one slower."""
     new = {"git_commit": "e" * 40, "ms_per_token_p50": 4.31 * ratio}
@@ -184,6 +267,8 @@ BAD = {
     "--baseline steaming": "unknown method 'steaming': choose one of",
     "--fail-above 2": "--fail-above is '2': write a percentage such as 2%, or 0.02",
     "--fail-above few": "--fail-above is 'few'",
+    "--margin 0": "--margin is 0: it must be more than 0 nats",
+    "--margin nan": "--margin is nan: it must be",
     "--limit -1": "--limit is -1: it must be 1 or more, or 0 for all",
     "--format pdf": "Invalid value for '--format'",
     "--commit a --commit a": "--commit is a and a: give one, or two that differ",
@@ -338,4 +423,5 @@ def test_more_runs_are_no_more_questions_and_each_is_answered_by_an_index(
 @pytest.mark.slow
 def test_it_never_imports_torch(four: Store) -> None:
     lines = (f"compare --db {DB}", "compare --help", f"compare --db {DB} --published")
-    assert not {"torch", "transformers", "scipy", "plotly", "alembic"} & imported(*lines)
+    assert not {"torch", "transformers", "plotly", "alembic"} & imported(*lines)
+    assert "scipy" not in imported("compare --help", f"compare --db {DB} --published")

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import insert
 
 from core.errors import StreamError
-from streamcli.commands.plot import REPEATS
 from streamcli.render import images
 from streamcli.render.figures import NAMES, TITLES, Drawn, draw, style
 from streamcli.results import frames
@@ -205,7 +204,7 @@ def test_pages_work_offline_without_an_error_and_fit_any_screen(
 ) -> None:
     from playwright.sync_api import sync_playwright
 
-    runs = frames.repeats(filled, 10)
+    runs = frames.runs(filled)
     drawn = [draw(name, runs, traces) for name in NAMES]
     paths = list(images.write(drawn, tmp_path, "html"))
     said: list[str] = []
@@ -246,21 +245,12 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
 
 
-def test_repeats_are_the_latest_of_each_configuration(filled: Store) -> None:
-    every = frames.runs(filled)
-    some = frames.repeats(filled, 2)
-    expected = every.groupby("config_key").head(2)
-    assert some["run_id"].tolist() == expected["run_id"].tolist()
-    assert list(some.columns) == list(COLUMNS) and len(every) > len(some)
-    assert set(frames.repeats(filled, 2, method="window")["method"]) == {"window"}
-
-
 def test_more_repeats_are_no_more_questions_and_each_is_answered_by_an_index(
     typed: Type, home: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "write", lambda figures, *_, **__: [each.name for each in figures])
     rows, said = study()[:30], []
-    for times in (REPEATS, 3 * REPEATS):
+    for times in (5, 15):
         many = [
             row | {"run_id": f"{10_000 + 50 * turn + place:026d}"}
             for turn in range(times)
@@ -270,7 +260,7 @@ def test_more_repeats_are_no_more_questions_and_each_is_answered_by_an_index(
         asked.clear()
         done = typed("plot", "--db", f"{times}.db")
         assert (done.code, len(done.out.split())) == (0, len(NAMES))
-        assert asked.whole_rows == REPEATS * len({row["config_key"] for row in rows})
+        assert asked.whole_rows == len({row["config_key"] for row in rows})
         said.append(list(asked.statements))
     assert said[0] == said[1] and asked.long_ways(f"{times}.db") == []
 

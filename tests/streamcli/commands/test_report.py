@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 from sqlalchemy import text
 
-from streamcli.results.columns import ADDED, COLUMNS, STATUSES
+from streamcli.analysis.selection import Query
+from streamcli.jobs.select import select, times
+from streamcli.render import tables
+from streamcli.render.figures import panels
+from streamcli.results import frames
+from streamcli.results.columns import ADDED, COLUMNS, STATUSES, format_ends
 from streamcli.results.store import Store
 from tests.support.process import imported
-from tests.support.records import FOUR, recorded
+from tests.support.records import FOUR, differing, recorded, scored
 from tests.support.reported import DB, report
 from tests.support.typed import Type
 
@@ -316,3 +326,147 @@ def test_a_stand_in_is_found_by_the_name_that_was_asked_for(four: Store, typed: 
         connection.execute(text("UPDATE runs SET requested_dataset = 'pg19'"))
     for option in (("--dataset", "pg19"), ()):
         assert report(typed, *option).out == report(typed).out != ""
+
+
+INTERVALS = [
+    ([3000], "within this text, by Student's t"),
+    ([600] * 5, "over 5 documents, by Student's t"),
+    ([50] * 60, "over 60 documents, by bootstrap-t"),
+]
+
+
+@pytest.mark.parametrize(("lengths", "scope"), INTERVALS)
+def test_every_change_has_its_interval_in_every_format_and_a_note_says_over_what(
+    home: Path, typed: Type, lengths: list[int], scope: str
+) -> None:
+    differing(home / DB, lengths, streaming=0.02, window=0.3)
+    by_method = {row["method"]: row for row in rows_of(typed)}
+    (other,) = (
+        row
+        for row in json.loads(typed("compare", "--db", DB, "--format", "json").out)
+        if row["method"] == "streaming"
+    )
+    mine = by_method["streaming"]
+    for end in ("low", "high"):
+        nats = other[f"difference_{end}_nats"]
+        assert mine[f"ppl_change_{end}"] == pytest.approx(math.expm1(nats))
+    assert mine["ppl_change"] == pytest.approx(math.expm1(other["difference_nats"]), rel=1e-5)
+    assert mine["clusters"].startswith(scope) and by_method["recompute"]["clusters"] is None
+    (csv_row,) = (
+        row
+        for row in csv.DictReader(io.StringIO(report(typed, "--format", "csv").out, newline=""))
+        if row["method"] == "streaming"
+    )
+    assert float(csv_row["ppl_change_low"]) == mine["ppl_change_low"]
+    ends = format_ends(mine["ppl_change_low"], mine["ppl_change_high"]).strip()
+    cell = f"{mine['ppl_change']:+.2%} {ends}"
+    assert re.fullmatch(r"\+\d\.\d\d% \(\+\d\.\d+ to \+\d\.\d+\)", cell)
+    for form in ("table", "markdown", "html"):
+        out = html.unescape(report(typed, "--format", form).out)
+        assert cell in out and f"vs recompute: 95 % interval {scope}." in out
+        assert len(re.findall(r"\+0\.00%[^(\d]*$", out, re.MULTILINE)) < 2, "the baseline has none"
+    assert cell.replace("%", r"\%") in report(typed, "--format", "latex").out
+    flat = report(typed, "--columns", "method", "ppl_change", "--format", "markdown").out
+    assert f"| streaming | {cell} |" in flat and scope in flat
+    assert f"higher {ends}" in report(typed, "--format", "markdown").out
+
+
+def test_on_a_narrow_terminal_an_interval_stands_below_its_change(home: Path) -> None:
+    store = differing(home / DB, [3000], streaming=0.02)
+    (sheet,) = (tables.sheet(each) for each in select(store, Query()).comparisons)
+    table, needed, _ = tables.fitted(sheet, 80)
+    console = Console(width=needed, file=io.StringIO())
+    console.print(table)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, shown.splitlines())) <= 80 and re.search(r"^ +\(\+[\d.]+ to", shown, re.M)
+
+
+def test_what_has_no_interval_says_why_in_one_note(home: Path, typed: Type) -> None:
+    store = differing(home / DB, [600], streaming=0.02, window=0.3, mit=0.0)
+    base = np.linspace(6, 5, 600)
+    lonely = np.where(np.arange(600) == 300, 40.0, 0.001 * np.cos(np.arange(600)))
+    scores = {"recompute": base, "streaming": base + lonely, "mit": base + 1e-6}
+    scored(store, scores | {"window": base + np.cos(np.arange(600) / 50)}, [])
+    with store.transaction(writes=True) as connection:
+        connection.execute(text("DELETE FROM documents"))
+    out = report(typed, "--format", "markdown").out
+    (note,) = (line for line in out.splitlines() if line.startswith("- vs recompute:"))
+    for said in (
+        "no interval for streaming (65 keys, S = 4): about 1 of 600 tokens hold all the spread",
+        "for window (65 keys, S = 4): 600 tokens are too few where differences stay alike over",
+        "for mit (65 keys, S = 4): equal to 0.0001 nats on every token",
+    ):
+        assert said in note
+    assert all("(" not in line.split("|")[6] for line in out.splitlines() if "| streaming" in line)
+
+
+def test_damaged_or_missing_scores_cost_the_interval_of_their_run_alone(
+    home: Path, typed: Type
+) -> None:
+    differing(home / DB, [3000], streaming=0.02, window=0.3, mit=0.0)
+    hurt = {"streaming": "UPDATE traces SET nll = x'00'", "mit": "DELETE FROM traces"}
+    with Store.open(home / DB).transaction(writes=True) as connection:
+        for method, statement in hurt.items():
+            mine = f"(SELECT run_id FROM runs WHERE method = '{method}')"
+            connection.execute(text(f"{statement} WHERE run_id IN {mine}"))
+    by_method = {row["method"]: row for row in rows_of(typed)}
+    assert by_method["window"]["ppl_change_low"] > 0.2
+    assert "is damaged" in by_method["streaming"]["clusters"]
+    assert by_method["mit"]["clusters"] == "no scores of single tokens are kept"
+    assert by_method["mit"]["ppl_change_low"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        ((), 4),
+        (("--method", "mit"), 2),
+        (("--columns", "method,ppl"), 0),
+        (("--columns", "ppl_change"), 4),
+        (("--status", "done"), 0),
+    ],
+)
+def test_no_more_scores_are_read_than_rows_are_shown(
+    home: Path, typed: Type, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], read: int
+) -> None:
+    differing(home / DB, [600], streaming=0.02, window=0.3, mit=0.0)
+    asked: set[str] = set()
+    nll = Store.nll
+
+    def counted(store: Store, run_ids: Iterable[str]) -> Any:
+        names = set(run_ids)
+        asked.update(names)
+        return nll(store, names)
+
+    monkeypatch.setattr(Store, "nll", counted)
+    assert report(typed, *words).code == 0
+    assert len(asked) == read
+
+
+def test_report_compare_and_figures_have_one_time_and_one_speed_up(home: Path, typed: Type) -> None:
+    slow = {"git_commit": "f" * 40, "ms_per_token_p50": 99.0}
+    turns = [(32.2, 64.0), (11.7, 23.0), (11.9, 24.0), (12.0, 24.5), (32.0, 65.0)]
+    runs = [
+        {"method": method, "ms_per_token_p50": pair[place], "sweep": "A", "repeat": turn}
+        for turn, pair in enumerate(turns)
+        for place, method in enumerate(("streaming", "recompute"))
+    ]
+    store = recorded(home / DB, {**FOUR[0], **slow}, *runs)
+    mine = {row["method"]: row for row in rows_of(typed)}
+    pairs = json.loads(typed("compare", "--db", DB, "--format", "json").out)
+    other = {row["method"]: row for row in pairs}
+    points = {
+        point.method: point
+        for point in panels.points(frames.latest(store), times(store, frames.latest(store), {}))
+    }
+    for method, ms in (("streaming", 12.0), ("recompute", 24.5)):
+        assert mine[method]["compared_ms"] == other[method]["ms"] == points[method].ms == ms
+        assert points[method].repeats == 5
+    assert mine["streaming"]["ms_per_token_p50"] == 32.0, "of the latest run, as recorded"
+    assert mine["streaming"]["speed_up"] == pytest.approx(other["streaming"]["speed_up"])
+    assert points["streaming"].ms_range == (11.7, 32.2)
+    rule = "the perplexity is the latest's, and the time the median over those at its commit"
+    for out in (report(typed).out, typed("compare", "--db", DB).out):
+        assert rule in " ".join(out.split())
+    shown = report(typed, "--format", "markdown").out
+    assert "| 12.0 |" in shown and "a decode step takes 12.0 ms against 24.5 ms" in shown

@@ -187,14 +187,14 @@ def test_the_stream_is_the_moving_mean_of_the_scores(rows: list[dict[str, Any]])
     line = named(done.figure, "window")[0]
     assert line.x[0] == 64 and line.x[-1] == TOKENS - 1
     for place, value in list(zip(line.x, line.y, strict=True))[::37]:
-        assert value == pytest.approx(np.mean(nll[place - 32 : place].astype(float)))
+        assert value == pytest.approx(np.mean(nll[place - 64 : place].astype(float)))
     assert {trace.name for trace in done.figure.data} == {
         "streaming",
         "window",
         "recompute",
         "dense",
     }
-    assert "mean of the last 32 tokens" in done.caption
+    assert "mean of the last 64 tokens" in done.caption
 
 
 def test_the_stream_marks_where_the_cache_fills_and_training_ended(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,7 @@ NAMES = [
     "attended_keys",
     "ppl",
     "ppl_change",
-    "ms_per_token_p50",
+    "compared_ms",
     "speed_up",
     "kv_mib",
     "peak_mem_mib",
@@ -56,6 +57,11 @@ WITH_INTERVALS = tables.Sheet(
 )
 
 
+def _with_changes(runs: pd.DataFrame) -> pd.DataFrame:
+    unknown = {"ppl_change_low": math.nan, "ppl_change_high": math.nan, "clusters": None}
+    return runs.assign(batch_size=4, **unknown)
+
+
 @pytest.fixture
 def comparison() -> Comparison:
     same = {name: "x" for name in COLUMNS} | {
@@ -63,7 +69,7 @@ def comparison() -> Comparison:
         "scored_tokens": 4095,
         "batch_size": 4,
     }
-    return Comparison(same, pd.DataFrame(RUNS, columns=NAMES).assign(batch_size=4), older=0)
+    return Comparison(same, _with_changes(pd.DataFrame(RUNS, columns=NAMES)), older=0)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -28,6 +28,7 @@ from streamcli.results.columns import (
     VIEW,
     Origin,
     chosen,
+    format_ends,
     format_value,
     reading,
 )
@@ -136,3 +137,21 @@ def test_tables_read_from_what_was_asked_to_what_was_found() -> None:
 
 def test_a_new_order_of_columns_is_no_new_index_of_the_database() -> None:
     assert " ".join(SAME_RUN) == "config_key weights_sha256 files_sha256 tokens_sha256 host"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (-0.091, -0.042, " (-9.1 to -4.2)"),
+        (0.95, 1.9, " (+95.0 to +190.0)"),
+        (0.9, 12.0, " (+90 to +1,200)"),
+        (-0.0012, 0.0003, " (-0.12 to +0.03)"),
+        (0.0, 0.0, " (+0.00 to +0.00)"),
+        (math.nan, 0.1, ""),
+        (None, None, ""),
+    ],
+)
+def test_an_interval_is_written_to_two_digits_of_its_width(
+    low: float | None, high: float | None, shown: str
+) -> None:
+    assert format_ends(low, high) == shown

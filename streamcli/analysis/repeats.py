@@ -1,0 +1,85 @@
+"""The one rule on repeats, for every table and figure: the latest perplexity, the median time.
+
+A repeat is a run of the same configuration on the same model files, tokens and machine, at the same
+commit. A row stands for all of them: its perplexity, memory and notes are the latest run's, its
+time a token is the median over all of them. Repeats give one perplexity, as far as code and
+machine are the same, but never one time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median as median_of
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from streamcli.analysis.comparison import TIMES, Row, number, time_column
+from streamcli.results.columns import SAME_RUN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Round: TypeAlias = tuple[str, int]  # a sweep, and which of its turns
+Key: TypeAlias = tuple[Any, ...]
+
+REPEATED = (*SAME_RUN, "git_commit")  # what repeats share
+TIMED = (*REPEATED, "mode", "sweep", "repeat", "ppl", *TIMES)
+RULE = "the perplexity is the latest's, and the time the median over those at its commit"
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times a token of a run and its repeats, in ms: all of them, and those of rounds.
+
+    ``ppl`` are the perplexities of as many.
+    """
+
+    every: list[float] = field(default_factory=list)
+    rounds: dict[Round, float] = field(default_factory=dict)
+    ppl: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Their median, NaN where there are none."""
+        return median_of(self.every) if self.every else math.nan
+
+
+def key(row: Mapping[Any, Any]) -> Key:
+    """What a run shares with its repeats."""
+    return tuple(row[name] for name in REPEATED)
+
+
+def own_times(rows: Iterable[Row]) -> dict[Key, Times]:
+    """The time of each run, by its name."""
+    values = {(row["run_id"],): number(row[time_column(row["mode"])]) for row in rows}
+    return {key: Times([value] if value > 0 else []) for key, value in values.items()}
+
+
+def times(found: Iterable[Any]) -> dict[Key, Times]:
+    """The times of runs and their repeats, by what repeats share; of rows of ``TIMED``."""
+    every: dict[Key, Times] = {}
+    kinds, own = len(REPEATED), len(TIMED) - len(TIMES)
+    for row in found:  # there may be a great many
+        mode, sweep, turn, ppl = row[kinds:own]
+        value = number(row[own + TIMES.index(time_column(mode))])
+        if value > 0:
+            mine = every.setdefault(tuple(row[:kinds]), Times())
+            mine.every.append(value)
+            mine.ppl.append(number(ppl))
+            if sweep:
+                mine.rounds.setdefault((sweep, int(turn)), value)
+    return every
+
+
+def medians(runs: pd.DataFrame, found: Mapping[Key, Times]) -> list[float]:
+    """For each run the time a token that its row shows; its own where no repeat is known."""
+    nothing = Times()
+    return [
+        median if (median := found.get(key(row), nothing).median) > 0 else _own(row)
+        for row in runs.to_dict("records")
+    ]
+
+
+def _own(row: Mapping[Any, Any]) -> float:
+    return number(row[time_column(str(row["mode"]))])

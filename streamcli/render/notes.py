@@ -1,0 +1,125 @@
+"""Notes under a table: what its figures are, over what their intervals, what sets rows apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core import registry
+from core.registry import BASELINE
+from core.result import FILLING
+from streamcli.analysis.clusters import scope
+from streamcli.analysis.comparison import Comparison, Row, saw_tooths
+from streamcli.analysis.repeats import RULE
+from streamcli.results.columns import ALL, missing
+
+CHANGE = "ppl_change"
+MARK = "*"  # on the keys of a row with another budget
+
+
+def of_comparison(comparison: Comparison, mode: str) -> list[str]:
+    """What holds for the table, then what was noted of some of its runs, and of which."""
+    runs = comparison.runs
+    methods: dict[str, list[str]] = {}
+    for method, text in zip(runs["method"], runs["notes"].fillna(""), strict=True):
+        for line in text.splitlines():
+            methods.setdefault(line, []).append(str(method))
+    notes = [
+        "keys: the most a query may see, itself included; KV: all that is held between steps, "
+        "working copies too; peak: of the process.",
+        *changes(rows := runs.to_dict("records")),
+        f"{mode}: {timed(mode, rows)}{repeated(rows)}.",
+        *_budgets(comparison),
+    ]
+    methods.pop(FILLING, None)
+    for line, of in methods.items():
+        names = list(dict.fromkeys(of))
+        shared = len(of) == len(runs) or line.startswith(names[0])
+        notes.append(line if shared else f"{', '.join(names)}: {line}")
+    if comparison.older:
+        what = "1 older run" if comparison.older == 1 else f"{comparison.older:,} older runs"
+        notes.append(f"not shown: {what} of the same configurations.")
+    return notes
+
+
+def row_name(row: Row) -> str:
+    """What tells a row from the others of its table, in words."""
+    words = [f"{int(row['attended_keys']):,} keys"]
+    if "n_sink" in registry.recorded(str(row["method"])).sizes:
+        words.append(f"S = {row['n_sink']}")
+    return f"{row['method']} ({', '.join([*words, *filter(None, [row.get('variant')])])})"
+
+
+def intervals(found: Sequence[tuple[str, str, str]]) -> str:
+    """What the intervals of a table hold for, and why rows have none, to be added to a note.
+
+    Args:
+        found: Of each row its name, its interval's scope, and how that was made or why it is not.
+    """
+    scopes = list(dict.fromkeys(holds for _, holds, _ in found if holds))
+    reasons: dict[str, list[str]] = {}
+    for name, holds, why in found:
+        if not holds:
+            reasons.setdefault(why, []).append(name)
+    parts = [f"; 95 % interval {' or '.join(scopes)}"] if scopes else []
+    for why, names in reasons.items():
+        of = "" if len(names) == len(found) else f" for {', '.join(names)}"
+        parts.append(f"; no interval{of}: {why}")
+    return "".join(parts)
+
+
+def changes(rows: Sequence[Row]) -> list[str]:
+    """The note on the intervals of changes of perplexity, where a table shows any change."""
+    found = [
+        (row_name(row), _scope(row), str(row["clusters"]))
+        for row in rows
+        if not missing(row["clusters"])
+    ]
+    words = intervals(found).removeprefix("; ")
+    return [f"{ALL[CHANGE].title}: {words}."] if words else []
+
+
+def _scope(row: Row) -> str:
+    """For what the interval of a change holds; nothing where it has none."""
+    return "" if missing(row[f"{CHANGE}_low"]) else scope(str(row["clusters"]))
+
+
+def repeated(rows: Sequence[Row]) -> str:
+    """The rule on repeats, to be added to a note where a row has some."""
+    several = any((row.get("runs") or 1) > 1 for row in rows)
+    return f"; of several runs of a configuration {RULE}" if several else ""
+
+
+def timed(mode: str, rows: Sequence[Row]) -> str:
+    """What the time a token of some runs is, and of which of them it is something else."""
+    parts = [registry.mode(mode).time_words]
+    together = max(int(row["batch_size"]) for row in rows)
+    if together > 1 and not registry.mode(mode).chunked:
+        parts.append(f"each step reads a token of {together} documents")
+    filling = [row for row in rows if FILLING in str(row["notes"])]
+    if filling:
+        names = [f"{row['method']} ({int(row['attended_keys']):,} keys)" for row in filling]
+        of = ", ".join(dict.fromkeys(names))
+        parts.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
+    return "; ".join(parts)
+
+
+def marked(row: Row) -> bool:
+    """Whether a run's keys are another budget's, or not the same at every step."""
+    return row.get("budget", "equal") != "equal" or saw_tooths(row)
+
+
+def _budgets(comparison: Comparison) -> list[str]:
+    """What the marks mean, and how many keys the marked rows see."""
+    rows: list[Row] = [row for row in comparison.runs.to_dict("records") if marked(row)]
+    if not rows:
+        return []
+    parts = []
+    for row in rows:
+        mean = f", {row['attended_keys_mean']:,.0f} on average" if saw_tooths(row) else ""
+        parts.append(f"{row['method']} up to {int(row['attended_keys']):,}{mean}")
+    if not comparison.keys:
+        return [f"{MARK} no budget: {'; '.join(dict.fromkeys(parts))}."]
+    keys = " or ".join(f"{each:,}" for each in comparison.keys)
+    base = "re-computation" if comparison.baseline == BASELINE else comparison.baseline
+    whose = base if any(comparison.runs["method"] == comparison.baseline) else "most rows"
+    return [f"{MARK} not the {keys} keys of {whose}: {'; '.join(dict.fromkeys(parts))}."]
