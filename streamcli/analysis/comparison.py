@@ -59,6 +59,25 @@ def comparisons(runs: pd.DataFrame, baseline: str = BASELINE) -> list[Comparison
     return [compared(group, baseline) for group in groups(runs)]
 
 
+def in_order(found: Iterable[Comparison]) -> list[Comparison]:
+    """Comparisons mode by mode, each mode's as they were: what is no streaming measure is last."""
+    return sorted(found, key=lambda each: mode_place(str(each.same["mode"])))
+
+
+def mode_place(name: str) -> tuple[bool, int]:
+    """Where a mode stands: in the order of the registry, one that reads a context at once last."""
+    names = list(MODES)
+    place = names.index(name) if name in names else len(names)
+    return name in MODES and MODES[name].context, place
+
+
+def stands_in(same: Row, name: str) -> str:
+    """What was asked for where another ``model`` or ``dataset`` took its place; else nothing."""
+    typed = same.get(f"requested_{name}")
+    known = "" if missing(typed) else str(typed)
+    return "" if known.endswith(str(same[name])) else known
+
+
 def groups(runs: pd.DataFrame) -> list[pd.DataFrame]:
     """The runs that may stand in one table, in the order of their latest run."""
     return [group for _, group in runs.groupby(list(SAME), sort=False, dropna=False)]
@@ -73,6 +92,8 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     latest = latest.drop(columns=["_order", "_unbounded"])
     first = latest.iloc[0]
     same = {name: first[name] for name in (*SAME, "scored_tokens", "documents", "cpu")}
+    for name in ("requested_model", "requested_dataset"):  # nothing where some asked for another
+        same[name] = first[name] if latest[name].nunique() == 1 else ""
     every = int(group["runs"].sum()) if "runs" in group else len(group)
     if (time := "compared_ms") not in latest:
         latest[time] = latest[time_column(str(same["mode"]))]
@@ -96,8 +117,8 @@ def command(row: Row, method: str) -> str:
     """What records the run of ``method`` that may be compared with ``row``."""
     asked = {}
     for name in ("model", "dataset"):  # as it was typed, unless a stand-in took its place
-        typed = str(row.get(f"requested_{name}") or "")
-        asked[name] = typed if typed.endswith(str(row[name])) else str(row[name])
+        typed = "" if stands_in(row, name) else str(row.get(f"requested_{name}") or "")
+        asked[name] = typed or str(row[name])
     asked |= {"method": method, "mode": str(row["mode"])}
     if has_budget(row):
         sinked = registry.method(method).budget == "sinks and window"

@@ -169,7 +169,7 @@ def _show(store: Store, query: Query, form: Format, out: Path | None) -> None:
         output.write(out, job.text(store, query, found, form))
         output.say(f"wrote {out}")
     elif form is Format.TABLE:
-        output.pages([section.sheet for section in job.sections(query, found)])
+        job.show(query, found)
     elif len(found.rows) or form in DATA:
         sys.stdout.write(job.text(store, query, found, form))
     if found.more:

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import StreamError, UsageError
 from streamcli.analysis import paired, published, repeats, selection, verdicts
-from streamcli.analysis.comparison import Comparison
+from streamcli.analysis.comparison import Comparison, in_order
 from streamcli.analysis.paired import Measured, Pair, Paired, Planned
 from streamcli.analysis.published import SeedTable
 from streamcli.jobs import scores
@@ -27,7 +27,7 @@ class Methods:
     """Methods held against a baseline.
 
     Attributes:
-        tables: The comparisons, newest first.
+        tables: The comparisons, mode by mode, the newest of each first.
         remarks: What else the reader must know: what was left out, and what to record.
     """
 
@@ -54,12 +54,13 @@ def methods(
     """
     query = selection.Query(where=where, limit=selection.LIMIT if most else 0, tables=most)
     found = select(store, query, baseline, figures=False)
-    if not found.whole:
+    whole = in_order(found.whole)
+    if not whole:
         return Methods([], [unmatched(store, "finished run", where, "sweep")])
     alike = {name: value for name, value in where.items() if name != "method"}
-    tables = against_baseline(store, found.whole, alike, across=across)
+    tables = against_baseline(store, whole, alike, across=across)
     remarks = [
-        verdicts.missing(table.comparison, found.whole)
+        verdicts.missing(table.comparison, whole)
         for table in tables
         if baseline not in set(table.comparison.runs["method"])
     ]

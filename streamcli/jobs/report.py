@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import shlex
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from core import registry
 from core.errors import UsageError, unknown
 from core.registry import STREAMING
 from streamcli.analysis import summary
-from streamcli.analysis.comparison import Comparison
+from streamcli.analysis.comparison import Comparison, mode_place
 from streamcli.analysis.selection import ANY, Query, Selection
 from streamcli.jobs.select import select, times
-from streamcli.render import blocks, documents, html, output, tables
+from streamcli.render import blocks, documents, html, output, overview, tables
 from streamcli.render.documents import Section
 from streamcli.results import frames
 from streamcli.results.columns import (
@@ -50,8 +49,7 @@ def sections(query: Query, found: Selection) -> list[Section]:
         return []
     if query.compares:
         pairs = list(zip(found.comparisons, found.whole, strict=True))
-        if not query.sort:  # the newest first, and what is measured as a model generates before
-            pairs.sort(key=lambda pair: list(registry.MODES).index(str(pair[0].same["mode"])))
+        pairs.sort(key=lambda pair: mode_place(str(pair[0].same["mode"])))
         return [Section(tables.sheet(p), p.runs, _words(query, found, w)) for p, w in pairs]
     columns = query.columns or (LISTED if query.lists else TABLE)
     if not query.group_by:
@@ -60,8 +58,19 @@ def sections(query: Query, found: Selection) -> list[Section]:
     rest = [name for name in columns if name != column.name]
     return [
         Section(documents.flat(part, rest, f"{column.title}: {format_value(column, value)}"), part)
-        for value, part in rows.groupby(column.name, dropna=False)
+        for value, part in _by(rows, column.name)
     ]
+
+
+def over(query: Query, found: Selection) -> Section | None:
+    """The overview of a report's tables, where it has several."""
+    return overview.section(found.comparisons) if query.compares else None
+
+
+def _by(rows: pd.DataFrame, name: str) -> list[tuple[Any, pd.DataFrame]]:
+    """The rows of each value of a column, modes in their order."""
+    parts = list(rows.groupby(name, dropna=False))
+    return sorted(parts, key=lambda part: mode_place(str(part[0]))) if name == "mode" else parts
 
 
 def text(store: Store, query: Query, found: Selection, form: str) -> str:
@@ -71,16 +80,23 @@ def text(store: Store, query: Query, found: Selection, form: str) -> str:
         if form == "csv":
             return documents.csv_table(found.rows, names)
         return documents.json_list(found.rows[names].to_dict("records"))
-    parts = sections(query, found)
+    parts, above = sections(query, found), over(query, found)
     if form == "html":
-        return _page(store, query, found, parts)
+        return _page(store, query, found, parts, above)
     if form == "table":
         plain = io.StringIO()
-        output.pages([part.sheet for part in parts], plain)
+        show(query, found, plain)
         return plain.getvalue()
     if form == "latex":
-        return documents.latex(parts)
-    return documents.markdown(parts, summary.caution(found.comparisons))
+        return documents.latex([above, *parts] if above else parts)
+    return documents.markdown(parts, summary.caution(found.comparisons), above)
+
+
+def show(query: Query, found: Selection, to: IO[str] | None = None) -> None:
+    """The tables for a terminal, or as it would show them."""
+    above = over(query, found)
+    sheets = [part.sheet for part in sections(query, found)]
+    output.pages(sheets, to, above.sheet if above else None)
 
 
 def left_out(query: Query) -> str:
@@ -166,7 +182,9 @@ def _drawn(store: Store, query: Query, found: Selection) -> list[Drawn]:
     return figures.draw_all(figures.NAMES, runs, store.trace, times(store, runs, query.where))
 
 
-def _page(store: Store, query: Query, found: Selection, parts: list[Section]) -> str:
+def _page(
+    store: Store, query: Query, found: Selection, parts: list[Section], above: Section | None
+) -> str:
     """The page of HTML."""
     drawn = _drawn(store, query, found) if query.compares and parts else []
     only = ", ".join(f"`{name}` {value}" for name, value in query.where.items())
@@ -176,6 +194,7 @@ def _page(store: Store, query: Query, found: Selection, parts: list[Section]) ->
     return html.page(
         parts,
         drawn,
+        above=above,
         place=store.place,
         when=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
         caution=summary.caution(found.comparisons) if found.comparisons else "",

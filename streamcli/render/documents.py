@@ -75,14 +75,19 @@ def _csv_cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def markdown(sections: Sequence[Section], caution: str = "") -> str:
+def markdown(sections: Sequence[Section], caution: str = "", above: Section | None = None) -> str:
     """Pipe tables, each with its title above and its notes and conclusions below.
 
-    How far these may be trusted, ``caution``, is said once, where there are any.
+    Where ``above``, an overview, stands over them, it says in a table what conclusions say in
+    words, and these are left out. How far they may be trusted, ``caution``, is said once.
     """
-    words = [f"In words: {' '.join(each.words)}" if each.words else "" for each in sections]
-    parts = [tables.markdown_pages([each.sheet for each in sections], words)] if sections else []
-    concluded = any(section.words for section in sections) and caution
+    words = [
+        f"In words: {' '.join(each.words)}" if each.words and not above else "" for each in sections
+    ]
+    over = above.sheet if above else None
+    sheets = [each.sheet for each in sections]
+    parts = [tables.markdown_pages(sheets, words, over)] if sections else []
+    concluded = any(words) and caution
     return "\n\n".join([*(parts or [NOTHING]), *([caution] if concluded else [])]) + "\n"
 
 
@@ -90,7 +95,7 @@ LATEX_HEAD = r"% \usepackage{booktabs,threeparttable} in the preamble, then \inp
 
 
 def latex(sections: Sequence[Section]) -> str:
-    """Tables for a paper, set with booktabs and threeparttable; notes stand under them."""
+    """Tables for a paper, set with booktabs and threeparttable; each float has its own notes."""
     if not sections:
         return f"% {NOTHING}\n"
     used: dict[str, int] = {}

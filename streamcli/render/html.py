@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ PROVENANCE = tuple(
     for name in reading(chosen(*groups, stored=True))
     if heading != FOUND and name not in TABLE
 )
+FIRST = ("decode-perplexity", "decode-runtime")  # the figures that answer: cost, and time
 IN_FULL = (*HASHES, "git_commit", "workdir_commit")
 
 
@@ -41,6 +43,7 @@ def page(
     *,
     place: str,
     when: str,
+    above: Section | None = None,
     caution: str = "",
     remarks: Sequence[str] = (),
 ) -> str:
@@ -51,6 +54,7 @@ def page(
         drawn: Its figures; one without a figure says why.
         place: How the database is named.
         when: When the page was made, in words.
+        above: The overview of several tables.
         caution: How far the sentences may be trusted.
         remarks: What else the reader must know, such as what was left out.
     """
@@ -65,8 +69,13 @@ def page(
     )
     made.filters["with_code"] = _with_code
     figures = [_figure(each) for each in drawn]
+    sheets, notes = tables.together([each.sheet for each in sections])
+    apart = [replace(each, sheet=sheet) for each, sheet in zip(sections, sheets, strict=True)]
     return made.get_template("report.html").render(
-        sections=[_section(each, number) for number, each in enumerate(sections, start=1)],
+        overview=_section(above, "overview") if above else None,
+        sections=[_section(each, f"table-{number}") for number, each in enumerate(apart, start=1)],
+        notes=notes,
+        notes_title=tables.SHARED_TITLE,
         figures=figures,
         plotly=_plotly() if any(each["json"] for each in figures) else "",
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
@@ -82,20 +91,21 @@ def page(
 def _figure(drawn: Drawn) -> dict[str, Any]:
     """A figure as JSON, and what its subtitle says, which the page sets itself."""
     if drawn.figure is None:
-        return {"drawn": drawn, "json": "", "about": ""}
+        return {"drawn": drawn, "json": "", "about": "", "first": False}
     about = drawn.figure.layout.title.subtitle.text or ""
     return {
         "drawn": drawn,
+        "first": drawn.name in FIRST,
         "json": _script_safe(drawn.figure.to_json()),
         "about": re.sub(r"\s*<[^>]*>\s*", " ", about),
     }
 
 
-def _section(section: Section, number: int) -> dict[str, Any]:
+def _section(section: Section, name: str) -> dict[str, Any]:
     records = section.rows.to_dict("records")
     columns = section.sheet.columns
     return {
-        "id": f"table-{number}",
+        "id": name,
         "sheet": section.sheet,
         "words": section.words,
         "rows": [

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from core.errors import UsageError
 from streamcli import files, harmless
-from streamcli.analysis.comparison import Comparison
-from streamcli.render import tables
+from streamcli.analysis.comparison import Comparison, in_order
+from streamcli.render import overview, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,10 +55,14 @@ def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
     console.print()
 
 
-def pages(sheets: Sequence[tables.Sheet], to: IO[str] | None = None) -> None:
-    """Tables one after the other; a note on several of them stands once, below all."""
-    apart, shared = tables.shared_notes(sheets)
-    for sheet in apart:
+def pages(
+    sheets: Sequence[tables.Sheet],
+    to: IO[str] | None = None,
+    above: tables.Sheet | None = None,
+) -> None:
+    """Tables one after the other, under one over all of them; of several, the notes stand last."""
+    apart, shared = tables.together(sheets)
+    for sheet in [above, *apart] if above else apart:
         page(sheet, to)
     if shared:
         console = Console(file=to)
@@ -71,8 +75,10 @@ def pages(sheets: Sequence[tables.Sheet], to: IO[str] | None = None) -> None:
 
 
 def terminal(found: list[Comparison]) -> None:
-    """Every comparison as a table."""
-    pages([tables.sheet(comparison) for comparison in found])
+    """Every comparison as a table, and of several an overview."""
+    first = overview.section(found)
+    sheets = [tables.sheet(comparison) for comparison in in_order(found)]
+    pages(sheets, above=first.sheet if first else None)
 
 
 def passing(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from core import registry
 from streamcli import harmless
-from streamcli.analysis.comparison import Comparison, Row, has_budget
+from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
 from streamcli.harmless import visible
 from streamcli.render import notes
 from streamcli.render.notes import CHANGE, MARK, marked
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
-SHARED_TITLE = "Notes on several of these tables"
+SHARED_TITLE = "Notes on these tables"
 _INTERVAL = re.compile(r" (?=\[|\([+-][\d.,]+ to )")  # before one, in a cell
 WIDE = 1000  # columns, more than any table takes
 
@@ -176,18 +175,46 @@ def _without_verdicts(page: Sheet) -> Sheet:
     return replace(page, columns=page.columns[:-1], rows=rows, notes=[*verdicts, *page.notes])
 
 
-def shared_notes(pages: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]:
-    """The tables without the notes that several of them have, and these, to stand once below."""
-    counts = Counter(note for page in pages for note in dict.fromkeys(page.notes))
-    shared = [note for note, count in counts.items() if count > 1]
-    own = [[note for note in page.notes if note not in shared] for page in pages]
-    return [replace(page, notes=n) for page, n in zip(pages, own, strict=True)], shared
+def together(pages: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]:
+    """Several tables without their notes; and these, each once, to stand below all.
+
+    A note names the tables that it is on by number, which these then have, unless it is on all, or
+    tells by itself, as one on a mode does.
+    """
+    if len(pages) < 2:
+        return list(pages), []
+    on: dict[str, list[int]] = {}
+    for number, page in enumerate(pages, start=1):
+        for note in dict.fromkeys(page.notes):
+            on.setdefault(note, []).append(number)
+    notes = [_on_tables(note, held, len(pages)) for note, held in on.items()]
+    numbered = set(notes) != set(on)
+    titles = [f"{n}. {p.title}" if numbered else p.title for n, p in enumerate(pages, start=1)]
+    return [replace(p, title=t, notes=[]) for p, t in zip(pages, titles, strict=True)], notes
 
 
-def markdown_pages(pages: Sequence[Sheet], below: Sequence[str] = ()) -> str:
-    """Tables one after the other, each with ``below`` it; what holds for several stands last."""
-    apart, shared = shared_notes(pages)
-    parts: list[str] = []
+def _on_tables(note: str, held: Sequence[int], every: int) -> str:
+    if len(held) == every or note.partition(":")[0] in registry.MODES:
+        return note
+    spans: list[list[int]] = []
+    for number in held:
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1] = [spans[-1][0], number]
+        else:
+            spans.append([number])
+    words = ", ".join("-".join(map(str, span)) for span in spans)
+    return f"Table{'s' if len(held) > 1 else ''} {words}: {note}"
+
+
+def markdown_pages(
+    pages: Sequence[Sheet], below: Sequence[str] = (), above: Sheet | None = None
+) -> str:
+    """Tables one after the other, each with ``below`` it; of several, the notes stand last.
+
+    ``above`` is a table over all of them, without a number.
+    """
+    apart, shared = together(pages)
+    parts = [markdown(above)] if above else []
     for page, words in zip_longest(apart, below, fillvalue=""):
         parts += filter(None, (markdown(page) if isinstance(page, Sheet) else "", words))
     if shared:
@@ -260,12 +287,19 @@ def unused_sizes(row: Row) -> set[str]:
     return {"n_sink", "window"} - set(spec.sizes if has_budget(row) else ())
 
 
+def asked(same: Row, name: str) -> str:
+    """The ``model`` or ``dataset`` that ran, and what it stands in for."""
+    typed = stands_in(same, name)
+    return f"{same[name]}, for {typed}" if typed else str(same[name])
+
+
 def title(same: Row) -> str:
     """What the runs of a table share, in words."""
     threads = f"{same['threads']} CPU thread{'' if str(same['threads']) == '1' else 's'}"
     device = threads if same["device"] == "cpu" else same["device"]
     rows = f"{same['batch_size']} documents in step, " if same["batch_size"] > 1 else ""
+    tokens = f"{int(same['scored_tokens']):,} tokens scored"
     return (
-        f"{same['model']} on {same['dataset']} ({int(same['scored_tokens']):,} tokens scored), "
+        f"{asked(same, 'model')} on {asked(same, 'dataset')} ({tokens}), "
         f"{same['mode']}, {rows}{same['dtype']}, {device}"
     )
