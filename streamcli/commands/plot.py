@@ -47,8 +47,9 @@ def plot(
 ) -> None:
     """Draw the recorded runs, a file a figure; runs that may not be compared share no panel.
 
-    Ends with code 1 where a figure that is named can't be drawn, or of all
-    not one.
+    Pages load the plotly.min.js beside them; an image's caption is in the
+    .txt beside it. Ends with code 1 where a figure that is named can't be drawn,
+    or of all not one.
 
     [dim]streamcli plot
     streamcli plot stream --format text
@@ -56,25 +57,24 @@ def plot(
     streamcli plot window --model bundled --out paper --format svg[/dim]
     """
     from core.errors import StreamError, unknown
-    from streamcli.analysis.selection import LIMIT
-    from streamcli.jobs.select import times
+    from streamcli.analysis.selection import Query
+    from streamcli.jobs.select import select, times
     from streamcli.render import images, output, terminal_figures
     from streamcli.render.figures import draw_all
-    from streamcli.results import frames
 
     for name in names or ():
         if name not in NAMES:
             raise unknown("figure", name, NAMES)
     store = opened(db)
     where = options.filters(ctx.params)
-    runs = frames.latest(store, limit=LIMIT, **where)
+    runs = select(store, Query(where=where)).rows
     if runs.empty:
         raise StreamError(unmatched(store, "finished run", where, "run"))
     text = form is Format.TEXT
     wanted = dict.fromkeys(names or (["stream"] if text else NAMES))
     drawn = draw_all(wanted, runs, store.trace, times(store, runs, where))
     for each in drawn:
-        if each.figure is None or form not in (Format.HTML, Format.TEXT):
+        if each.figure is None:
             output.say(f"{each.name}: {each.caption}")
     there = [each for each in drawn if each.figure is not None]
     for each in there if text else ():

@@ -15,7 +15,6 @@ from streamcli.analysis.selection import ANY, Query, Selection
 from streamcli.jobs.select import select, times
 from streamcli.render import blocks, documents, html, output, overview, tables
 from streamcli.render.documents import Section
-from streamcli.results import frames
 from streamcli.results.columns import (
     ALL,
     ASKED,
@@ -177,9 +176,9 @@ def _drawn(store: Store, query: Query, found: Selection) -> list[Drawn]:
     """Every figure of the runs that a page shows; one that can't be drawn says why."""
     from streamcli.render import figures
 
-    shown = {**query.where, "config_key": found.rows["config_key"].unique().tolist()}
-    runs = frames.latest(store, **shown)
-    return figures.draw_all(figures.NAMES, runs, store.trace, times(store, runs, query.where))
+    return figures.draw_all(
+        figures.NAMES, found.rows, store.trace, times(store, found.rows, query.where)
+    )
 
 
 def _page(

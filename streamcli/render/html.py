@@ -68,7 +68,8 @@ def page(
         undefined=StrictUndefined,
     )
     made.filters["with_code"] = _with_code
-    figures = [_figure(each) for each in drawn]
+    order = [*FIRST, *(each.name for each in drawn)]
+    figures = [_figure(each) for each in sorted(drawn, key=lambda each: order.index(each.name))]
     sheets, notes = tables.together([each.sheet for each in sections])
     apart = [replace(each, sheet=sheet) for each, sheet in zip(sections, sheets, strict=True)]
     return made.get_template("report.html").render(

@@ -1,8 +1,9 @@
 """Figures to files: HTML that works offline, and PNG, SVG and PDF through a browser's own drawing.
 
-A file is written whole or not at all. All images of one call share one Chromium, which Kaleido
-finds and drives: the program that ``BROWSER_PATH`` names, Chromium or Chrome on ``PATH``, or the
-one that ``plotly_get_chrome`` fetched.
+A page loads the one ``plotly.min.js`` beside it; an image has its caption beside it, as text. A
+file is written whole or not at all. All images of one call share one Chromium, which Kaleido finds
+and drives: the program that ``BROWSER_PATH`` names, Chromium or Chrome on ``PATH``, or the one that
+``plotly_get_chrome`` fetched.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from streamcli import files
 from streamcli.render.figures import style
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from streamcli.render.figures import Drawn
 
 WIDTH = 1000  # pixels of an image
+SCRIPT = "plotly.min.js"  # as Plotly's pages call it
 IMAGES = ("png", "svg", "pdf")
 QUIET = (  # Chromium asks nobody anything
     "--disable-background-networking",
@@ -44,11 +44,15 @@ PAGE = """<!doctype html>
 <style>
 body {{ margin: 0; background: #fff; color: #222; font: 14px/1.45 {font}; }}
 figure {{ margin: 0 auto; max-width: 1000px; padding: 8px; }}
+h1 {{ margin: 8px 12px 0; font-size: 17px; }}
+p {{ margin: 0 12px; color: #555; }}
 figcaption {{ padding: 8px 12px; color: #444; overflow-wrap: anywhere; }}
 </style>
 </head>
 <body>
 <figure>
+<h1>{title}</h1>
+<p>{about}</p>
 {div}
 <figcaption>{caption}</figcaption>
 </figure>
@@ -79,10 +83,12 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if form == "html":
+            _put_script(folder)
             for each in drawn:
                 yield _save(folder / f"{each.name}.html", page(each).encode())
         elif drawn:
             for each, data in zip(drawn, _images(drawn, form, width), strict=True):
+                _save(folder / f"{each.name}.txt", f"{each.title}. {each.caption}\n".encode())
                 yield _save(folder / f"{each.name}.{form}", data)
     except OSError as error:
         raise UsageError(
@@ -91,18 +97,29 @@ def write(
 
 
 def page(drawn: Drawn) -> str:
-    """One figure as a page of its own, with plotly.js in it; asks no network."""
+    """One figure as a page, with ``plotly.min.js`` to be beside it; asks no network."""
     assert drawn.figure is not None
-    div = drawn.figure.to_html(
+    about, figure = style.untitled(drawn.figure)
+    div = figure.to_html(
         full_html=False,
-        include_plotlyjs=True,
+        include_plotlyjs="directory",
         default_width="100%",
         config={"responsive": True, "displaylogo": False},
         div_id=drawn.name,
         validate=False,
     )
     title, caption = html.escape(drawn.title), html.escape(drawn.caption)
-    return PAGE.format(title=title, font=style.FONT, div=div, caption=caption)
+    about = html.escape(about)
+    return PAGE.format(title=title, about=about, font=style.FONT, div=div, caption=caption)
+
+
+def _put_script(folder: Path) -> None:
+    """Put plotly.js beside the pages, unless this one is there."""
+    from plotly.offline import get_plotlyjs
+
+    path, script = folder / SCRIPT, get_plotlyjs().encode()
+    if not path.is_file() or path.read_bytes() != script:
+        _save(path, script)
 
 
 def _images(drawn: Sequence[Drawn], form: str, width: int) -> list[bytes]:
@@ -123,7 +140,7 @@ def _images(drawn: Sequence[Drawn], form: str, width: int) -> list[bytes]:
                 for figure in sized
             ]
 
-    sized = [_sized(each, width) for each in drawn]
+    sized = [style.fit(each.figure, width) for each in drawn]
     try:
         return asyncio.run(render())
     except ChromeNotFoundError:
@@ -134,15 +151,6 @@ def _images(drawn: Sequence[Drawn], form: str, width: int) -> list[bytes]:
             f"the browser failed to draw {form} ({type(error).__name__}: {message}): "
             "name another one in BROWSER_PATH, or use --format html."
         ) from error
-
-
-def _sized(drawn: Drawn, width: int) -> go.Figure:
-    import plotly.graph_objects as go
-
-    fitted = style.fit(drawn.figure, width)
-    return go.Figure(drawn.figure).update_layout(
-        width=width, height=fitted["height"], margin_b=fitted["bottom"]
-    )
 
 
 def _save(path: Path, data: bytes) -> Path:

@@ -121,8 +121,8 @@ def test_a_report_compares_only_what_may_be_compared(typed: Type) -> None:
     typed("run", *SMALL)
     done = typed("report", "--format", "markdown")
     tables = re.findall(r"^\*\*(.+)\*\*$", done.out, re.MULTILINE)
-    assert len(tables) == 3 and "bfloat16" in "".join(tables)
-    assert tables[-1] == "Notes on several of these tables"
+    assert len(tables) == 4 and tables[0].startswith("Overview") and "bfloat16" in "".join(tables)
+    assert tables[-1] == "Notes on these tables"
     line = next(line for line in done.out.splitlines() if line.startswith("| streaming"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     by_method = rows().query("dtype == 'float32'").drop_duplicates("method").set_index("method")

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from streamcli.render.figures import Drawn, draw
-from streamcli.results.columns import COLUMNS
+from streamcli.results.columns import ADDED, COLUMNS
 
 TOKENS = 400
 MODEL = "a/model"
@@ -74,8 +74,12 @@ def run(number: int, **columns: Any) -> dict[str, Any]:
 
 
 def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """The rows as ``results.frames`` gives them: every column, newest first."""
-    found = pd.DataFrame(list(rows)).reindex(columns=list(COLUMNS))
+    """The rows as ``results.frames`` gives them: every column, newest first.
+
+    Where one has been compared, there is also what comparing adds.
+    """
+    found = pd.DataFrame(list(rows))
+    found = found.reindex(columns=[*COLUMNS, *(name for name in ADDED if name in found)])
     whole = ["window", "attended_keys", "scored_tokens", "documents", "threads", "context_tokens"]
     found[whole] = found[whole].astype("Int64")
     return found.sort_values("run_id", ascending=False, ignore_index=True)

@@ -59,6 +59,14 @@ def circumstances(chosen: Chosen) -> str:
     return caption
 
 
+def bars(every: list[Point], what: str) -> str:
+    """What the bars are: of perplexity, intervals where there are any; of times, repeats."""
+    if what == "time" or not any(point.judged for point in every):
+        return repeats(every, what)
+    words = "Bars of perplexity: 95 % interval of its change against re-computation."
+    return words if what == "perplexity" else f"{words} {repeats(every, 'time')}"
+
+
 def repeats(every: list[Point], what: str) -> str:
     """What the error bars are, or that there are none."""
     counts = sorted({point.repeats for point in every if point.repeats > 1})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.registry import DECODE
+from core.registry import BASELINE, DECODE
 from core.registry import look as look_of
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
@@ -39,8 +39,8 @@ class Measure:
         return format_value(COLUMNS[self.column], value)
 
 
-PPL = Measure("perplexity", lambda p: p.ppl, lambda p: p.ppl_range, "ppl")
-MS = Measure("ms a token", lambda p: p.ms, lambda p: p.ms_range, "ms_per_token")
+PPL = Measure("perplexity", lambda p: p.ppl, lambda p: p.ppl_bar, "ppl")
+MS = Measure("ms a token", lambda p: p.ms, lambda p: p.ms_bar, "ms_per_token")
 
 
 def decode_runtime(found: list[Point], traces: Traces) -> Drawn:
@@ -57,7 +57,11 @@ def decode_runtime(found: list[Point], traces: Traces) -> Drawn:
 def decode_perplexity(found: list[Point], traces: Traces) -> Drawn:
     """Dots, since no bar could begin at zero, one panel a text."""
     return _decode(
-        "decode-perplexity", found, PPL, "Token perplexity over all scored tokens", bars=False
+        "decode-perplexity",
+        found,
+        PPL,
+        "Token perplexity over all scored tokens; the dotted line is re-computation",
+        bars=False,
     )
 
 
@@ -184,8 +188,12 @@ def _dots(
     ends = [end for point in panel for end in measure.low_high(point)]
     log = style.wide(map(measure.value, panel))
     room, most = (0.9, 3) if paired else (0.3, 6)
-    axis = style.axis(ends, measure.title, log=log, room=room, most=most)
+    least = style.LEAST if measure is PPL else 0
+    axis = style.axis(ends, measure.title, log=log, room=room, most=most, least=least)
     figure.update_xaxes(**axis, row=row, col=column)
+    for base in [p for p in panel if p.method == BASELINE and measure is PPL][:1]:
+        line = {"color": style.SOFT, "width": 1, "dash": "dot"}
+        figure.add_vline(x=base.ppl, line=line, row=row, col=column)
 
 
 def _values(figure: go.Figure, panel: list[Point], measure: Measure, row: int, column: int) -> None:
@@ -226,7 +234,7 @@ def _rows(figure: go.Figure, panel: list[Point], row: int, column: int, *, dotte
 
 
 def _caption(chosen: Chosen, what: str, measure: Measure | None = None) -> str:
-    bars = captions.repeats(
+    bars = captions.bars(
         chosen.points,
         "value" if measure is None else "perplexity" if measure is PPL else "time",
     )

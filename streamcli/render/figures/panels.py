@@ -31,7 +31,8 @@ TOLD = (  # of a run, by a caption or an axis
     *AROUND,
     *("scored_tokens", "documents", "trained_length"),
 )
-READ = tuple(dict.fromkeys((*SETTING, *MODE, *TEXT, *SAME_RUN, *TIMED, *TOLD)))
+CHANGE = ("ppl_change", "ppl_change_low", "ppl_change_high")  # where runs were compared
+READ = tuple(dict.fromkeys((*SETTING, *MODE, *TEXT, *SAME_RUN, *TIMED, *TOLD, *CHANGE)))
 TEXTS = 2  # in one figure
 
 
@@ -72,6 +73,25 @@ class Point:
     def ppl(self) -> float:
         """Perplexity of the latest run."""
         return float(self.run["ppl"])
+
+    @property
+    def judged(self) -> bool:
+        """Whether the change of its perplexity against re-computation has an interval."""
+        return self.run["ppl_change_low"] is not None and self.run["ppl_change_high"] is not None
+
+    @property
+    def ppl_bar(self) -> tuple[float, float]:
+        """The ends of its bar: of that interval, set about re-computation's; else of repeats."""
+        if not self.judged:
+            return self.ppl_range
+        change, *ends = (float(self.run[name]) for name in CHANGE)
+        low, high = (self.ppl / (1 + change) * (1 + end) for end in ends)
+        return low, high
+
+    @property
+    def ms_bar(self) -> tuple[float, float]:
+        """The ends of its bar: the shortest and the longest of its repeats."""
+        return self.ms_range
 
     @property
     def drawable(self) -> bool:
@@ -140,7 +160,7 @@ def points(runs: pd.DataFrame, times: Mapping[Key, Times] | None = None) -> list
     """
     if runs.empty:
         return []
-    rows = runs[list(READ)].sort_values("run_id", ascending=False)
+    rows = runs.reindex(columns=list(READ)).sort_values("run_id", ascending=False)
     plain = rows.astype(object).where(rows.notna(), None)
     if times is None:
         times = repeats.times(plain[list(TIMED)].itertuples(index=False, name=None))

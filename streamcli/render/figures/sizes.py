@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROW, GAP = 220, 0.24  # pixels a panel with its gap, and the share of it that is gap
 SWEEP = "sweep --methods streaming window recompute --windows 60 124 252 --modes decode-loop"
-SINKS = "sweep --methods streaming --n-sinks 0 1 2 4 8 --modes decode-loop"
+SINKS = "sweep --preset sinks"
 Line = dict[str, list[Point]]  # points by label, along the axis
 
 
@@ -39,7 +39,7 @@ def window(found: list[Point], traces: Traces) -> Drawn:
     caption = (
         f"Perplexity and time a token against the tokens that the cache keeps, S = "
         f"{_sinks(chosen)} (window: 0). {captions.circumstances(chosen)} "
-        f"{captions.repeats(chosen.points, 'value')}"
+        f"{captions.bars(chosen.points, 'value')}"
     )
     return _finished(name, figure, chosen, f"S = {_sinks(chosen)}", caption)
 
@@ -67,21 +67,23 @@ def latency(found: list[Point], traces: Traces) -> Drawn:
 
 
 def sinks(found: list[Point], traces: Traces) -> Drawn:
-    """Perplexity against S, a line a window, text by text."""
+    """Perplexity against S, a line a budget S + W where that is kept, else a window."""
     name = "sinks"
     chosen = panels.choose(found, _sink_ablation)
     if not chosen.panels:
-        return nothing(name, "no window was run with two numbers of sinks", SINKS)
+        return nothing(name, "no budget was run with two numbers of sinks", SINKS)
     figure = _grid(len(chosen.panels), chosen)
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-    windows = sorted({int(p.run["window"]) for p in chosen.points})
+    even = _even(chosen.points)
+    sizes = sorted({_size(p, even=even) for p in chosen.points})
+    symbol = "S + W" if even else "W"
     counts = sorted({int(p.run["n_sink"]) for p in chosen.points})
     for row, panel in enumerate(chosen.panels, start=1):
         lines = {
-            f"W = {w:,}": sorted(
-                (p for p in panel if p.run["window"] == w), key=lambda p: p.run["n_sink"]
+            f"{symbol} = {size:,}": sorted(
+                (p for p in panel if _size(p, even=even) == size), key=lambda p: p.run["n_sink"]
             )
-            for w in windows
+            for size in sizes
         }
         for number, (label, points) in enumerate(lines.items()):
             _line(
@@ -103,10 +105,11 @@ def sinks(found: list[Point], traces: Traces) -> Drawn:
         )
         _y_axis(figure, panel, "ppl", row)
     figure.update_xaxes(title_text="sinks S", row=len(chosen.panels), col=1)
+    grows = "is the same for all S" if even else "grows with S"
     caption = (
-        f"Perplexity of {STREAMING} against the number of sinks, W as in the legend, so that the "
-        f"budget S + W grows with S. {captions.circumstances(chosen)} "
-        f"{captions.repeats(chosen.points, 'perplexity')}"
+        f"Perplexity of {STREAMING} against the number of sinks, {symbol} as in the legend, so "
+        f"that the budget S + W {grows}. {captions.circumstances(chosen)} "
+        f"{captions.bars(chosen.points, 'perplexity')}"
     )
     return _finished(name, figure, chosen, STREAMING, caption)
 
@@ -122,13 +125,30 @@ def _ablation(same: list[Point]) -> list[Point]:
 
 
 def _sink_ablation(same: list[Point]) -> list[Point]:
-    """Streaming at every window that was run with two numbers of sinks or more."""
-    by_window: dict[int, dict[int, Point]] = {}
-    for point in same:
-        if point.method == STREAMING and not point.lazy and point.run["window"]:
-            s, w = int(point.run["n_sink"]), int(point.run["window"])
-            by_window.setdefault(w, {}).setdefault(s, point)
-    return [point for by_s in by_window.values() if len(by_s) > 1 for point in by_s.values()]
+    """Streaming at every budget with two numbers of sinks or more; without one, at every W."""
+    taken = [p for p in same if p.method == STREAMING and not p.lazy and p.run["window"]]
+    for even in (True, False):
+        by_size: dict[int, dict[int, Point]] = {}
+        for point in taken:
+            by_size.setdefault(_size(point, even=even), {}).setdefault(
+                int(point.run["n_sink"]), point
+            )
+        several = [by_s for by_s in by_size.values() if len(by_s) > 1]
+        if several:
+            return [point for by_s in several for point in by_s.values()]
+    return []
+
+
+def _even(points: list[Point]) -> bool:
+    """Whether every budget S + W here was run with two numbers of sinks or more."""
+    sinks: dict[int, set[int]] = {}
+    for point in points:
+        sinks.setdefault(point.kept, set()).add(int(point.run["n_sink"]))
+    return all(len(each) > 1 for each in sinks.values())
+
+
+def _size(point: Point, *, even: bool) -> int:
+    return point.kept if even else int(point.run["window"])
 
 
 def _lines(panel: list[Point], x: Callable[[Point], int]) -> Line:
@@ -187,7 +207,8 @@ def _line(
     if not points:
         return
     method, values = points[0].method, [getattr(point, measure) for point in points]
-    ranges = [getattr(point, f"{measure}_range") for point in points]
+    ranges = [getattr(point, f"{measure}_bar") for point in points]
+    number = len({trace.name for trace in figure.data} - {name})  # nested where lines coincide
     figure.add_trace(
         go.Scatter(
             name=name,
@@ -196,8 +217,9 @@ def _line(
             x=xs,
             y=values,
             mode="lines+markers",
-            line=style.line(method) | ({"dash": dash} if dash else {}),
-            marker=style.marker(method, 9),
+            line=style.line(method, max(1.4, 3.8 - 0.8 * number))
+            | ({"dash": dash} if dash else {}),
+            marker=style.marker(method, max(7, 12 - 2 * number)),
             error_y=style.error(ranges, values),
             hovertemplate=f"{name}, %{{x}}: %{{y:.5g}}<extra></extra>",
         ),
@@ -239,9 +261,12 @@ def _sizes(values: list[int]) -> dict[str, object]:
 
 
 def _y_axis(figure: go.Figure, points: list[Point], measure: str, row: int) -> None:
-    ends = [end for point in points for end in getattr(point, f"{measure}_range")]
+    ends = [end for point in points for end in getattr(point, f"{measure}_bar")]
+    least = style.LEAST if measure == "ppl" else 0
     title = {"ppl": "perplexity", "ms": "ms a token"}[measure]
-    figure.update_yaxes(**style.axis(ends, title, log=style.wide(ends)), row=row, col=1)
+    figure.update_yaxes(
+        **style.axis(ends, title, log=style.wide(ends), least=least), row=row, col=1
+    )
 
 
 def _finished(name: str, figure: go.Figure, chosen: Chosen, budget: str, caption: str) -> Drawn:

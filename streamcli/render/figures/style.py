@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 INK, SOFT, GRID = "#222222", "#555555", "#E6E6E6"
 PHONE = 380  # pixels
-SUBTITLE_CHARACTERS = 46  # a line on a phone
+CHARACTER = 8  # pixels of the subtitle, rather too many
+LEAST = 0.05  # of a perplexity, spanned by its axis
 EDGE = 0.08  # of an axis, before its first value
+SMALL = 17  # pixels a line of the subtitle
 BOTTOM, LEGEND_ROW = 58, 24  # pixels: ticks and the axis title, and a row of the legend
 
 
@@ -55,8 +57,8 @@ def finish(figure: go.Figure, title: str, subtitle: str, *, height: int, legend:
 
     The legend hangs below the plot, whose bottom margin has room for it at phone width.
     """
-    small = textwrap.wrap(subtitle, SUBTITLE_CHARACTERS, break_on_hyphens=False)
-    top = 44 + 17 * len(small) + (22 if figure.layout.annotations else 0)
+    small = _wrapped(subtitle, PHONE)
+    top = 44 + SMALL * len(small) + (28 if figure.layout.annotations else 0)
     rows = _legend_rows(figure, PHONE) if legend else 0
     figure.update_layout(
         template=template(),
@@ -69,13 +71,38 @@ def finish(figure: go.Figure, title: str, subtitle: str, *, height: int, legend:
     return figure
 
 
-def fit(figure: go.Figure, width: int) -> dict[str, int]:
-    """Height and bottom margin where the width is known, so that the legend has just its rows."""
-    spare = 0
+def fit(figure: go.Figure, width: int) -> go.Figure:
+    """A copy ``width`` pixels wide: its legend has just its rows, its subtitle just its lines."""
+    import plotly.graph_objects as go
+
+    rows = 0
     if figure.layout.showlegend:
-        spare = _legend_rows(figure, PHONE) - _legend_rows(figure, width)
-    spare = max(0, spare) * LEGEND_ROW
-    return {"height": figure.layout.height - spare, "bottom": figure.layout.margin.b - spare}
+        rows = max(0, _legend_rows(figure, PHONE) - _legend_rows(figure, width))
+    given = str(figure.layout.title.subtitle.text or "").split("<br>")
+    small = _wrapped(" ".join(given), width)
+    bottom, top = LEGEND_ROW * rows, SMALL * (len(given) - len(small))
+    return go.Figure(figure).update_layout(
+        width=width,
+        height=figure.layout.height - bottom - top,
+        margin={"b": figure.layout.margin.b - bottom, "t": figure.layout.margin.t - top},
+        title={"subtitle": {"text": "<br>".join(small)}},
+    )
+
+
+def untitled(figure: go.Figure) -> tuple[str, go.Figure]:
+    """The subtitle, and a copy without title, for a page that sets both itself."""
+    import plotly.graph_objects as go
+
+    lines = str(figure.layout.title.subtitle.text or "").split("<br>")
+    spare = 36 + SMALL * len(lines)
+    height, top = figure.layout.height - spare, figure.layout.margin.t - spare
+    shown = go.Figure(figure).update_layout(title=None, height=height, margin_t=top)
+    return " ".join(lines), shown
+
+
+def _wrapped(subtitle: str, width: int) -> list[str]:
+    """The lines of a subtitle; on a phone of about 46 characters."""
+    return textwrap.wrap(subtitle, max(20, width // CHARACTER - 1), break_on_hyphens=False)
 
 
 def _legend_rows(figure: go.Figure, width: int) -> int:
@@ -155,12 +182,17 @@ def headings(figure: go.Figure, texts: Iterable[str], *, left: float = 0) -> Non
 
 
 def scale(
-    values: Iterable[float], *, log: bool, room: float = 0.06, most: int = 6
+    values: Iterable[float], *, log: bool, room: float = 0.06, most: int = 6, least: float = 0
 ) -> dict[str, Any]:
-    """Range and ticks, ``most`` at most, of an axis, with ``room`` past the last of its values."""
+    """Range and ticks, ``most`` at most, of an axis, with ``room`` past the last of its values.
+
+    It spans ``least`` of its highest value at least, so that no thousandth looks like an effect.
+    """
     found = sorted(values)
     low, high = found[0], found[-1]
     if not log:
+        if (short := least * abs(high) - (high - low)) > 0:
+            low, high = low - short / 2, high + short / 2
         span = (high - low) or abs(high) * 0.2 or 1
         return {"range": [low - EDGE * span, high + room * span], "nticks": most}
     span = math.log10(high / low) or 0.1

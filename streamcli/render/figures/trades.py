@@ -20,14 +20,25 @@ SAME = 1e-4  # perplexities that differ by less are one: other orders of summing
 SWEEP = "sweep --methods streaming window recompute dense --windows 60 124 252 --modes decode-loop"
 
 
+# Where a number may stand, in axes' lengths from its mark, and the room that it takes there.
+SIDES = {
+    "top right": (0.03, 0.07),
+    "top left": (-0.03, 0.07),
+    "bottom right": (0.03, -0.07),
+    "bottom left": (-0.03, -0.07),
+}
+ROOM = (0.04, 0.06)
+
+
 @dataclass(frozen=True)
 class Mark:
-    """A point, where it stands, and how far its repeats spread along the time axis."""
+    """A point, where it stands, and the ends of its bars: its repeats' times, its interval."""
 
     point: Point
     x: float
     y: float
     x_range: tuple[float, float]
+    y_range: tuple[float, float]
 
 
 def summary(found: list[Point], traces: Traces) -> Drawn:
@@ -41,7 +52,8 @@ def summary(found: list[Point], traces: Traces) -> Drawn:
     for row, panel in enumerate(marks, start=1):
         figure.add_vline(x=1, line=_thin(), row=row, col=1)
         figure.add_hline(y=1, line=_thin(), row=row, col=1)
-        xs, ys = [1.0, *(mark.x for mark in panel)], [*LEAST, *(mark.y for mark in panel)]
+        xs = [1.0, *(mark.x for mark in panel)]
+        ys = [*LEAST, *(end for mark in panel for end in mark.y_range)]
         figure.update_xaxes(**style.scale(xs, log=True, room=0.14), row=row, col=1)
         axis = style.axis(ys, "perplexity (times)", log=style.wide(ys, 2), room=0.14)
         figure.update_yaxes(**axis, row=row, col=1)
@@ -49,7 +61,8 @@ def summary(found: list[Point], traces: Traces) -> Drawn:
     caption = (
         "Each method against re-computation that sees the same keys: perplexity over its "
         "perplexity, and its time a token over the method's; the lines at 1 are re-computation. "
-        f"Numbers are S + W. {captions.circumstances(chosen)} Times are medians of the repeats."
+        f"{_numbers(chosen)}{captions.circumstances(chosen)} Times are medians of the repeats."
+        f"{_bars(chosen)}"
     )
     return _finished(name, figure, chosen, caption)
 
@@ -62,7 +75,7 @@ def pareto(found: list[Point], traces: Traces) -> Drawn:
     chosen = panels.choose(found, _several)
     if not chosen.panels:
         return nothing(name, "no two configurations may be compared", SWEEP)
-    marks = [[Mark(p, p.ms, p.ppl, p.ms_range) for p in panel] for panel in chosen.panels]
+    marks = [[Mark(p, p.ms, p.ppl, p.ms_bar, p.ppl_bar) for p in panel] for panel in chosen.panels]
     figure = _figure(chosen, marks)
     lined = False
     for row, panel in enumerate(marks, start=1):
@@ -81,16 +94,18 @@ def pareto(found: list[Point], traces: Traces) -> Drawn:
             figure.add_trace(line, row, 1)
             lined = True
         xs = [end for mark in panel for end in mark.x_range]
-        ys = [mark.y for mark in panel]
+        ys = [end for mark in panel for end in mark.y_range]
         axis = style.axis(xs, "ms a token", log=style.wide(xs, 2), room=0.14)
         figure.update_xaxes(**axis, row=row, col=1)
-        axis = style.axis(ys, "perplexity", log=style.wide(ys), room=0.14)
+        log, least = style.wide(ys), style.LEAST
+        axis = style.axis(ys, "perplexity", log=log, room=0.14, least=least)
         figure.update_yaxes(**axis, row=row, col=1)
     beaten = "; what lies on the grey frontier is beaten by no configuration in both"
     caption = (
         "Perplexity against time a token, lower and further left is better"
-        f"{beaten if lined else ''}. Numbers are S + W. "
+        f"{beaten if lined else ''}. {_numbers(chosen)}"
         f"{captions.circumstances(chosen)} {captions.repeats(chosen.points, 'time')}"
+        f"{_bars(chosen)}"
     )
     return _finished(name, figure, chosen, caption)
 
@@ -130,7 +145,9 @@ def _ratios(panel: list[Point]) -> list[Mark]:
         if point.method != BASELINE:
             base = bases[_keys(point)]
             speed_up = base.ms / point.ms
-            marks.append(Mark(point, speed_up, point.ppl / base.ppl, (speed_up, speed_up)))
+            low, high = (end / base.ppl for end in point.ppl_bar)
+            times = (speed_up, speed_up)
+            marks.append(Mark(point, speed_up, point.ppl / base.ppl, times, (low, high)))
     return marks
 
 
@@ -154,7 +171,7 @@ def _figure(chosen: Chosen, marks: list[list[Mark]]) -> go.Figure:
     style.headings(figure, map(panels.heading, chosen.panels))
     shown: set[str] = set()
     for row, panel in enumerate(marks, start=1):
-        numbered = _numbered(panel)
+        numbered = _numbered(panel) if _one_budget(chosen) is None else {}
         for label in [p.label for p in panels.one_a_label([mark.point for mark in panel])]:
             mine = sorted(
                 (mark for mark in panel if mark.point.label == label),
@@ -165,25 +182,46 @@ def _figure(chosen: Chosen, marks: list[list[Mark]]) -> go.Figure:
     return figure
 
 
-def _numbered(panel: list[Mark]) -> list[Mark]:
-    """Marks whose budget is written beside them: those of one that are not close to another's."""
-    found: list[Mark] = []
-    spans = [_span([mark.x for mark in panel]), _span([mark.y for mark in panel])]
-    for mark in panel:
-        if mark.point.bounded and not any(
-            abs(math.log(mark.x / other.x)) < 0.15 * spans[0]
-            and abs(math.log(mark.y / other.y)) < 0.08 * spans[1]
-            for other in found
-        ):
-            found.append(mark)
+def _one_budget(chosen: Chosen) -> int | None:
+    """S + W, where all marks share it: it then stands above, and not beside each of them."""
+    budgets = {point.kept for point in chosen.points if point.bounded}
+    return budgets.pop() if len(budgets) == 1 else None
+
+
+def _numbers(chosen: Chosen) -> str:
+    return "Numbers are S + W. " if _one_budget(chosen) is None else ""
+
+
+def _bars(chosen: Chosen) -> str:
+    judged = any(point.judged for point in chosen.points)
+    return f" {captions.bars(chosen.points, 'perplexity')}" if judged else ""
+
+
+def _numbered(panel: list[Mark]) -> dict[int, str]:
+    """On which side of a mark its budget is written, by the ``id`` of the mark.
+
+    The first side that no other mark or number has; where none is free there is no number.
+    """
+    xs, ys = (_places([getattr(mark, name) for mark in panel]) for name in ("x", "y"))
+    taken = list(zip(xs, ys, strict=True))
+    found: dict[int, str] = {}
+    for number, mark in enumerate(panel):
+        for side, (right, up) in SIDES.items() if mark.point.bounded else ():
+            at = xs[number] + right, ys[number] + up
+            if all(abs(at[0] - x) > ROOM[0] or abs(at[1] - y) > ROOM[1] for x, y in taken):
+                found[id(mark)] = side
+                taken.append(at)
+                break
     return found
 
 
-def _span(values: list[float]) -> float:
-    return math.log(max(values) / min(values)) or 1
+def _places(values: list[float]) -> list[float]:
+    """Where values stand on an axis that is as long as they are apart."""
+    low, high = math.log(min(values)), math.log(max(values))
+    return [(math.log(value) - low) / ((high - low) or 1) for value in values]
 
 
-def _trace(mine: list[Mark], label: str, first: bool, numbered: list[Mark]) -> go.Scatter:
+def _trace(mine: list[Mark], label: str, first: bool, numbered: dict[int, str]) -> go.Scatter:
     import plotly.graph_objects as go
 
     point = mine[0].point
@@ -195,9 +233,10 @@ def _trace(mine: list[Mark], label: str, first: bool, numbered: list[Mark]) -> g
         x=[mark.x for mark in mine],
         y=[mark.y for mark in mine],
         mode="markers+text" + ("+lines" if several else ""),
-        text=[f"{mark.point.kept:,}" if mark in numbered else "" for mark in mine],
+        text=[f"{mark.point.kept:,}" if id(mark) in numbered else "" for mark in mine],
         error_x=style.error([mark.x_range for mark in mine], [mark.x for mark in mine]),
-        textposition="top right",
+        error_y=style.error([mark.y_range for mark in mine], [mark.y for mark in mine]),
+        textposition=[numbered.get(id(mark), "top right") for mark in mine],
         textfont={"size": 10, "color": style.SOFT},
         marker=style.marker(point.method),
         line=style.line(point.method, 1.2),
@@ -218,6 +257,7 @@ def _thin() -> dict[str, object]:
 
 
 def _finished(name: str, figure: go.Figure, chosen: Chosen, caption: str) -> Drawn:
-    subtitle = captions.subtitle(chosen, "numbers: S + W")
+    one = _one_budget(chosen)
+    subtitle = captions.subtitle(chosen, "numbers: S + W" if one is None else f"S + W = {one:,}")
     style.finish(figure, TITLES[name], subtitle, height=60 + 270 * len(chosen.panels), legend=True)
     return Drawn(name, TITLES[name], figure, caption)

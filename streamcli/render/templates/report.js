@@ -76,13 +76,21 @@
   const HEX = /^#([0-9a-f]{3}|[0-9a-f]{6})$/i;
   const RGBA = /^rgba\((\d+), ?(\d+), ?(\d+), ?([\d.]+)\)$/;
 
+  // A hue that is dim on dark paper, nearer to white.
+  function lighter(colour, parts) {
+    const [red, green, blue] = parts.map((each) => (each / 255) ** 2.2);
+    if (0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.19) return colour;
+    return `rgb(${parts.map((each) => Math.round(each + 0.4 * (255 - each))).join(", ")})`;
+  }
+
   function turned(colour) {
     const rgba = RGBA.exec(colour);
     if (!rgba && !HEX.test(colour)) return colour;
     const hex = colour.length === 4 ? colour.replace(/[0-9a-f]/gi, "$&$&") : colour;
     const parts = rgba ? rgba.slice(1, 4).map(Number) : hex.match(/[0-9a-f]{2}/gi).map((each) => parseInt(each, 16));
     const [low, high] = [Math.min(...parts), Math.max(...parts)];
-    if (high - low > 12 || (low > 128 && low < 192)) return colour; // a hue, or a grey for both
+    if (high - low > 12) return lighter(colour, parts);
+    if (low > 128 && low < 192) return colour; // a grey for both
     const grey = Math.round(243 - 0.86 * low);
     return `rgba(${grey}, ${grey}, ${grey}, ${rgba ? rgba[4] : 1})`;
   }

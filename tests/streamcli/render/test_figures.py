@@ -112,6 +112,56 @@ def test_sinks_has_a_line_a_window_over_s(rows: list[dict[str, Any]]) -> None:
     assert dict(zip(ticks, line.y, strict=True)) == expected and ticks == [0, 1, 2, 4, 8]
 
 
+def test_sinks_at_equal_budgets_have_a_line_a_budget() -> None:
+    even = [run(n, n_sink=s, window=64 - s, ppl=40.0 - s) for n, s in enumerate((0, 1, 4), start=1)]
+    done = drawn("sinks", [*even, run(9, n_sink=4, window=64)])  # alone at its budget
+    assert done.figure and [trace.name for trace in done.figure.data] == ["S + W = 64"]
+    assert done.figure.data[0].y == (40.0, 39.0, 36.0) and "is the same for all S" in done.caption
+
+
+JUDGED = {"ppl": 36.0, "ppl_change": -0.1, "ppl_change_low": -0.2, "ppl_change_high": 0.05}
+
+
+@pytest.mark.parametrize("name", ["decode-perplexity", "pareto", "summary", "main"])
+def test_bars_of_perplexity_are_the_interval_of_its_change(name: str) -> None:
+    done = drawn(name, [run(1, **JUDGED), run(2, method="recompute", ppl=40.0)])
+    assert done.figure and "95 % interval of its change" in done.caption
+    (mark, *_) = named(done.figure, "streaming")
+    bar = mark.error_y if name in ("pareto", "summary") else mark.error_x
+    unit = 40.0 if name == "summary" else 1.0
+    assert bar.array[0] == pytest.approx((40.0 * 1.05 - 36.0) / unit)
+    assert bar.arrayminus[0] == pytest.approx((36.0 - 40.0 * 0.8) / unit)
+
+
+@pytest.mark.parametrize("name", ["decode-perplexity", "pareto", "window", "main"])
+def test_an_axis_of_perplexity_does_not_make_much_of_a_thousandth(name: str) -> None:
+    rows = [
+        run(10 * n + m, method=method, window=w, ppl=40.0 + 0.04 * n)
+        for n, method in enumerate(("streaming", "recompute"))
+        for m, w in enumerate((60, 124))
+    ]
+    figure = drawn(name, rows).figure
+    assert figure
+    axis = figure.layout.yaxis if name in ("pareto", "window") else figure.layout.xaxis
+    assert axis.range[1] - axis.range[0] >= 0.05 * 40
+
+
+def test_one_budget_is_written_above_and_several_beside_their_marks() -> None:
+    one = [run(1), run(2, method="recompute"), run(3, method="mit")]
+    figure = drawn("pareto", one).figure
+    assert figure and "S\u00a0+\u00a0W\u00a0=\u00a064" in figure.layout.title.subtitle.text
+    assert not any(text for trace in figure.data for text in trace.text or ())
+    near = [run(9, window=124, ppl=one[0]["ppl"] * 1.001, ms_per_token_p50=9.7)]
+    several = drawn("pareto", [*one, *near]).figure
+    assert several
+    beside = {
+        text: side
+        for trace in named(several, "streaming")
+        for text, side in zip(trace.text, trace.textposition, strict=True)
+    }
+    assert set(beside) == {"64", "128"} and len(set(beside.values())) == 2
+
+
 def test_latency_is_over_the_keys_that_a_query_sees(rows: list[dict[str, Any]]) -> None:
     figure = drawn("latency", rows).figure
     assert figure and not named(figure, "dense"), "it has no cache size"
@@ -175,7 +225,7 @@ def test_a_frontier_of_one_configuration_is_no_line_and_has_no_entry_in_the_lege
 def test_equal_perplexities_do_not_lengthen_the_frontier() -> None:
     point = panels.points(frame([run(1)]))[0]
     places = ((1.0, 20.0), (2.0, 20.0 - 1e-6), (3.0, 19.0))
-    marks = [Mark(point, x, y, (x, x)) for x, y in places]
+    marks = [Mark(point, x, y, (x, x), (y, y)) for x, y in places]
     assert [mark.x for mark in frontier(marks)] == [1.0, 3.0]
 
 

@@ -89,8 +89,20 @@ def test_each_note_stands_once_below_all_and_names_its_tables(tmp_path: Path) ->
         assert told_so.count("KV: all that is held between steps") == 1
         assert len(re.findall("decode-loop: ms/token is the median", told_so)) == 1
     *_, last = told(store).split("**Notes on these tables**")
-    assert "Tables 1-4: * not the 65 keys of re-computation" in last
-    assert "Tables 5-6: vs recompute: no interval" in last
+    assert "- * not the 65 keys of re-computation: dense up to 599." in last  # on all of them
+
+
+def test_a_note_on_some_tables_names_them(tmp_path: Path) -> None:
+    noted = [row | {"notes": "it was warm."} for row in FOUR[:3]]
+    loop: dict[str, Any] = {"mode": "decode-loop"}
+    modes = (loop, loop | OTHER, {"mode": "chunked"})
+    runs = [row | mode for mode in reversed(modes[1:]) for row in noted]
+    store = recorded(tmp_path / "runs.db", *(row | modes[0] for row in FOUR), *runs)
+    out = told(store)
+    assert "- Tables 1, 3: it was warm." in out
+    assert re.findall(r"^\*\*(\d)\. bundled on bundled-(\w+)", out, re.MULTILINE) == [
+        *[("1", "encyclopedia"), ("2", "narrative"), ("3", "narrative")]
+    ]
 
 
 def test_a_sweep_has_fewer_words_of_notes_than_of_tables(tmp_path: Path) -> None:
@@ -101,7 +113,7 @@ def test_a_sweep_has_fewer_words_of_notes_than_of_tables(tmp_path: Path) -> None
 
 
 def test_tables_that_a_name_does_not_tell_apart_have_what_does(tmp_path: Path) -> None:
-    longer = {"tokens_sha256": "f" * 64, "scored_tokens": 999}
+    longer: dict[str, Any] = {"tokens_sha256": "f" * 64, "scored_tokens": 999}
     again = {"dtype": "bfloat16"}
     store = recorded(
         tmp_path / "runs.db",

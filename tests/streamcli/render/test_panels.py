@@ -15,6 +15,7 @@ from core.registry import METHODS, SPARE
 from streamcli.analysis.comparison import SAME
 from streamcli.commands.sweep import sweep
 from streamcli.render.figures import NAMES, TITLES, draw, panels, style
+from streamcli.results.columns import ADDED
 from tests.support.figure_runs import drawn, frame, named, run, study, traces
 
 
@@ -50,7 +51,7 @@ def test_runs_that_must_not_be_compared_share_no_panel(
 
 def test_what_panels_share_is_what_comparisons_share() -> None:
     assert set(SAME) <= {*panels.SETTING, *panels.MODE, *panels.TEXT}
-    assert set(panels.READ) <= set(frame([run(1)]).columns)
+    assert set(panels.READ) <= {*frame([run(1)]).columns, *ADDED}
 
 
 def test_of_equal_groups_the_newest_is_drawn_and_the_caption_says_so() -> None:
