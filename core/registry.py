@@ -64,6 +64,7 @@ class MethodSpec:
         exact: Whether it claims to equal that, token by token, one token at a time.
         exact_chunks: Whether a chunk predicts what its tokens would one by one.
         peer: Whether it is somebody else's form of the streaming cache.
+        needs: The package that it needs beyond streamcli's own; empty where none.
         parameters: The dataclass of options that it alone has, as ``module:Class``; empty for none.
         look: How figures draw it.
         name: The name that it is asked for by.
@@ -82,6 +83,7 @@ class MethodSpec:
     exact: bool = True
     exact_chunks: bool = True
     peer: bool = False
+    needs: str = ""
     parameters: str = ""
     look: Look = GREY
     name: str = ""
@@ -173,6 +175,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         budget="sinks and window",
         exact_chunks=False,
         peer=True,
+        needs="kvpress",
         look=Look("#CC79A7", "triangle-up", "longdash", "x"),
     ),
     "kvpress-interval": MethodSpec(
@@ -183,6 +186,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         evict_every=64,
         exact_chunks=False,
         peer=True,
+        needs="kvpress",
         look=Look("#E69F00", "triangle-down", "longdashdot", "-"),
     ),
     "kvpress-stock": MethodSpec(
@@ -193,6 +197,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         exact=False,
         exact_chunks=False,
         peer=True,
+        needs="kvpress",
         look=Look("#56B4E9", "x", "8px,3px,2px,3px,2px,3px", "|"),
     ),
     "kvpress-prefill": MethodSpec(
@@ -203,6 +208,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         exact=False,
         exact_chunks=False,
         peer=True,
+        needs="kvpress",
         look=Look("#F0E442", "star", "3px,6px", "+"),
     ),
     "recompute": MethodSpec(

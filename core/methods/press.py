@@ -24,13 +24,11 @@ from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from core.errors import UsageError
+from core.extras import INSTALL, newer, too_new
 from core.kinds import kinds_of
 from core.methods.base import CacheStream
 from core.models import anatomy
 from core.models.anatomy import Anatomy
-
-TOO_NEW = (5, 3)  # where the attentions are no longer told their cache_position
-INSTALL = "pip install 'streamcli[kvpress]'"
 
 
 def load() -> Any:
@@ -43,11 +41,8 @@ def load() -> Any:
         UsageError: It is not installed, or can't work with this transformers.
     """
     installed = transformers.__version__
-    if tuple(int(part) for part in installed.split(".")[:2]) >= TOO_NEW:
-        raise UsageError(
-            f"kvpress needs transformers below {'.'.join(map(str, TOO_NEW))}, and {installed} is "
-            f"installed: in a fresh environment, {INSTALL} brings one that it can work with."
-        )
+    if too_new(installed):
+        raise UsageError(f"{newer(installed)}.")
     table: dict[str, Any] = ALL_ATTENTION_FUNCTIONS._local_mapping
     before = dict(table)
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core import extras
 from core.errors import UsageError
 from streamcli import files, options
 
@@ -45,8 +46,9 @@ def run(
     flags = {name: value for name, value in ctx.params.items() if name not in ("json", "profile")}
     asked = settings.read(flags)
     looked = _profile(profile, asked.repeats) if profile else None
-    recorder = Recorder(asked.database_url, asked.model_is_explicit, output.say, watch)
     config = asked.config()
+    extras.check(config.method)
+    recorder = Recorder(asked.database_url, asked.model_is_explicit, output.say, watch)
     names = recorder.repeat(config, asked.repeats)
     runs = recorder.ledger.runs(names, sort="repeat")
     if looked:

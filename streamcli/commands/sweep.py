@@ -61,11 +61,14 @@ def sweep(
     streamcli sweep --methods streaming window --windows 60 124 252 --modes chunked --dry-run[/dim]
     """
     from streamcli import settings
+    from streamcli.render import output
 
     flags = {name: value for name, value in ctx.params.items() if name not in OWN}
     values = plan.gather(flags, preset, file)
     asked = settings.read({name: values[name] for name in plan.single() if name in values})
     todo = plan.make(values, asked)
+    for line in todo.left_out:
+        output.say(line)
     if dry_run:
         _show(todo, asked, force)
         return

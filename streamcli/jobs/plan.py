@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import registry
+from core import extras, registry
 from core.config import KnownOption, RunConfig, engines, not_had, options
 from core.errors import UsageError, unknown
 
@@ -153,11 +153,13 @@ class Plan:
         repeats: Rounds.
         within_trained: Whether a budget beyond the trained length is left out; it shows when the
             model is loaded.
+        left_out: Why methods that nobody named are not in it, a sentence each.
     """
 
     groups: tuple[tuple[RunConfig, ...], ...]
     repeats: int
     within_trained: bool = False
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of runs."""
@@ -199,8 +201,8 @@ def gather(flags: dict[str, Any], preset: str | None, file: Path | None) -> dict
     given = (read(file) if file else {}) | named
     ready = PRESETS[preset] if preset else Preset("", {})
     within = ready.within_trained and "windows" not in given
-    explicit = "models" in given
-    return {"within_trained": within, "explicit": explicit} | ready.values | given
+    told = {"explicit": "models" in given, "methods_named": "methods" in given}
+    return {"within_trained": within, **told} | ready.values | given
 
 
 def make(values: dict[str, Any], asked: Settings) -> Plan:
@@ -214,6 +216,8 @@ def make(values: dict[str, Any], asked: Settings) -> Plan:
         UsageError: A name or value that can't be, or an option that no run has.
     """
     lists = {each.name: _unique(name, each, values, asked) for name, each in varied().items()}
+    named = values["methods_named"] or asked.method != RunConfig.method
+    lists["method"], left_out = _able(lists["method"], named=named)
     for spec in lists["dataset"]:
         _check_dataset(spec, asked.source)
     for spec in lists["model"]:
@@ -222,9 +226,19 @@ def make(values: dict[str, Any], asked: Settings) -> Plan:
     for each in product(*lists.values()):
         arm = _arm(dict(zip(lists, each, strict=True)), asked)
         groups.setdefault(tuple(getattr(arm, name) for name in SETTING), {})[arm] = None
-    plan = Plan(tuple(map(tuple, groups.values())), asked.repeats, values["within_trained"])
+    every = tuple(map(tuple, groups.values()))
+    plan = Plan(every, asked.repeats, values["within_trained"], left_out)
     _check_use(plan, values)
     return plan
+
+
+def _able(methods: list[str], *, named: bool) -> tuple[list[str], tuple[str, ...]]:
+    """The methods that can run here, and why others are left out; one that was named is refused."""
+    for name in methods if named else ():
+        extras.check(name)
+    why = {name: extras.lacking(name) for name in methods}
+    able = [name for name in methods if not why[name]]
+    return able, tuple(f"{name} is left out: it {why[name]}." for name in methods if why[name])
 
 
 def _check_use(plan: Plan, values: dict[str, Any]) -> None:

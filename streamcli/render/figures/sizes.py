@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from core.registry import DECODE, STREAMING
+from core.registry import BASELINE, DECODE, STREAMING
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
@@ -121,6 +121,8 @@ def _ablation(same: list[Point]) -> list[Point]:
     for point in taken:
         sizes.setdefault(point.label, []).append(point)
     several = [label for label, points in sizes.items() if len(points) > 1]
+    if set(several) <= {BASELINE}:  # what others are held against says nothing alone
+        return []
     return [p for p in taken if p.label in several or (several and not p.bounded)]
 
 

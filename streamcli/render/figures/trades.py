@@ -202,7 +202,8 @@ def _numbered(panel: list[Mark]) -> dict[int, str]:
 
     The first side that no other mark or number has; where none is free there is no number.
     """
-    xs, ys = (_places([getattr(mark, name) for mark in panel]) for name in ("x", "y"))
+    xs = _places([mark.x for mark in panel], [mark.x_range for mark in panel])
+    ys = _places([mark.y for mark in panel], [mark.y_range for mark in panel])
     taken = list(zip(xs, ys, strict=True))
     found: dict[int, str] = {}
     for number, mark in enumerate(panel):
@@ -215,10 +216,11 @@ def _numbered(panel: list[Mark]) -> dict[int, str]:
     return found
 
 
-def _places(values: list[float]) -> list[float]:
-    """Where values stand on an axis that is as long as they are apart."""
-    low, high = math.log(min(values)), math.log(max(values))
-    return [(math.log(value) - low) / ((high - low) or 1) for value in values]
+def _places(values: list[float], bars: list[tuple[float, float]]) -> list[float]:
+    """Where values stand on an axis from 0 to 1 that holds their bars."""
+    ends = [math.log(end) for bar in bars for end in bar if end > 0]
+    low, span = min(ends), max(max(ends) - min(ends), math.log1p(style.LEAST))
+    return [(math.log(value) - low) / span for value in values]
 
 
 def _trace(mine: list[Mark], label: str, first: bool, numbered: dict[int, str]) -> go.Scatter:

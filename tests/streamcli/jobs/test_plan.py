@@ -9,20 +9,70 @@ from typing import Any
 
 import pytest
 
+from core import extras
 from core.errors import UsageError
 from streamcli import cli, settings
 from streamcli.commands import sweep
 from streamcli.jobs import plan
 from streamcli.jobs.plan import PRESETS, Plan
 
+LACKING = extras.lacking  # itself
 pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
+
+
+@pytest.fixture(autouse=True)
+def every_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether kvpress can run here is no matter: a plan loads nothing."""
+    monkeypatch.setattr(extras, "lacking", lambda method: "")
 
 
 def planned(preset: str | None = None, file: Path | None = None, **flags: Any) -> Plan:
     values = plan.gather(flags, preset, file)
     asked = settings.read({name: values[name] for name in plan.single() if name in values})
     return plan.make(values, asked)
+
+
+@pytest.mark.parametrize("preset", [None, "matrix", "paper"])
+def test_without_its_package_a_method_that_nobody_named_is_left_out_and_told(
+    preset: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "lacking", LACKING)
+    monkeypatch.setattr(extras, "find_spec", lambda package: None)
+    found = planned(preset, models=["bundled"])
+    assert len(found.arms) == 18 and {arm.method for arm in found.arms} == {
+        *("streaming", "mit", "recompute")
+    }
+    assert found.left_out == (
+        "kvpress is left out: it needs the package kvpress, which is not installed: "
+        "pip install 'streamcli[kvpress]'.",
+    )
+
+
+def test_without_its_package_a_method_that_was_named_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extras, "lacking", LACKING)
+    monkeypatch.setattr(extras, "find_spec", lambda package: None)
+    told = r"'kvpress-stock' needs the package kvpress, .*: pip install 'streamcli\[kvpress\]'\.$"
+    with pytest.raises(UsageError, match=told):
+        planned(methods=["streaming", "kvpress-stock"])
+    monkeypatch.setenv("STREAMCLI_METHOD", "kvpress")
+    with pytest.raises(UsageError, match="'kvpress' needs"):
+        planned()
+    assert planned(methods=["streaming", "mit"]).left_out == ()
+
+
+def test_a_transformers_that_is_too_new_for_it_is_told_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extras, "lacking", LACKING)
+    monkeypatch.setattr(extras, "find_spec", lambda package: object())
+    monkeypatch.setattr(extras, "version", lambda package: "5.3.1")
+    (line,) = planned().left_out
+    assert "kvpress needs transformers below 5.3, and 5.3.1 is installed" in line
+    monkeypatch.setattr(extras, "version", lambda package: "5.2.0")
+    assert planned().left_out == ()
 
 
 @pytest.mark.parametrize(
