@@ -93,6 +93,8 @@ def _welcome() -> None:
 
 
 PLURALS = _flags(*plan.LISTS, *bench.LISTS, "columns", "add", "remove")
+FORMATTED = (["report"], ["compare"])  # have --format
+AS_JSON = (["run"], ["bench"], ["runs", "list"], ["runs", "show"], ["db", "stats"])  # have --json
 EITHER = {"sweep": _flags(*(each.name for each in plan.varied().values()))}  # as plurals are
 
 
@@ -101,7 +103,8 @@ def spread(words: list[str]) -> list[str]:
 
     ``--datasets wikitext pg19`` and ``--datasets wikitext,pg19`` both become
     ``--datasets wikitext --datasets pg19``. An option that only the chosen method has, such as
-    ``--sinks 4``, becomes ``--param sinks=4``.
+    ``--sinks 4``, becomes ``--param sinks=4``; ``--json`` and ``--format json`` become that of the
+    two which the command has.
 
     Raises:
         UsageError: A list option has no value, or an empty one.
@@ -128,7 +131,23 @@ def spread(words: list[str]) -> list[str]:
         for part in parts:
             out += [option, part]
         awaited = False
-    return _own_options(out[:-1])
+    return _own_options(_json(out[:-1]))
+
+
+def _json(words: list[str]) -> list[str]:
+    """The words, ``--json`` and ``--format json`` each as the command has it."""
+    command = [word for word in words if not word.startswith("-")][:2]
+    if command[:1] in FORMATTED:
+        return ["--format=json" if word == "--json" else word for word in words]
+    if command not in AS_JSON and command[:1] not in AS_JSON:
+        return words
+    out: list[str] = []
+    for word in words:
+        if word == "json" and out[-1:] == ["--format"]:
+            out[-1] = "--json"
+        else:
+            out.append("--json" if word == "--format=json" else word)
+    return out
 
 
 def _own_options(words: list[str]) -> list[str]:

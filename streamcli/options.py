@@ -14,6 +14,8 @@ import typer
 
 from core import registry
 from core.config import KnownOption, options
+from streamcli import completion
+from streamcli.completion import Complete
 from streamcli.results.columns import FILTERS
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -41,7 +43,7 @@ def run_options(
 def filtered(command: Command) -> Command:
     """Give a command the flags that narrow down which recorded runs are read, as ``**given``."""
     pairs = zip(FILTERS, WHICH, strict=True)
-    made = [_named(name, str | None, _only(words, f"--{name}")) for name, words in pairs]
+    made = [_named(name, str | None, _only(words, name)) for name, words in pairs]
     return _given(made, first=False)(command)
 
 
@@ -82,7 +84,7 @@ def _parameter(each: KnownOption, *, several: bool, default: Any) -> inspect.Par
         flags = tuple(dict.fromkeys((f"--{name.replace('_', '-')}", each.flag)))
         annotation = list[kind] | None  # type: ignore[valid-type]
         words = f"{words.removesuffix('.')}; one value or more."
-    info = _option(words, shown, *flags, panel=each.about.group, complete=each.about.choices)
+    info = _option(words, shown, *flags, panel=each.about.group, complete=_complete(each))
     return _named(name, annotation, info)
 
 
@@ -97,7 +99,7 @@ def _option(
     default: object,
     *names: str,
     panel: str | None = None,
-    complete: Callable[[], Iterable[str]] | None = None,
+    complete: Complete | None = None,
 ) -> Any:
     """An option whose help ends with the default that ``settings`` will give it."""
     help_text = f"{what.replace('[', chr(92) + '[')} [dim]\\[default: {default}][/dim]"
@@ -106,20 +108,31 @@ def _option(
         help=help_text,
         show_default=False,
         rich_help_panel=panel,
-        autocompletion=(lambda: list(complete())) if complete else None,
+        autocompletion=complete,
     )
+
+
+def _complete(each: KnownOption) -> Complete | None:
+    """What a shell completes a value of an option to."""
+    choices = each.about.choices
+    return completion.among(choices) if choices else completion.OF.get(each.name)
 
 
 def of_run(name: str) -> Any:
     """The option ``name`` of a run, for a command that has few of them."""
     each = next(each for each in options() if each.name == name)
-    return _option(each.words, each.default_words, each.flag)
+    return _option(each.words, each.default_words, each.flag, complete=_complete(each))
 
 
-def _only(which: str, flag: str) -> Any:
+def _only(which: str, name: str) -> Any:
     """An option that narrows down which recorded runs are read."""
-    words = f"Only runs {which}."
-    return typer.Option(flag, help=words, show_default=False, rich_help_panel="Which runs")
+    return typer.Option(
+        f"--{name}",
+        help=f"Only runs {which}.",
+        show_default=False,
+        rich_help_panel="Which runs",
+        autocompletion=completion.OF.get(name),
+    )
 
 
 Repeats = Annotated[int | None, _option("Run this often; each is recorded.", 1)]
@@ -128,9 +141,21 @@ Database = Annotated[
 ]
 Json = Annotated[bool, _option("Print one JSON object a run to stdout.", "a table", "--json")]
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A name, a beginning of one, or latest.")]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A name, a beginning of one, or latest.",
+        autocompletion=completion.runs,
+    ),
+]
 Runs = Annotated[
-    list[str], typer.Argument(metavar="RUN", help="Names, beginnings of them, or latest.")
+    list[str],
+    typer.Argument(
+        metavar="RUN",
+        help="Names, beginnings of them, or latest.",
+        autocompletion=completion.runs,
+    ),
 ]
 WHICH = (  # runs a filter keeps, one for each of ``FILTERS``
     "of this model",

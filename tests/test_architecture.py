@@ -37,6 +37,7 @@ ROOMS = {
     "streamcli/commands": {
         *("core", "streamcli.analysis", "streamcli.jobs", "streamcli.render", "streamcli.results"),
         *("streamcli.files", "streamcli.harmless", "streamcli.options", "streamcli.settings"),
+        "streamcli.completion",
     },
 }
 FEW = 4  # names of columns that may stand in one literal

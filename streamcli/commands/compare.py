@@ -12,7 +12,7 @@ import typer
 
 from core import registry
 from core.errors import UsageError
-from streamcli import options
+from streamcli import completion, options
 from streamcli.jobs.database import opened
 
 if TYPE_CHECKING:
@@ -40,10 +40,16 @@ def compare(
             metavar="RUN_A RUN_B",
             help="Two runs to hold side by side: names, their beginnings, or latest.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ] = None,
     baseline: Annotated[
-        str, typer.Option("--baseline", help="Method that the others are held against.")
+        str,
+        typer.Option(
+            "--baseline",
+            help="Method that the others are held against.",
+            autocompletion=completion.OF["method"],
+        ),
     ] = registry.BASELINE,
     across_budgets: Annotated[
         bool,

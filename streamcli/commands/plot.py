@@ -32,7 +32,13 @@ WHAT = "Figures to draw, all that have data where none is named: " + "; ".join(
 def plot(
     ctx: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help=WHAT, show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help=WHAT,
+            show_default=False,
+            autocompletion=lambda: list(NAMES),
+        ),
     ] = None,
     form: Annotated[
         Format,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import StreamError, UsageError
-from streamcli import options
+from streamcli import completion, options
 from streamcli.jobs.database import opened, unmatched
+from streamcli.results.columns import STATUSES
 
 if TYPE_CHECKING:
     from streamcli.analysis.selection import Query
@@ -62,6 +63,7 @@ def report(
             "--status",
             help="Runs that ended so, one by one: failed, interrupted, running, done or any.",
             show_default=False,
+            autocompletion=completion.among(lambda: (*STATUSES, "any")),
         ),
     ] = None,
     sort: Annotated[
@@ -71,6 +73,7 @@ def report(
             help="A column to sort by, smallest first, or -COLUMN. [dim]\\[default: newest "
             "first][/dim]",
             show_default=False,
+            autocompletion=completion.columns,
         ),
     ] = None,
     columns: Annotated[
@@ -80,11 +83,17 @@ def report(
             help="Columns of one flat table, separated by spaces [dim]\\[default: tables in which "
             "runs are compared][/dim]",
             show_default=False,
+            autocompletion=completion.columns,
         ),
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option("--group-by", help="A column; a table for each value.", show_default=False),
+        typer.Option(
+            "--group-by",
+            help="A column; a table for each value.",
+            show_default=False,
+            autocompletion=completion.columns,
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", help="At most so many configurations; 0 for all.")

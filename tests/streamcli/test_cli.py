@@ -331,3 +331,29 @@ def test_streamcli_alone_shows_what_to_do_first(typed: Type) -> None:
 def test_a_bad_value_is_named(typed: Type, words: str, said: str) -> None:
     done = typed(*words.split())
     assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1 and said in done.err
+
+
+def test_json_is_asked_for_in_two_ways_by_every_command_that_has_either(typed: Type) -> None:
+    """Walks the commands, so that a new one is not forgotten."""
+    import typer
+
+    def leaves(at: Any, path: list[str]) -> list[tuple[list[str], Any]]:
+        below = getattr(at, "commands", {})
+        if not below:
+            return [(path, at)]
+        return [leaf for name, each in below.items() for leaf in leaves(each, [*path, name])]
+
+    asked = []
+    for path, command in leaves(typer.main.get_command(cli.app), []):
+        flags = {flag for each in command.params for flag in each.opts}
+        if "--json" in flags or ("--format" in flags and "json" in typed(*path, "--help").out):
+            want = "--json" if "--json" in flags else "--format=json"
+            for words in (["--json"], ["--format", "json"], ["--format=json"]):
+                assert cli.spread([*path, *words]) == [*path, want], path
+            asked.append(path)
+    assert len(asked) >= 7
+    assert cli.spread(["plot", "--format", "png"]) == ["plot", "--format", "png"]
+    typed("run", *SMALL)
+    for words in (["runs", "show", "latest"], ["report"], ["runs", "list"], ["db", "stats"]):
+        told = [typed(*words, *how).out for how in (["--json"], ["--format", "json"])]
+        assert told[0] == told[1] and json.loads(told[0])

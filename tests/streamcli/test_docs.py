@@ -15,9 +15,10 @@ import pytest
 from sqlalchemy import text
 
 from streamcli import docs
-from streamcli.results import portable, transfer, ulid
+from streamcli.results import frames, portable, transfer, ulid
 from streamcli.results.store import Store
 from tests.support.process import imported
+from tests.support.records import recorded
 from tests.support.typed import DB, Type
 
 pytest_plugins = ("tests.support.typed",)
@@ -189,6 +190,27 @@ def test_a_shell_completes_commands_options_and_values() -> None:
     assert completed("streamcli runs d") == ["delete"]
     assert completed("streamcli sweep --datasets wikitext pg19 --meth") == ["--methods", "--method"]
     assert completed("streamcli runs list --status f") == ["failed"]
+    assert completed("streamcli plot sum") == ["summary"]
+    assert completed("streamcli report --sort kv_m") == ["kv_mib"]
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "report", "compare", "plot", "runs list"])
+def test_a_shell_completes_methods_modes_and_texts(command: str) -> None:
+    several = "s" if command == "sweep" else ""
+    assert completed(f"streamcli {command} --method{several} rec") == ["recompute"]
+    assert completed(f"streamcli {command} --mode{several} dec") == ["decode-loop"]
+    assert completed(f"streamcli {command} --dataset{several} wikitext-") == ["wikitext-articles"]
+
+
+def test_a_shell_completes_the_names_of_runs(home: Path) -> None:
+    assert completed("streamcli runs show ") == ["latest"] and not Path("data").exists()
+    store = recorded(home / "own.db", {}, {"method": "dense", "window": None})
+    names = list(frames.runs(store)["run_id"])
+    for line in ("runs show", "rerun", "compare", "runs delete latest"):
+        assert completed(f"streamcli {line} --db own.db ") == ["latest", *names]
+    assert completed(f"streamcli runs show --db own.db {names[0]}") == [names[0]]
+    Path("own.db").write_text("no database")
+    assert completed("streamcli runs show --db own.db ") == ["latest"]
 
 
 def test_the_completion_script_is_printed_for_the_shell_that_asks() -> None:
