@@ -58,7 +58,9 @@ class Sheet:
 
     def __post_init__(self) -> None:
         """Make what names and notes of others say harmless, wherever the table is shown."""
+        columns = [replace(column, title=visible(column.title)) for column in self.columns]
         for name, held in (
+            ("columns", columns),
             ("title", visible(self.title)),
             ("rows", [list(map(visible, row)) for row in self.rows]),
             ("notes", list(map(visible, self.notes))),
@@ -128,7 +130,7 @@ def rich_table(page: Sheet, gap: int = 2) -> Table:
         longest, words = max(map(len, [*column.title.split(), *lines])), column.align == "left"
         heading = textwrap.wrap(column.title, longest, break_on_hyphens=False)
         table.add_column(
-            column.title if words else "\n".join(heading),
+            Text(column.title if words else "\n".join(heading)),
             justify=column.align,
             no_wrap=not words,
             min_width=min(longest, SHORT) if words else longest,
