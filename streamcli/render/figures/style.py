@@ -58,7 +58,7 @@ def finish(figure: go.Figure, title: str, subtitle: str, *, height: int, legend:
     The legend hangs below the plot, whose bottom margin has room for it at phone width.
     """
     small = _wrapped(subtitle, PHONE)
-    top = 44 + SMALL * len(small) + (28 if figure.layout.annotations else 0)
+    top = 44 + SMALL * len(small) + (28 if figure.layout.annotations else 8)
     rows = _legend_rows(figure, PHONE) if legend else 0
     figure.update_layout(
         template=template(),
@@ -208,7 +208,8 @@ def scale(
 
 def axis(values: Iterable[float], title: str, **asked: Any) -> dict[str, Any]:
     """The same with a title, which says so where it is logarithmic."""
-    return scale(values, **asked) | {"title_text": f"{title} (log)" if asked["log"] else title}
+    words = f"{title[:-1]}, log)" if title.endswith(")") else f"{title} (log)"
+    return scale(values, **asked) | {"title_text": words if asked["log"] else title}
 
 
 def wide(values: Iterable[float], times: float = 3) -> bool:

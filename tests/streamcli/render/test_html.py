@@ -180,11 +180,20 @@ def test_dark_is_dark_with_readable_figures_and_paper_is_white(opened: Opened) -
     while luminance(page.evaluate(tick)) <= 0.7:  # until the page has followed
         page.wait_for_timeout(20)
     assert luminance(page.evaluate(paper)) < 0.2 and luminance(page.evaluate(tick)) > 0.7
+    bar = "getComputedStyle(document.querySelector('#figure-decode-runtime .bars path')).fill"
+    assert luminance(page.evaluate(bar)) > 0.5  # streaming's blue, which is dim on dark
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(color_scheme="dark", media="print")
     assert luminance(page.evaluate(paper)) > 0.9 and luminance(page.evaluate(tick)) < 0.3
     assert page.locator(".provenance details summary").first.is_visible()
     assert page.locator(".filter").is_hidden()
+
+
+def test_the_page_opens_with_the_overview_and_the_two_figures_that_answer(report: Path) -> None:
+    text = report.read_text()
+    marks = ("overview", "figure-decode-perplexity", "figure-decode-runtime", "summary", "tables")
+    places = [text.index(f'id="{mark}"') for mark in (*marks, "figure-pareto")]
+    assert places == sorted(places)
 
 
 def test_an_empty_database_says_what_to_type(browser: Browser, tmp_path: Path) -> None:
