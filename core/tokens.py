@@ -92,11 +92,11 @@ def tokenize(corpus: Corpus, tokenizer: Any, max_tokens: int) -> TokenStream:
     Raises:
         UsageError: There is nothing to score.
     """
-    front = _front(tokenizer)
+    before = front(tokenizer)
     documents: list[TokenDocument] = []
     left, short = max_tokens, 0
     for document in corpus.documents:
-        ids = _first_ids(tokenizer, document.text, front, left)
+        ids = _first_ids(tokenizer, document.text, before, left)
         if len(ids) < 2:
             short += 1
             continue
@@ -114,7 +114,9 @@ def tokenize(corpus: Corpus, tokenizer: Any, max_tokens: int) -> TokenStream:
         notes.append(f"{short} documents of fewer than 2 tokens were skipped: nothing to score.")
     if left >= 2:
         notes.append(f"asked for {max_tokens} tokens, the text has {max_tokens - left}.")
-    bos = f"tokenizer adds {' '.join(tokenizer.convert_ids_to_tokens(front))}" if front else "none"
+    bos = "none"
+    if before:
+        bos = f"tokenizer adds {' '.join(tokenizer.convert_ids_to_tokens(before))}"
     return TokenStream(tuple(documents), _sha256(documents), bos, tuple(notes))
 
 
@@ -124,8 +126,16 @@ def check_range(stream: TokenStream, loaded: Loaded) -> None:
     Raises:
         UsageError: There is one: the tokenizer is another model's.
     """
+    check_ids(max(int(document.ids.max()) for document in stream.documents), loaded)
+
+
+def check_ids(largest: int, loaded: Loaded) -> None:
+    """Refuse token ids up to ``largest`` where the model has no embedding for that one.
+
+    Raises:
+        UsageError: It has none: the tokenizer is another model's.
+    """
     rows = len(loaded.model.get_input_embeddings().weight)
-    largest = max(int(document.ids.max()) for document in stream.documents)
     if largest >= rows:
         raise UsageError(
             f"{loaded.name}: its tokenizer makes token id {largest}, and the model has {rows} "
@@ -183,27 +193,28 @@ def _is_utf8(some: bytes) -> bool:
     return True
 
 
-def _front(tokenizer: Any) -> list[int]:
+def front(tokenizer: Any) -> list[int]:
     """The ids that the tokenizer itself puts before a text; what it puts behind is left off."""
-    bare = _encode(tokenizer, "a")
+    bare = encode(tokenizer, "a")
     whole = tokenizer("a", return_attention_mask=False)["input_ids"]
     places = range(len(whole) - len(bare) + 1)
     at = next(place for place in places if whole[place : place + len(bare)] == bare)
     return list(whole[:at])
 
 
-def _first_ids(tokenizer: Any, text: str, front: list[int], need: int) -> list[int]:
-    """At most ``need`` ids of ``front`` and ``text``, from no more of the text than it takes."""
+def _first_ids(tokenizer: Any, text: str, before: list[int], need: int) -> list[int]:
+    """At most ``need`` ids of ``before`` and ``text``, from no more of the text than it takes."""
     size = 8 * need + 1000
     while True:
         cut = BREAK.search(text, size)
-        ids = front + _encode(tokenizer, text[: cut.start()] if cut else text)
+        ids = before + encode(tokenizer, text[: cut.start()] if cut else text)
         if not cut or len(ids) >= need + MARGIN:
             return ids[:need]
         size *= 2
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text alone, without what the tokenizer puts before and behind it."""
     ids: list[int] = tokenizer(
         text, add_special_tokens=False, return_attention_mask=False, verbose=False
     )["input_ids"]
