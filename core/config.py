@@ -358,7 +358,8 @@ def options(of: type = RunConfig) -> tuple[KnownOption, ...]:
 
 def check(asked: Any) -> None:
     """Raise ``UsageError`` where an option in a dataclass is out of bounds or no choice."""
-    for each in options(type(asked)):
+    kind: type = type(asked)
+    for each in options(kind):
         _check(each, getattr(asked, each.name))
 
 

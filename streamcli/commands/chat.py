@@ -44,26 +44,28 @@ def chat(
     if transcript:
         files.check_appendable(transcript)
 
+    from core.conversation import INTERRUPTED
     from streamcli.jobs import conversation, signals
     from streamcli.render import output
     from streamcli.render.live import Screen
 
-    stream = conversation.begin(ctx.params, talks=True, system=system)
-    for note in stream.notes:
-        output.say(note)
-    if transcript and system:
-        files.append(transcript, f"System: {system}\n\n")
-    screen = Screen(as_json=json, budget=stream.budget)
-    for words in _typed(screen) if sys.stdin.isatty() else _piped():
-        with signals.noted() as stopped:
-            turn = stream.say(words, screen.piece, stopped)
-        screen.turn(turn.values())
-        if transcript:
-            files.append(transcript, f"User: {words}\n\nAssistant: {turn.text}\n\n")
-        if warning := stream.warning():
-            output.say(warning)
-        if turn.stop_reason == conversation.INTERRUPTED and not sys.stdin.isatty():
-            raise Interrupted("interrupted.")
+    at_hand = sys.stdin.isatty()
+    with conversation.begun(ctx.params, talks=True, system=system) as stream:
+        for note in stream.notes:
+            output.say(note)
+        if transcript and system:
+            files.append(transcript, f"System: {system}\n\n")
+        screen = Screen(as_json=json, budget=stream.budget)
+        for words in _typed(screen) if at_hand else _piped():
+            with signals.noted() as stopped:
+                turn = stream.say(words, screen.piece, stopped)
+                screen.turn(turn.values())
+                if transcript:
+                    files.append(transcript, f"User: {words}\n\nAssistant: {turn.text}\n\n")
+            if warning := stream.warning():
+                output.say(warning)
+            if turn.stop_reason == INTERRUPTED and not at_hand:
+                raise Interrupted("interrupted.")
 
 
 def _typed(screen: Screen) -> Iterator[str]:

@@ -37,21 +37,22 @@ def generate(
     text = _text(prompt, prompt_file)
 
     from core import tokens
+    from core.conversation import INTERRUPTED
     from streamcli.jobs import conversation, signals
     from streamcli.render import output
     from streamcli.render.live import Screen
 
-    stream = conversation.begin(ctx.params)
-    for note in stream.notes:
-        output.say(note)
-    screen = Screen(as_json=json, budget=stream.budget)
-    ids = [*tokens.front(stream.loaded.tokenizer), *tokens.encode(stream.loaded.tokenizer, text)]
-    with signals.noted() as stopped:
-        turn = stream.go_on(ids, screen.piece, stopped)
-    screen.turn(turn.values())
-    if warning := stream.warning():
-        output.say(warning)
-    if turn.stop_reason == conversation.INTERRUPTED:
+    with conversation.begun(ctx.params) as stream:
+        for note in stream.notes:
+            output.say(note)
+        screen, reader = Screen(as_json=json, budget=stream.budget), stream.loaded.tokenizer
+        ids = [*tokens.front(reader), *tokens.encode(reader, text)]
+        with signals.noted() as stopped:
+            turn = stream.go_on(ids, screen.piece, stopped)
+        screen.turn(turn.values())
+        if warning := stream.warning():
+            output.say(warning)
+    if turn.stop_reason == INTERRUPTED:
         raise Interrupted(f"interrupted after {turn.tokens_out} tokens.")
 
 
