@@ -49,33 +49,31 @@ def chat(
     from streamcli.render import output
     from streamcli.render.live import Screen
 
-    at_hand = sys.stdin.isatty()
     with conversation.begun(ctx.params, talks=True, system=system) as stream:
         for note in stream.notes:
             output.say(note)
         if transcript and system:
             files.append(transcript, f"System: {system}\n\n")
-        screen = Screen(as_json=json, budget=stream.budget)
-        for words in _typed(screen) if at_hand else _piped():
-            with signals.noted() as stopped:
-                turn = stream.say(words, screen.piece, stopped)
-                screen.turn(turn.values())
-                if transcript:
-                    files.append(transcript, f"User: {words}\n\nAssistant: {turn.text}\n\n")
-            if warning := stream.warning():
-                output.say(warning)
-            if turn.stop_reason == INTERRUPTED and not at_hand:
-                raise Interrupted("interrupted.")
+        screen, at_hand = Screen(as_json=json, budget=stream.budget), sys.stdin.isatty()
+        if at_hand:
+            screen.greet(stream.config.model)
+        with signals.looking(screen.look):
+            for words in _typed(screen) if at_hand else _piped():
+                with signals.noted() as stopped:
+                    turn = stream.say(words, screen.piece, stopped)
+                    screen.turn(turn.values())
+                    if transcript:
+                        files.append(transcript, f"User: {words}\n\nAssistant: {turn.text}\n\n")
+                if warning := stream.warning():
+                    output.say(warning)
+                if turn.stop_reason == INTERRUPTED and not at_hand:
+                    raise Interrupted("interrupted.")
 
 
 def _typed(screen: Screen) -> Iterator[str]:
     """What a person types, line by line, until the chat is ended."""
-    while True:
-        try:
-            words = screen.asks().strip()
-        except (EOFError, KeyboardInterrupt):
-            print(file=sys.stderr)
-            return
+    for line in screen.asks():
+        words = line.strip()
         if words == EXIT:
             return
         if words:

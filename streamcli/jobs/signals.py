@@ -38,6 +38,23 @@ def ignored() -> Iterator[None]:
 
 
 @contextmanager
+def looking(look: Callable[[], None]) -> Iterator[None]:
+    """Within it ``look`` is called when Ctrl-C comes, before it is raised."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def looked(number: int, frame: object) -> None:
+        look()
+        _stop(number, frame)
+
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, looked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+@contextmanager
 def noted() -> Iterator[Callable[[], bool]]:
     """Within it Ctrl-C is noted, and what is yielded tells whether it came; the next is raised."""
     came = list[float]()

@@ -113,7 +113,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat_and_at_an_empty_prompt_the_chat(
         person.types(f"Hello {turn}\r")
         person.sees(r"Hello \d\r\n(?s:.{60})")
         person.types("\x03")
-        state = person.sees(r"stopped; .* tokens/s, 24 of 24 keys held, ([\d,]+) tokens")
+        state = person.sees(r"stopped; .* tokens/s, 24 of 24 keys held, ([\d,]+) tokens in all")
         assert int(state[1].replace(",", "")) > 24
         person.sees("> ")
     time.sleep(1.2)  # later than a key that is held down
