@@ -1,7 +1,7 @@
 """docs/generate.md: what of transformers' ``generate`` a streaming cache can do; ``make generate``.
 
-One column a version of transformers; a run writes the column of the one that is installed. Each
-case is held against greedy decoding by ``cache.read``, one token at a time, of single rows.
+One column a version of transformers; a run writes the column of the one that is installed, and
+leaves what stands below the table as it is. Each case is held against greedy decoding by ``cache.read``, one token at a time, of single rows.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ something else. "Refused" is followed by the line that is raised.
 
 """
 HEAD = "| feature |"
+BELOW = "\n## "  # what is written by hand begins with a heading
 
 
 class Wrong(Exception):
@@ -536,7 +537,8 @@ def read() -> tuple[list[str], dict[str, dict[str, str]]]:
     """The page's columns, and its cells by feature and column."""
     columns: list[str] = []
     cells: dict[str, dict[str, str]] = {}
-    for line in PAGE.read_text().splitlines() if PAGE.exists() else ():
+    page = PAGE.read_text() if PAGE.exists() else ""
+    for line in page.partition(BELOW)[0].splitlines():
         parts = [part.strip() for part in line.strip().strip("|").split(" | ")]
         if line.startswith(HEAD):
             columns = parts[1:]
@@ -561,7 +563,8 @@ def write() -> None:
         cells = {**before.get(name, {}), column(): words}
         rows.append(f"| {' | '.join([name, *(cells.get(each, '') for each in columns)])} |")
     lines = [f"{HEAD} {' | '.join(columns)} |", "|:---|" + ":---|" * len(columns), *rows]
-    PAGE.write_text(INTRO + "\n".join(lines) + "\n")
+    _, heading, below = PAGE.read_text().partition(BELOW) if PAGE.exists() else ("", "", "")
+    PAGE.write_text(INTRO + "\n".join(lines) + "\n" + heading + below)
 
 
 def bundled_model() -> tuple[Any, Tensor]:
