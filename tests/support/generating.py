@@ -1,7 +1,8 @@
 """docs/generate.md: what of transformers' ``generate`` a streaming cache can do; ``make generate``.
 
 One column a version of transformers; a run writes the column of the one that is installed, and
-leaves what stands below the table as it is. Each case is held against greedy decoding by ``cache.read``, one token at a time, of single rows.
+leaves what stands below the table as it is. Each case is held against greedy decoding by
+``cache.read``, one token at a time, of single rows.
 """
 
 from __future__ import annotations
