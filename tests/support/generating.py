@@ -27,6 +27,7 @@ from core.cache import StreamingKVCache
 from core.errors import StreamError
 from core.measure.meters import token_nll
 from core.models.loading import load
+from tests.support import families
 from tests.support.samples import ids_of, random_ids, tiny_llama
 
 PAGE = Path(__file__).parents[2] / "docs" / "generate.md"
@@ -436,6 +437,26 @@ def _attention_of(name: str) -> None:
     equal(made[:, 60:], want)
 
 
+def family(name: str) -> None:
+    """A family's tiny model, whatever its layers are."""
+    made = families.build(name)
+    made.generation_config.eos_token_id = None
+    for length in (15, 150):
+        follows(made, families.tokens(length), new(made), within=False)
+
+
+def hybrid(model: Any) -> None:
+    family("gemma3_text")
+
+
+def latent(model: Any) -> None:
+    family("deepseek_v3")
+
+
+def first_length(model: Any) -> None:
+    family("phi3_longrope")
+
+
 CASES = {
     "one token": Case("a prompt of one token, no context", one_token),
     "short": Case("a prompt that fits, no context", short_prompt),
@@ -472,6 +493,11 @@ CASES = {
     "lookup": Case("`prompt_lookup_num_tokens`", lookup),
     "lookup alone": Case("the same, long, without the context", lookup_alone, "refused: "),
     "assistant": Case("`assistant_model`", assistant),
+    "hybrid": Case("layers with windows of their own (Gemma 3)", hybrid),
+    "latent": Case("latent attention (DeepSeek-V3)", latent),
+    "first length": Case(
+        "a text that passes the length that a Phi-3 was first trained on", first_length
+    ),
     "flash": Case(
         "`flash_attention_2` set on a loaded model (its kernel not run): ours takes its place",
         flash,
