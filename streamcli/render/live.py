@@ -51,7 +51,10 @@ class Screen:
         if self.as_json:
             print(json.dumps({name: plain(value) for name, value in values.items()}), flush=True)
             return
-        print(self.lines.end() if self.lines else "", flush=True)
+        if self.lines:
+            print(self.lines.end(), end="")
+            self.lines.width = Console().width  # the window may have another size by now
+        print(flush=True)
         if self.words.is_terminal:
             self.words.print(Text(status(values, self.budget), style="dim"))
 
