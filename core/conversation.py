@@ -106,8 +106,9 @@ class Conversation:
         self.stream = self.method.start(loaded, 1)
         self.sampler = Sampler(sampling, config.seed, loaded.model.device)
         self.stops = form.stops if form else dialogue.ends(loaded)
-        bounded = self.config.spec.has_budget
-        self.budget = self.config.attended_keys - 1 if bounded else None
+        spec, waiting = self.config.spec, self.config.steps_between_evictions() - 1
+        bounded = spec.has_budget and spec.memory != "grows"
+        self.budget = self.config.attended_keys - 1 + waiting if bounded else None
         self.read, self.begun, self.warned = 0, False, False
         self.unread: list[int] = []
         self.ended = False  # whether the last answer ended at the form's words
@@ -130,12 +131,12 @@ class Conversation:
     def go_on(self, ids: Sequence[int], show: Show, stop: Asked) -> Turn:
         """Read ``ids`` and write on; see ``say``."""
         clock, given = Clock(self.config.device), [*self.unread, *ids]
-        tokens.check_ids(max(given, default=0), self.loaded)
+        if not given:
+            raise UsageError("there is nothing to go on from: the prompt has no tokens.")
+        tokens.check_ids(max(given), self.loaded)
         length = self.read + len(given) + self.sampling.max_new_tokens
         self.method.check(self.loaded, length)
         self.begun, self.unread, self.ended = True, [], False
-        if not given:
-            raise UsageError("there is nothing to go on from: the prompt has no tokens.")
         with runner.memory_in_words(self.config, "--window"), torch.inference_mode():
             logits = self._read(given, stop)
             spent_s, compiled_s = clock.lap(), self.stream.compile_s
