@@ -111,7 +111,7 @@ def test_an_implicit_model_gives_way_to_the_bundled_one_and_that_is_said(
         (("--method", "steaming"), "Did you mean 'streaming'?"),
         (("--n-sink", "-1"), "n_sink is -1: it must be 0 or more"),
         (("--prompt-file", "x.txt"), "a prompt and --prompt-file are given"),
-        (("--engine", "compiled", "--method", "dense"), "'dense' is eager only"),
+        (("--engine", "compiled", "--method", "dense"), "'dense' has none such"),
         (("--mode", "chunked"), "--mode"),
         (("more", "words"), "unexpected extra argument"),
     ],
