@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from core.models.loading import Loaded
 
 MARGIN = 64  # tokens at a cut that the text after it could still change; a word is a few
-PATHS = f"or a path ending in {', '.join(files.READERS)}"
+PATHS = f"a path ending in {', '.join(files.READERS)}, or a folder of .txt files"
 CUT = "\ufffd"  # what bytes that are no whole character are decoded to
 BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 BREAK = re.compile(r"(?<=\S)(?=\s)")

@@ -19,6 +19,7 @@ from streamcli.commands import (
     compare,
     db,
     generate,
+    paper,
     plot,
     report,
     rerun,
@@ -49,6 +50,7 @@ app = typer.Typer(
 MEASURE, LOOK, KEEP, WRITE = "Measure", "Look", "Keep", "Write"  # the groups of --help
 app.command(rich_help_panel=MEASURE)(run.run)
 app.command(rich_help_panel=MEASURE)(sweep.sweep)
+app.command(rich_help_panel=MEASURE)(paper.paper)
 app.command(rich_help_panel=MEASURE)(verify.verify)
 app.command(rich_help_panel=MEASURE)(rerun.rerun)
 app.command(rich_help_panel=MEASURE)(bench.bench)
