@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streamcli.analysis.paper import Cell, Found
+from streamcli.analysis.paper import Found
 from streamcli.analysis.published import Series, figures
-from streamcli.analysis.verdicts import decimals
+from streamcli.render.compared import nats_of
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import COLUMNS, Column, format_value
 
@@ -35,7 +35,7 @@ def sheet(found: Found) -> Sheet:
             cell.name,
             format_value(KEYS, run.get("attended_keys")),
             format_value(PPL, run.get("ppl")) if cell.run else "not run",
-            _difference(cell),
+            nats_of(cell.difference),
             str(run.get("run_id", "-")),
             *("-" if value is None else f"{value:,.2f}" for value in printed),
         ]
@@ -68,14 +68,6 @@ def records(found: Sequence[Found]) -> list[dict[str, Any]]:
 
 def _published(table: str) -> list[Series]:
     return [each for each in figures().series if each.table == table]
-
-
-def _difference(cell: Cell) -> str:
-    if cell.difference is None:
-        return "-"
-    nats, places = cell.difference.nats, decimals(cell.difference.nats)
-    words = f"{nats.estimate:+.{places}f}"
-    return f"{words} [{nats.low:+.{places}f}, {nats.high:+.{places}f}]" if nats.known else words
 
 
 def _notes(found: Found, theirs: Sequence[Series]) -> list[str]:
