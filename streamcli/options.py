@@ -13,10 +13,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from core import registry
-from core.config import KnownOption, options
+from core.config import MACHINE, ORIGIN, KnownOption, options
+from core.sampling import Sampling
 from streamcli import completion
 from streamcli.completion import Complete
 from streamcli.results.columns import FILTERS
+
+OF_A_STREAM = ("model", "method", "n_sink", "window")
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -38,6 +41,17 @@ def run_options(
         if each.name not in left_out
     ]
     return _given(made, first=True)
+
+
+def stream_options(command: Command) -> Command:
+    """Give a command what a stream is made of, and how its tokens are chosen, as ``**given``."""
+    left_out = {each.name for each in options() if not _of_a_stream(each)}
+    drawn = [_parameter(each, several=False, default=None) for each in options(Sampling)]
+    return run_options(leave_out=left_out)(_given(drawn, first=False)(command))
+
+
+def _of_a_stream(each: KnownOption) -> bool:
+    return each.name in OF_A_STREAM or each.about.group in (MACHINE, ORIGIN)
 
 
 def filtered(command: Command) -> Command:
@@ -140,6 +154,8 @@ Database = Annotated[
     str | None, _option("Results database: a path or a SQLAlchemy URL.", "data/streamcli.db")
 ]
 Json = Annotated[bool, _option("Print one JSON object a run to stdout.", "a table", "--json")]
+
+JsonTurn = Annotated[bool, _option("Print one JSON object a turn to stdout.", "the text", "--json")]
 
 Run = Annotated[
     str,

@@ -37,7 +37,7 @@ class Dense(Method):
     def check(self, loaded: Loaded, length: int) -> None:
         """Keys must not be of two kinds of rotary frequencies, which change with length in some."""
         anatomy.of(loaded.model).check_room(
-            length, "fewer --max-tokens, as keys in the cache keep the frequencies they came with"
+            length, "fewer tokens, as keys in the cache keep the frequencies they came with"
         )
 
     def full_after(self, loaded: Loaded) -> int:

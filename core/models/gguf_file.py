@@ -1,8 +1,9 @@
 """What a GGUF file says, read once, and what transformers' own loader makes of it corrected.
 
-transformers dequantises the weights rightly but reads the whole file again at every turn, and drops
-three things that it says: whether the tokenizer adds a BOS, how it splits text into words, and how
-rotary positions are scaled.
+transformers dequantises the weights rightly but reads the whole file again at every turn. Of what
+the file says it drops whether the tokenizer adds a BOS, how it splits text into words, which tokens
+end a turn, and how rotary positions are scaled. For a Llama's end of a text it takes the beginning
+(``GGUFLlamaConverter`` 5.2 looks up ``bos_token_id`` for both).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SPLITS = ("default", "gpt-2", "qwen2", "smollm")  # word splittings that end up 
 BEGIN = ("llama-bpe", "llama3", "llama-v3", "tekken")  # those that begin with a BOS unless told
 KINDS = ("llama", "gpt2")  # SentencePiece with scores, and byte-level BPE with merges
 TOKENIZER = "tokenizer.ggml."
+NAMES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # theirs and ours
+ENDS = ("eos", "eot", "eom")  # of a text, of a turn and of a message
 INSTEAD = "use the model's safetensors files"
 
 
@@ -137,9 +140,8 @@ def correct_tokenizer(tokenizer: Any, file: GgufFile) -> tuple[str, ...]:
     """Make a byte-level ``tokenizer`` do what the file says; notes on what it does otherwise."""
     library: Any = import_module("tokenizers")
     backend, split = tokenizer.backend_tokenizer, file.field("pre", "default")
-    for name in ("bos_token", "eos_token"):
-        if (index := file.field(f"{name}_id")) is not None:
-            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(index))
+    for name, token in named(file, file.listed("tokens")).items():
+        setattr(tokenizer, name, token)
     words = library.processors.ByteLevel(trim_offsets=False)
     framed = frame(file, begins=split in BEGIN)
     backend.post_processor = library.processors.Sequence([words, framed]) if framed else words
@@ -156,6 +158,25 @@ def correct_tokenizer(tokenizer: Any, file: GgufFile) -> tuple[str, ...]:
         f"this GGUF file splits words the {split!r} way, which transformers only approximates: "
         "perplexity may differ from the original tokenizer's.",
     )
+
+
+def named(file: GgufFile, tokens: list[str]) -> dict[str, str]:
+    """The tokens that have a name, such as ``bos_token``.
+
+    Raises:
+        UsageError: A name is given to a token that is not there.
+    """
+    ids = {name: file.field(f"{theirs}_token_id") for theirs, name in NAMES.items()}
+    for name, index in ids.items():
+        if index is not None and not 0 <= index < len(tokens):
+            raise file.refusal(f"its {name} is the token {index} of {len(tokens)}")
+    return {f"{name}_token": tokens[index] for name, index in ids.items() if index is not None}
+
+
+def ends(file: GgufFile) -> list[int]:
+    """The tokens at which the model ends what it writes."""
+    ids = (file.field(f"{name}_token_id") for name in ENDS)
+    return list(dict.fromkeys(int(index) for index in ids if index is not None))
 
 
 def frame(file: GgufFile, begins: bool) -> Any:

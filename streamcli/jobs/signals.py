@@ -1,11 +1,14 @@
-"""Ctrl-C and a scheduler's stop: an exception where a run is, and none where a result is saved."""
+"""Ctrl-C and a scheduler's stop: an exception where a run is, and none where a result is saved.
+
+Where a turn is written, Ctrl-C is noted: the turn ends between two tokens.
+"""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -32,6 +35,44 @@ def ignored() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def looking(look: Callable[[], None]) -> Iterator[None]:
+    """Within it ``look`` is called when Ctrl-C comes, before it is raised."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def looked(number: int, frame: object) -> None:
+        look()
+        _stop(number, frame)
+
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, looked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+@contextmanager
+def noted() -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C is noted, and what is yielded tells whether it came; the next is raised."""
+    came = list[float]()
+
+    def note(number: int, frame: object) -> None:
+        if came:
+            _stop(number, frame)
+        else:
+            _last["s"] = time.monotonic()
+            came.append(_last["s"])
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def _stop(_number: int, _frame: object) -> None:

@@ -24,6 +24,7 @@ class Sweep:
         ended: Is told of each run, in order: its name, how it ended and in how many seconds.
         force: Whether what is finished is run again.
         run_ids: The finished runs of the plan's configurations, made now or before.
+        names: The run of each configuration, the latest where there are several.
         made: How many were made now.
         skipped: How many were finished before.
         left_out: How many have a budget beyond the length that the model was trained on.
@@ -35,6 +36,7 @@ class Sweep:
     ended: Callable[..., None]
     force: bool
     run_ids: dict[str, None] = field(default_factory=dict)
+    names: dict[RunConfig, str] = field(default_factory=dict)
     made: int = 0
     skipped: int = 0
     left_out: int = 0
@@ -92,9 +94,11 @@ class Sweep:
             found = self.recorder.finished(prepared)
             if len(found) >= self.plan.repeats or turn in found.values():
                 self.run_ids |= dict.fromkeys(found)
+                self.names[arm] = max(found)
                 self.skipped += 1
                 return "finished before"
-        self.run_ids[self.recorder.run(prepared, turn)] = None
+        self.names[arm] = self.recorder.run(prepared, turn)
+        self.run_ids[self.names[arm]] = None
         self.made += 1
         return "done"
 

@@ -11,7 +11,7 @@ from typing import Any
 from streamcli.analysis.comparison import Row
 from streamcli.analysis.paired import UNMEASURED, Pair, Paired
 from streamcli.analysis.repeats import RULE
-from streamcli.analysis.statistics import Interval
+from streamcli.analysis.statistics import Difference, Interval
 from streamcli.analysis.verdicts import MARGIN, Judged, decimals, judged, tests
 from streamcli.render.notes import MARK, intervals, row_name, timed
 from streamcli.render.tables import VERDICT, Sheet, cells, title
@@ -99,7 +99,7 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
     ]
     rows.append([PPL.title, *(format_value(PPL, each["ppl"]) for each in (base, run))])
     scope = f", {pair.difference.scope}" if pair.difference and pair.difference.scope else ""
-    rows[-1].append(f"{_nats(pair)} nats a token{scope}")
+    rows[-1].append(f"{nats_of(pair.difference)} nats a token{scope}")
     times = (pair.base_times.median, pair.times.median)
     speed = f"{_ratio(pair)} speed-up, one run each" if pair.speed_up else pair.why or "-"
     rows.append([TIME.title, *(format_value(TIME, each) for each in times), speed])
@@ -172,7 +172,7 @@ def _sheet(heading: str, found: Sequence[Judged], notes: list[str], base: str) -
                 *cells(pair.run, first),
                 str(len(pair.times.every)),
                 format_value(PPL, pair.run["ppl"]),
-                "-" if pair.is_base else _nats(pair),
+                "-" if pair.is_base else nats_of(pair.difference),
                 format_value(TIME, pair.times.median),
                 "-" if pair.is_base else _ratio(pair),
                 format_value(kv, pair.run["kv_mib"]),
@@ -246,12 +246,12 @@ def _about(count: int) -> str:
     return f"{int(float(f'{count:.2g}')):,}"
 
 
-def _nats(pair: Pair) -> str:
+def nats_of(difference: Difference | None) -> str:
     """A difference with its interval, two digits of the interval's width."""
-    if pair.difference is None:
+    if difference is None:
         return "-"
-    nats = pair.difference.nats
-    if pair.difference.equal:
+    nats = difference.nats
+    if difference.equal:
         return "0.0000"
     places = decimals(nats)
     if not nats.known:

@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -113,6 +113,29 @@ def read(path: Path) -> str:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} can't be read: {getattr(error, 'strerror', error)}.") from error
+
+
+def piped() -> str:
+    """All that comes by a pipe.
+
+    Raises:
+        UsageError: It is no UTF-8.
+    """
+    return "".join(piped_lines())
+
+
+def piped_lines() -> Iterator[str]:
+    """What comes by a pipe, line by line as it comes, with the line ends.
+
+    Raises:
+        UsageError: It is no UTF-8.
+    """
+    try:
+        for line in sys.stdin:
+            line.encode()  # Python may have let bytes pass that are none
+            yield line
+    except UnicodeError as error:
+        raise UsageError(f"the piped text can't be read: {error}.") from error
 
 
 def write(path: Path, text: str) -> None:

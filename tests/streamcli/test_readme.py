@@ -1,4 +1,4 @@
-"""README quotes no figure that the committed results file, data/results.json, does not hold.
+"""README quotes no figure that the committed runs, docs/results/results.jsonl, do not hold.
 
 The rules, for the section ``## What it shows``:
 
@@ -23,18 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlmodel import Session
 
 from streamcli.results.columns import ALL, Column, format_value
-from streamcli.results.schema import Run
-from streamcli.results.store import Store
 from tests.support.records import BASE
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "data" / "results.json"
+RESULTS = ROOT / "docs" / "results" / "results.jsonl"
+PAGES = ("README.md", "docs/results/README.md")
 SECTION = "## What it shows"
 UNREAD = (
     r"^(```|~~~).*?^\1",
@@ -155,47 +153,25 @@ def test_what_no_row_holds_is_found(prose: str) -> None:
 
 
 @pytest.fixture
-def results() -> list[dict[str, Any]]:
-    if not RESULTS.is_file():
-        pytest.skip("data/results.json is not written yet")
-    found: list[dict[str, Any]] = json.loads(RESULTS.read_text())
+def results(home: Path, typed: Type) -> list[dict[str, Any]]:
+    """The committed runs, imported as anybody would, as a report has them."""
+    assert typed("db", "import", str(RESULTS), "--db", "results.db").code == 0
+    done = typed("report", "--db", "results.db", "--format", "json", "--limit", "0")
+    found: list[dict[str, Any]] = json.loads(done.out)
     return found
 
 
-def test_readme_quotes_only_figures_of_the_results_file(results: list[dict[str, Any]]) -> None:
+def test_readme_quotes_only_figures_of_the_committed_runs(results: list[dict[str, Any]]) -> None:
     stray = strays((ROOT / "README.md").read_text(), results)
-    assert not stray, f"README quotes what data/results.json does not hold: {', '.join(stray)}"
+    assert not stray, f"README quotes what {RESULTS.name} does not hold: {', '.join(stray)}"
 
 
-def test_readme_has_the_blocks_that_the_results_file_gives(
-    results: list[dict[str, Any]], home: Path, typed: Type
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_the_blocks_that_the_committed_runs_give(
+    results: list[dict[str, Any]], home: Path, typed: Type, page: str
 ) -> None:
-    if "streamcli:begin" not in (ROOT / "README.md").read_text():
-        pytest.skip("README has no marked block yet")
-    database(results, home / "results.db")
-    (home / "README.md").write_bytes((ROOT / "README.md").read_bytes())
-    done = typed("report", "--update", "README.md", "--check", "--db", "results.db")
+    text = (ROOT / page).read_bytes()
+    assert b"streamcli:begin" in text
+    (home / "page.md").write_bytes(text)
+    done = typed("report", "--update", "page.md", "--check", "--db", "results.db")
     assert done.code == 0, done.err
-
-
-def database(rows: list[dict[str, Any]], path: Path) -> None:
-    """A database with the runs of a results file."""
-    store = Store.open(path)
-    with Session(store.engine.execution_options(writes=True)) as session:
-        for row in rows:
-            session.add(Run(**{name: row[name] for name in Run.model_fields if name in row}))
-        session.commit()
-
-
-def test_a_results_file_gives_back_its_database_but_for_scores(home: Path, typed: Type) -> None:
-    from tests.support.records import FOUR, recorded
-
-    store = recorded(home / "runs.db", *FOUR)
-    with store.transaction(writes=True) as connection:
-        connection.exec_driver_sql("DELETE FROM traces")
-    assert typed("report", "--db", "runs.db", "--out", "results.json").code == 0
-    database(json.loads((home / "results.json").read_text()), home / "copy.db")
-    marked = "<!-- streamcli:begin results -->\n<!-- streamcli:end results -->\n"
-    (home / "README.md").write_text(marked)
-    assert typed("report", "--db", "runs.db", "--update", "README.md").code == 0
-    assert typed("report", "--db", "copy.db", "--update", "README.md", "--check").code == 0

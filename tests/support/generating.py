@@ -1,7 +1,8 @@
 """docs/generate.md: what of transformers' ``generate`` a streaming cache can do; ``make generate``.
 
-One column a version of transformers; a run writes the column of the one that is installed. Each
-case is held against greedy decoding by ``cache.read``, one token at a time, of single rows.
+One column a version of transformers; a run writes the column of the one that is installed, and
+leaves what stands below the table as it is. Each case is held against greedy decoding by
+``cache.read``, one token at a time, of single rows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from core.cache import StreamingKVCache
 from core.errors import StreamError
 from core.measure.meters import token_nll
 from core.models.loading import load
+from tests.support import families
 from tests.support.samples import ids_of, random_ids, tiny_llama
 
 PAGE = Path(__file__).parents[2] / "docs" / "generate.md"
@@ -41,6 +43,7 @@ something else. "Refused" is followed by the line that is raised.
 
 """
 HEAD = "| feature |"
+BELOW = "\n## "  # what is written by hand begins with a heading
 
 
 class Wrong(Exception):
@@ -434,6 +437,26 @@ def _attention_of(name: str) -> None:
     equal(made[:, 60:], want)
 
 
+def family(name: str) -> None:
+    """A family's tiny model, whatever its layers are."""
+    made = families.build(name)
+    made.generation_config.eos_token_id = None
+    for length in (15, 150):
+        follows(made, families.tokens(length), new(made), within=False)
+
+
+def hybrid(model: Any) -> None:
+    family("gemma3_text")
+
+
+def latent(model: Any) -> None:
+    family("deepseek_v3")
+
+
+def first_length(model: Any) -> None:
+    family("phi3_longrope")
+
+
 CASES = {
     "one token": Case("a prompt of one token, no context", one_token),
     "short": Case("a prompt that fits, no context", short_prompt),
@@ -470,6 +493,11 @@ CASES = {
     "lookup": Case("`prompt_lookup_num_tokens`", lookup),
     "lookup alone": Case("the same, long, without the context", lookup_alone, "refused: "),
     "assistant": Case("`assistant_model`", assistant),
+    "hybrid": Case("layers with windows of their own (Gemma 3)", hybrid),
+    "latent": Case("latent attention (DeepSeek-V3)", latent),
+    "first length": Case(
+        "a text that passes the length that a Phi-3 was first trained on", first_length
+    ),
     "flash": Case(
         "`flash_attention_2` set on a loaded model (its kernel not run): ours takes its place",
         flash,
@@ -536,7 +564,8 @@ def read() -> tuple[list[str], dict[str, dict[str, str]]]:
     """The page's columns, and its cells by feature and column."""
     columns: list[str] = []
     cells: dict[str, dict[str, str]] = {}
-    for line in PAGE.read_text().splitlines() if PAGE.exists() else ():
+    page = PAGE.read_text() if PAGE.exists() else ""
+    for line in page.partition(BELOW)[0].splitlines():
         parts = [part.strip() for part in line.strip().strip("|").split(" | ")]
         if line.startswith(HEAD):
             columns = parts[1:]
@@ -561,7 +590,8 @@ def write() -> None:
         cells = {**before.get(name, {}), column(): words}
         rows.append(f"| {' | '.join([name, *(cells.get(each, '') for each in columns)])} |")
     lines = [f"{HEAD} {' | '.join(columns)} |", "|:---|" + ":---|" * len(columns), *rows]
-    PAGE.write_text(INTRO + "\n".join(lines) + "\n")
+    _, heading, below = PAGE.read_text().partition(BELOW) if PAGE.exists() else ("", "", "")
+    PAGE.write_text(INTRO + "\n".join(lines) + "\n" + heading + below)
 
 
 def bundled_model() -> tuple[Any, Tensor]:

@@ -204,7 +204,7 @@ def test_source_bundled_reads_the_stand_in_without_a_note(spec: str) -> None:
     ("spec", "words"),
     [
         ("wikitex", "Did you mean 'wikitext'?"),
-        ("wikitex", "or a path ending in .txt, .jsonl, .parquet"),
+        ("wikitex", "a path ending in .txt, .jsonl, .parquet, or a folder of .txt files"),
         ("wikitext:wikitext-2", "Did you mean 'wikitext-2-v1'?"),
         ("pg19:Moby", "a Gutenberg number"),
         ("pg19:", "a Gutenberg number"),

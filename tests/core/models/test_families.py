@@ -7,7 +7,7 @@ from transformers.cache_utils import Cache
 
 from core.errors import UsageError
 from core.models import anatomy
-from tests.support import families, models_page
+from tests.support import families, generating, models_page
 
 COLUMNS, CELLS = models_page.read()
 
@@ -62,3 +62,15 @@ def test_the_page_shows_each_promised_family_as_exact_under_two_versions() -> No
         assert set(MUST) <= set(exact), column
         assert len(exact) >= 45
         assert not any("WRONG" in row.get(column, "") for row in CELLS.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [each for each in families.known() if CELLS[each].get(models_page.column(), "")[:5] == "exact"],
+)
+def test_generate_writes_what_the_cache_says_by_hand_or_refuses_the_size(name: str) -> None:
+    try:
+        generating.family(name)
+    except UsageError as refused:
+        assert "that every layer of this model has" in str(refused)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from core.dialogue import form
 from core.errors import UsageError
 from core.models import gguf_file, loading
 from core.models.loading import Loaded, load
@@ -42,8 +43,12 @@ def write_gguf(path: Path, model: Any, fields: dict[str, Any], tokens: Any = Non
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     (tokens or write_bundled_tokens)(writer)
     for name, value in fields.items():
-        add = writer.add_bool if isinstance(value, bool) else writer.add_string
-        add(name, value)
+        add: dict[type, Any] = {
+            bool: writer.add_bool,
+            int: writer.add_uint32,
+            str: writer.add_string,
+        }
+        add[type(value)](name, value)
     for name, weight in model.state_dict().items():
         if name != "lm_head.weight":
             writer.add_tensor(gguf_name(name), turned(name, weight, config).numpy())
@@ -153,9 +158,28 @@ def test_a_gguf_tokenizer_has_the_file_s_own_bos_and_eos_and_adds_those_it_says(
     assert read(path).tokenizer("a b").input_ids == [0, *plain("a b").input_ids, 5]
 
 
+def test_a_gguf_model_ends_where_its_file_says_and_text_has_no_token_of_code_llama(
+    llama: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, llama, {**GGUF, "tokenizer.chat_template": "{{ messages }}"})
+    loaded = read(path)
+    assert loaded.model.generation_config.eos_token_id == [loaded.tokenizer.eos_token_id] == [5]
+    assert loaded.tokenizer.chat_template == "{{ messages }}"
+    assert len(loaded.tokenizer) == 4096  # a Llama's infilling tokens would be beyond the model's
+    text = "a<FILL_ME>b \u2581<PRE>"
+    ids = loaded.tokenizer(text).input_ids
+    assert loaded.tokenizer.decode(ids) == text and max(ids) < 4096
+    write_gguf(path, llama, {**GGUF, "tokenizer.ggml.eot_token_id": 9})
+    assert read(path).model.generation_config.eos_token_id == [5, 9]
+
+
 def test_smollm2_begins_and_ends_with_the_tokens_that_its_file_names(smollm2: Loaded) -> None:
     named = (smollm2.tokenizer.bos_token, smollm2.tokenizer.eos_token)
     assert named == ("<|im_start|>", "<|im_end|>")
+    assert smollm2.model.generation_config.eos_token_id == [smollm2.tokenizer.eos_token_id]
+    assert smollm2.tokenizer.pad_token == "<|im_end|>"
+    assert len(smollm2.tokenizer) == smollm2.model.config.vocab_size
     assert smollm2.tokenizer("a").input_ids == smollm2.tokenizer.convert_tokens_to_ids(["a"])
 
 
@@ -167,9 +191,23 @@ def test_a_gguf_model_with_sentencepiece_tokens_reads_text_as_its_file_says(tmp_
     text = "A lighthouse,\n\nor é"
     ids = loaded.tokenizer(text).input_ids
     assert ids == [2, *naive(gguf_file.read(path), text)]
+    control = "[<bos>user|the<eos>"
+    assert loaded.tokenizer(control).input_ids == [2, *naive(gguf_file.read(path), control)]
     x = torch.tensor([ids])
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(x).logits, model(x).logits)
+
+
+def test_a_template_s_control_tokens_are_tokens_with_sentencepiece_too(tmp_path: Path) -> None:
+    template = "{% for m in messages %}<bos>{{ m['content'] }}<eos>{% endfor %}"
+    rows, path = vocabulary(), tmp_path / "tiny.gguf"
+    fields = {"tokenizer.chat_template": template, "tokenizer.ggml.add_space_prefix": False}
+    write_gguf(path, tiny(len(rows)), fields, lambda writer: write_pieces(writer, rows))
+    loaded = read(path)
+    talk, file = form(loaded), gguf_file.read(path)
+    assert talk.first("the sea") == [2, *naive(file, "the sea"), 1]
+    assert talk.following("the", False) == [1, 2, *naive(file, "the"), 1]
+    assert talk.stops == {1}
 
 
 def test_a_tokenizer_is_refused_before_weights_are_read(
