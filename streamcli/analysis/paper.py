@@ -48,12 +48,12 @@ TABLES = (
         "what each way to read a long text makes of it",
         "method",
         {
-            "dense": {"method": registry.DENSE},
-            "window": {"method": registry.WINDOW, "n_sink": SINKS},
+            registry.DENSE: {"method": registry.DENSE},
+            registry.WINDOW: {"method": registry.WINDOW, "n_sink": SINKS},
             FOUR: _streaming(),
-            "recompute": {"method": registry.BASELINE, "n_sink": SINKS},
+            registry.BASELINE: {"method": registry.BASELINE, "n_sink": SINKS},
         },
-        "recompute",
+        registry.BASELINE,
         {FOUR: "4+1020"},
     ),
     Wanted(
