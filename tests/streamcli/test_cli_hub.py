@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_the_three_commands_of_the_design_card_work_as_typed_with_a_hub(
     assert "recompute" in compared.stdout and "95 % interval" in compared.stdout
     shown = streamcli(tmp_path, hub.env(), *["report", "--format", "markdown"])
     assert shown.returncode == 0, shown.stderr
-    titles = [line for line in shown.stdout.splitlines() if line.startswith("**EleutherAI/")]
+    titles = re.findall(r"^\*\*\d+\. EleutherAI/", shown.stdout, re.MULTILINE)
     assert len(titles) >= 6
     for method in ("streaming", "mit", "kvpress", "recompute"):
         assert shown.stdout.count(f"\n| {method} ") >= 6
