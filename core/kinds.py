@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from core.errors import UsageError
-from core.models.anatomy import Anatomy
+from core.models.layers import Anatomy
 from core.rope import Rotation
 
 

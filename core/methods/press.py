@@ -28,7 +28,7 @@ from core.extras import INSTALL, newer, too_new
 from core.kinds import kinds_of
 from core.methods.base import CacheStream
 from core.models import anatomy
-from core.models.anatomy import Anatomy
+from core.models.layers import Anatomy
 
 
 def load() -> Any:

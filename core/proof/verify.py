@@ -18,7 +18,7 @@ from core.config import RunConfig, engines
 from core.errors import UsageError
 from core.measure.meters import token_nll
 from core.methods.base import Method, method_of
-from core.models import anatomy
+from core.models import anatomy, layers, turning
 from core.models.loading import Loaded
 from core.modes.base import Task
 from core.proof import reference
@@ -88,9 +88,9 @@ def verify(
     if not found.refusal:
         yield Finding(
             subject="layers are as seen",
-            form=f"{anatomy.LENGTH} tokens, moved",
+            form=f"{layers.LENGTH} tokens, moved",
             claimed=True,
-            limit_nats=anatomy.EXACT[1],
+            limit_nats=turning.EXACT[1],
             largest_nats=found.largest_nats,
             mean_nats=found.largest_nats,
         )

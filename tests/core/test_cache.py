@@ -29,7 +29,7 @@ from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
 from core.measure.meters import token_nll
 from core.models import anatomy, shapes
-from core.models.anatomy import Anatomy
+from core.models.layers import Anatomy
 from core.models.loading import Loaded
 from core.proof.verify import in_half
 from tests.support.samples import EXACT, ROPES, gap, ids_of, naive_nll, random_ids, tiny_llama

@@ -16,7 +16,7 @@ from core.cache import StreamingKVCache
 from core.errors import UsageError
 from core.kinds import kinds_of
 from core.methods.mit import StartRecentKVCache
-from core.models import anatomy
+from core.models import anatomy, turning
 from core.models.loading import Loaded
 from core.rope import Rotation
 from tests.support import families
@@ -179,7 +179,7 @@ def test_frequencies_can_be_read_off_the_keys_where_no_module_holds_them() -> No
     assert rotation is not None
     key = torch.randn(16, 2, 1, 16, generator=torch.Generator().manual_seed(0))
     moved = {by: rotation.turn(torch.tensor([float(by)]))(key) for by in (1, 5, 255)}
-    halves = anatomy._frequencies_by_sight(key, moved)[1]
+    halves = turning.frequencies_by_sight(key, moved)[1]
     assert torch.allclose(halves, rotation.inv_freq, atol=1e-8)
 
 
