@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import Field, asdict, dataclass, field, fields, replace
-from functools import cache
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-from core import registry
-from core.errors import UsageError, unknown
+from core import own_options, registry
+from core.errors import UsageError
+from core.option import KnownOption, check, option, options_of
 from core.registry import MethodSpec, ModeSpec
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -31,40 +29,6 @@ CHUNK, LEAST_CHUNK, FORWARD = 256, 64, 1024
 HALF = "half the trained length, less S"
 # Options that came after the first records, which did without: at their defaults, all empty.
 LATER = {"param": (), "tokens_per_document": None, "skip_tokens": 0, "concatenate": False}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """What is known of an option of a run, beside its type and default.
-
-    Attributes:
-        words: What it is, for help and for .env.example.
-        group: The panel of the help that it stands in.
-        otherwise: What it is where it is left open, in words.
-        choices: The names that it may be.
-        least: The smallest number that it may be.
-        most: The largest.
-        least_words: What the smallest number means, in brackets.
-        several: What its list is called, in a sweep; empty where a sweep has one value.
-        flag: Its flag, where that is not its name.
-        reads: Whether it decides which tokens are read.
-    """
-
-    words: str
-    group: str
-    otherwise: str = ""
-    choices: Callable[[], Iterable[str]] | None = None
-    least: float | None = None
-    most: float | None = None
-    least_words: str = ""
-    several: str = ""
-    flag: str = ""
-    reads: bool = False
-
-
-def option(default: Any, group: str, words: str, **facts: Any) -> Any:
-    """A field of a dataclass that is an option, with what ``Option`` says of it."""
-    return field(default=default, metadata={"option": Option(group=group, words=words, **facts)})
 
 
 def _count(default: int | None, group: str, words: str, **facts: Any) -> Any:
@@ -231,7 +195,7 @@ class RunConfig:
             )
         given = {k: v for k, v in self.param}
         if given:
-            object.__setattr__(self, "param", registry.settled(self.method, given))
+            object.__setattr__(self, "param", own_options.settled(self.method, given))
         if self.spec.budget == "window" and self.n_sink:  # no sinks, and the budget stays the same
             if self.window is not None:
                 object.__setattr__(self, "window", self.window + self.n_sink)
@@ -298,7 +262,7 @@ class RunConfig:
             max_tokens=self.tokens_to_read(trained_length),
             evict_every=self.steps_between_evictions(),
             chunk_size=self.chunk,
-            param=registry.settled(self.method, dict(self.param)),
+            param=own_options.settled(self.method, dict(self.param)),
         )
 
     def resolved(self, **found: Any) -> RunConfig:
@@ -348,68 +312,9 @@ class RunConfig:
         return tuple(each.name for each in fields(cls))
 
 
-@dataclass(frozen=True)
-class KnownOption:
-    """A field of ``RunConfig`` or its like, with everything that is known of it.
-
-    Attributes:
-        name: Its name.
-        kind: The type of its values, ``str``, ``int``, ``float``, ``bool`` or ``tuple``.
-        default: Its default; None where it is settled later.
-        about: The rest.
-    """
-
-    name: str
-    kind: type
-    default: Any
-    about: Option
-
-    @property
-    def flag(self) -> str:
-        """Its flag on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def words(self) -> str:
-        """What it is, with the names that it may be."""
-        choices = self.about.choices
-        return self.about.words.format(", ".join(choices())) if choices else self.about.words
-
-    @property
-    def default_words(self) -> str:
-        """What it is where it is not given."""
-        if self.kind is bool:
-            return "yes" if self.default else "no"
-        return self.about.otherwise or str(self.default if self.default != () else "none")
-
-
-@cache
 def options(of: type = RunConfig) -> tuple[KnownOption, ...]:
     """Every option of a run, or of what another dataclass describes, in order."""
-    hints = get_type_hints(of)
-    return tuple(
-        KnownOption(each.name, _plain(hints[each.name]), each.default, _about(each))
-        for each in fields(of)
-    )
-
-
-def check(asked: Any) -> None:
-    """Raise ``UsageError`` where an option in a dataclass is out of bounds or no choice."""
-    kind: type = type(asked)
-    for each in options(kind):
-        _check(each, getattr(asked, each.name))
-
-
-def _about(each: Field[Any]) -> Option:
-    about: Option = each.metadata["option"]
-    return about
-
-
-def _plain(hint: Any) -> type:
-    """``int`` of ``int | None``."""
-    kind: Any = get_args(hint)[0] if isinstance(hint, UnionType) else hint
-    plain: type = getattr(kind, "__origin__", kind)
-    return plain
+    return options_of(of)
 
 
 _MODE_OPTIONS = {name: mode for mode, each in registry.MODES.items() for name in each.options}
@@ -441,17 +346,3 @@ def engines(method: str, mode: str) -> tuple[str, ...]:
     spec, how = registry.method(method), registry.mode(mode)
     steps = () if how.chunked else (AS_SHIPPED,)
     return ("auto", "eager", *steps, *(STATIC if spec.static and how.engines else ()))
-
-
-def _check(each: KnownOption, value: Any) -> None:
-    """Raise ``UsageError`` where a value is out of bounds or no choice."""
-    about = each.about
-    if about.choices and value not in about.choices():
-        raise unknown(each.name, value, about.choices())
-    if value is None:
-        return
-    if about.least is not None and not value >= about.least:  # nan is refused too
-        more = f" ({about.least_words})" if about.least_words else ""
-        raise UsageError(f"{each.name} is {value}: it must be {about.least} or more{more}.")
-    if about.most is not None and not abs(value) <= about.most:
-        raise UsageError(f"{each.name} is {value}: it must be {about.most:,} or less.")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.config import check, option
 from core.errors import StreamError
+from core.option import check, option
 
 if TYPE_CHECKING:
     from torch import Tensor

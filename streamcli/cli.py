@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from core import registry
+from core import own_options, registry
 from core.config import options
 from core.errors import Interrupted, StreamError, UsageError
 from streamcli import __version__, harmless
@@ -169,7 +169,8 @@ def _own_options(words: list[str]) -> list[str]:
     ]
     chosen = {value for flag, value in pairs if flag in ("--method", "--methods")}
     chosen = {name for name in chosen if name in registry.methods()}
-    own = {f"--{name.replace('_', '-')}" for each in chosen for name in registry.parameters(each)}
+    names = [name for each in chosen for name in own_options.parameters(each)]
+    own = {f"--{name.replace('_', '-')}" for name in names}
     own -= {each.flag for each in options()}
     out: list[str] = []
     rest = iter(words)

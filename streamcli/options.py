@@ -13,7 +13,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from core import registry
-from core.config import MACHINE, ORIGIN, KnownOption, options
+from core.config import MACHINE, ORIGIN, options
+from core.option import KnownOption
 from core.sampling import Sampling
 from streamcli import completion
 from streamcli.completion import Complete

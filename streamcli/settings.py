@@ -14,8 +14,9 @@ from dotenv.parser import parse_stream
 from pydantic import Field, PrivateAttr, ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.config import KnownOption, RunConfig, options
+from core.config import RunConfig, options
 from core.errors import UsageError, unknown
+from core.option import KnownOption
 
 PREFIX = "STREAMCLI_"
 DOTENV = Path(".env")

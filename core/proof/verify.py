@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import registry
+from core import own_options, registry
 from core.config import RunConfig, engines
 from core.errors import UsageError
 from core.measure.meters import token_nll
@@ -99,7 +99,7 @@ def verify(
         for mode in modes:
             engine = config.engine if config.engine in engines(name, mode) else "eager"
             asked = replace(config, method=name, mode=mode, evict_every=None, engine=engine)
-            asked = replace(asked, param=registry.settled(name, {}))
+            asked = replace(asked, param=own_options.settled(name, {}))
             yield _method(loaded, ids, asked, references)
     if registry.STREAMING in methods:
         plain = replace(config, method=registry.STREAMING, engine="eager")

@@ -17,9 +17,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import extras, registry
-from core.config import KnownOption, RunConfig, engines, not_had, options
+from core import extras, own_options, registry
+from core.config import RunConfig, engines, not_had, options
 from core.errors import UsageError, unknown
+from core.option import KnownOption
 
 if TYPE_CHECKING:
     from streamcli.settings import Settings
@@ -298,7 +299,7 @@ def _arm(named: dict[str, Any], asked: Settings) -> RunConfig:
             named["n_sink"] = asked.n_sink
         elif named["window"] + more > 0:
             named |= {"n_sink": asked.n_sink, "window": named["window"] + more}
-    own = registry.parameters(spec.name)
+    own = own_options.parameters(spec.name)
     named["param"] = tuple(pair for pair in asked.given_param if pair[0] in own)
     if named["engine"] not in engines(spec.name, named["mode"]):
         named["engine"] = "auto"

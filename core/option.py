@@ -1,0 +1,126 @@
+"""What is known of an option, at its field of a dataclass; how fields are read and checked by it.
+
+Flags, variables, lists of a sweep and docs/ are made from what stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import Field, dataclass, field, fields
+from functools import cache
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from core.errors import UsageError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What is known of an option of a run, beside its type and default.
+
+    Attributes:
+        words: What it is, for help and for .env.example.
+        group: The panel of the help that it stands in.
+        otherwise: What it is where it is left open, in words.
+        choices: The names that it may be.
+        least: The smallest number that it may be.
+        most: The largest.
+        least_words: What the smallest number means, in brackets.
+        several: What its list is called, in a sweep; empty where a sweep has one value.
+        flag: Its flag, where that is not its name.
+        reads: Whether it decides which tokens are read.
+    """
+
+    words: str
+    group: str
+    otherwise: str = ""
+    choices: Callable[[], Iterable[str]] | None = None
+    least: float | None = None
+    most: float | None = None
+    least_words: str = ""
+    several: str = ""
+    flag: str = ""
+    reads: bool = False
+
+
+def option(default: Any, group: str, words: str, **facts: Any) -> Any:
+    """A field of a dataclass that is an option, with what ``Option`` says of it."""
+    return field(default=default, metadata={"option": Option(group=group, words=words, **facts)})
+
+
+@dataclass(frozen=True)
+class KnownOption:
+    """A field of ``RunConfig`` or its like, with everything that is known of it.
+
+    Attributes:
+        name: Its name.
+        kind: The type of its values, ``str``, ``int``, ``float``, ``bool`` or ``tuple``.
+        default: Its default; None where it is settled later.
+        about: The rest.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    about: Option
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def words(self) -> str:
+        """What it is, with the names that it may be."""
+        choices = self.about.choices
+        return self.about.words.format(", ".join(choices())) if choices else self.about.words
+
+    @property
+    def default_words(self) -> str:
+        """What it is where it is not given."""
+        if self.kind is bool:
+            return "yes" if self.default else "no"
+        return self.about.otherwise or str(self.default if self.default != () else "none")
+
+
+@cache
+def options_of(kind: type) -> tuple[KnownOption, ...]:
+    """Every option that a dataclass describes, in order."""
+    hints = get_type_hints(kind)
+    return tuple(
+        KnownOption(each.name, _plain(hints[each.name]), each.default, _about(each))
+        for each in fields(kind)
+    )
+
+
+def check(asked: Any) -> None:
+    """Raise ``UsageError`` where an option in a dataclass is out of bounds or no choice."""
+    kind: type = type(asked)
+    for each in options_of(kind):
+        _check(each, getattr(asked, each.name))
+
+
+def _about(each: Field[Any]) -> Option:
+    about: Option = each.metadata["option"]
+    return about
+
+
+def _plain(hint: Any) -> type:
+    """``int`` of ``int | None``."""
+    kind: Any = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    plain: type = getattr(kind, "__origin__", kind)
+    return plain
+
+
+def _check(each: KnownOption, value: Any) -> None:
+    """Raise ``UsageError`` where a value is out of bounds or no choice."""
+    about = each.about
+    if about.choices and value not in about.choices():
+        raise unknown(each.name, value, about.choices())
+    if value is None:
+        return
+    if about.least is not None and not value >= about.least:  # nan is refused too
+        more = f" ({about.least_words})" if about.least_words else ""
+        raise UsageError(f"{each.name} is {value}: it must be {about.least} or more{more}.")
+    if about.most is not None and not abs(value) <= about.most:
+        raise UsageError(f"{each.name} is {value}: it must be {about.most:,} or less.")
