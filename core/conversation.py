@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from core import dialogue, engine, runner, tokens, weights
-from core.config import AS_SHIPPED, STATIC, RunConfig, engines
+from core.config import STATIC, RunConfig, engines
 from core.errors import UsageError
 from core.measure.meters import Clock
 from core.methods.base import Method, method_of, past_trained_length
@@ -115,9 +115,8 @@ class Conversation:
         self.ended = False  # whether the last answer ended at the form's words
 
     def decoding(self) -> AbstractContextManager[tuple[str, ...]]:
-        """Within the block weights lie for one token at a time, unless asked for as shipped."""
-        shipped = self.config.engine == AS_SHIPPED
-        return weights.for_decoding(self.loaded.model, 1, as_shipped=shipped)
+        """Within the block weights lie for one token at a time."""
+        return weights.for_decoding(self.loaded.model, 1, self.config.engine)
 
     def say(self, words: str, show: Show, stop: Asked) -> Turn:
         """Say ``words`` to the model, and let it answer.

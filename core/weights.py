@@ -29,6 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor, library, nn
 
+from core.config import AS_SHIPPED
+
 SOURCE = Path(__file__).with_suffix(".c")
 FORMATS = {torch.float16: "product_float16", torch.bfloat16: "product_bfloat16"}
 LANES = 16  # numbers that ``weights.c`` may widen at once: rows are whole multiples of it
@@ -44,17 +46,17 @@ def reads_fast(model: Any) -> bool:
 
 
 @contextmanager
-def for_decoding(model: Any, rows: int, *, as_shipped: bool = False) -> Iterator[tuple[str, ...]]:
+def for_decoding(model: Any, rows: int, engine: str = "eager") -> Iterator[tuple[str, ...]]:
     """Lay weights out for one token of each of ``rows`` at a time; back on leaving.
 
     Args:
         model: A transformers model; others may share it, as no value changes.
         rows: B.
-        as_shipped: Leave them as transformers lays them out.
+        engine: The run's; ``as-shipped`` leaves them as transformers lays them out.
 
     Yields what a reader of times must know of it.
     """
-    if as_shipped:
+    if engine == AS_SHIPPED:
         yield ()
         return
     with by_columns(model), in_16_bits(model) if rows <= FEW else nullcontext(False) as narrow:

@@ -159,13 +159,12 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     ids = next(tokens)[:, :1]
     encodes_all = config.spec.memory == "none"
     work_of = floors.recompute_work if encodes_all else floors.decode_work
-    shipped = config.engine == AS_SHIPPED
-    laid_out = partial(weights.for_decoding, loaded.model, config.batch_size, as_shipped=shipped)
+    laid_out = partial(weights.for_decoding, loaded.model, config.batch_size, config.engine)
     with laid_out() as notes:
         stream.warm(ids)
         work = work_of(loaded.model, keys, config.batch_size)  # with weights as they lie now
     return Arm(
-        config=replace(config, engine=AS_SHIPPED if shipped else stream.engine),
+        config=replace(config, engine=AS_SHIPPED if config.engine == AS_SHIPPED else stream.engine),
         step=lambda: stream.feed(ids),
         tokens=1,
         work=work,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core import weights
-from core.config import AS_SHIPPED, RunConfig
+from core.config import RunConfig
 from core.measure.meters import MIB, PeakMemory
 from core.methods.base import Method, Stream, past_trained_length
 from core.models import anatomy
@@ -46,14 +44,6 @@ class Task:
         """An empty memory for ``batch`` documents, in a model as it was first seen."""
         anatomy.of(self.loaded.model)  # puts back what a longer stream has changed
         return self.method.start(self.loaded, batch)
-
-    def decoding(self, rows: int) -> AbstractContextManager[tuple[str, ...]]:
-        """Within the block tokens of so many documents come one by one; gives notes on the times.
-
-        Weights lie as suits that for every method alike, unless it is asked for as shipped.
-        """
-        shipped = self.config.engine == AS_SHIPPED
-        return weights.for_decoding(self.loaded.model, rows, as_shipped=shipped)
 
     @property
     def exact_chunk(self) -> int:

@@ -6,9 +6,12 @@ in chunks where these are exact: re-computation of a long text would take hours.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 import torch
 
+from core import weights
 from core.config import AS_SHIPPED, STATIC
 from core.errors import UsageError
 from core.measure.meters import Clock, PeakMemory, token_nll
@@ -33,7 +36,7 @@ def _whole(task: Task) -> RunResult:
         stream = task.start(len(batch.documents))
         sheet, width = scores.of(batch), batch.ids.shape[1] - 1
         full = task.method.full_after(task.loaded)
-        with task.decoding(len(batch.documents)) as laid_out:
+        with laid_out_for(task, len(batch.documents)) as laid_out:
             for t in range(width):
                 logits, ms = step(task, stream, batch, t)
                 sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
@@ -78,7 +81,7 @@ def _sample(task: Task) -> RunResult:
     for start in range(0, fill, task.exact_chunk):
         stream.feed(batch.ids[:, start : min(start + task.exact_chunk, fill)], keep=1)
     prefill = clock.lap()
-    with task.decoding(len(batch.documents)) as laid_out:
+    with laid_out_for(task, len(batch.documents)) as laid_out:
         timed = [step(task, stream, batch, fill + i)[1] for i in range(asked)]
     times = np.array(timed, np.float32)
     steady = np.arange(asked) >= WARMUP_STEPS
@@ -100,6 +103,11 @@ def _sample(task: Task) -> RunResult:
     )
     scores.kv_bytes = max(scores.kv_bytes, stream.kv_bytes())
     return result(task, scores, timing, peak)
+
+
+def laid_out_for(task: Task, rows: int) -> AbstractContextManager[tuple[str, ...]]:
+    """Weights for steps of so many documents within the block; gives notes on the times."""
+    return weights.for_decoding(task.loaded.model, rows, task.config.engine)
 
 
 def plainest(task: Task) -> str:

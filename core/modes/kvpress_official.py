@@ -20,7 +20,7 @@ from core.errors import UsageError
 from core.measure.meters import Clock, PeakMemory, token_nll
 from core.methods.base import past_trained_length
 from core.modes.base import Batch, Scores, Task, Timing, batches, result
-from core.modes.decode_loop import WARMUP_STEPS, plainest, step
+from core.modes.decode_loop import WARMUP_STEPS, laid_out_for, plainest, step
 from core.result import RunResult
 
 
@@ -45,7 +45,7 @@ class _Pipeline:
         sheet.skip(context)
         if context > self.before:
             self.before, self.after = context, stream.held()
-        with task.decoding(1) as laid_out:
+        with laid_out_for(task, 1) as laid_out:
             for t in range(context, batch.ids.shape[1] - 1):
                 logits, ms = step(task, stream, batch, t)
                 sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
