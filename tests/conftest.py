@@ -6,6 +6,7 @@ Nothing here needs a network, and nothing here imports torch before a test does.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.support.hub_standin",)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait take no core from workers
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as what a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # commands under test would inherit it
 
 MARKS = {  # of every test that uses such a fixture
     "hub": "hub",
