@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,17 +99,21 @@ def _cached(split: Split) -> Rows | None:
         return None
 
 
-def _parquet(files: Iterable[Any], opened: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+def _parquet(
+    files: Iterable[Any], opened: Callable[..., Any]
+) -> Generator[dict[str, Any], None, None]:
     """The rows of parquet files, one file after the other, opened when their turn comes.
 
-    Not by ``load_dataset(streaming=True)``: a stream of it that is left half way may abort the
-    process when it ends (apache/arrow 45214), and it repeats a lost connection for ten minutes.
+    Read by this thread alone: a thread of Arrow's that still holds ``file`` when the interpreter
+    ends aborts the process (apache/arrow 45214), so nothing is read ahead, and not by
+    ``load_dataset(streaming=True)``, which also repeats a lost connection for ten minutes.
     """
     import pyarrow.parquet as pq
 
     for path in files:
         with opened(path, "rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=8, use_threads=False):
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            for batch in parquet.iter_batches(batch_size=8, use_threads=False):
                 yield from batch.to_pylist()
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
 
+from core.datasets.hub_rows import _parquet
 from core.errors import StreamError, UsageError
 from core.packaged import bundled
 from core.tokens import open_corpus
@@ -142,6 +145,23 @@ def test_a_hub_that_fails_midway_is_an_error_not_a_shorter_text(whole: Found) ->
 
 def test_reading_writes_nothing_to_stderr(online: Found, whole: Found) -> None:
     assert online["stderr"] == whole["stderr"] == ""
+
+
+def test_no_other_thread_holds_a_file_that_is_left_half_way(tmp_path: Path) -> None:
+    """Such a thread would abort the process when it ends (apache/arrow 45214)."""
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(parquet({"text": ["a"] * 100}, rows_a_group=10))
+    readers = set()
+
+    class Watched(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            readers.add(get_ident())
+            return super().read(-1 if size is None else size)
+
+    rows = _parquet([path], Watched)
+    assert next(rows) == {"text": "a"}
+    rows.close()
+    assert readers == {get_ident()}
 
 
 @pytest.mark.parametrize("cache", ["both caches", "arrow cache"])
