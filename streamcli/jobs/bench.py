@@ -44,7 +44,8 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
     from core.measure.quiet import Quiet
     from core.models import shapes
     from streamcli.render import output
-    from streamcli.results import benchmarks
+    from streamcli.results import alone
+    from streamcli.results.schema import Benchmark
 
     if asked["threads"]:
         torch.set_num_threads(asked["threads"])
@@ -61,7 +62,7 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
     for done in bench.run(arms, machine, asked["rounds"], asked["steps"], asked["seed"]):
         output.passing(f"round {done}/{asked['rounds']}")
     output.passing("")
-    benchmarks.record(store, [_record(what, asked, loaded, arm, machine) for arm in arms])
+    alone.record(store, Benchmark, [_record(what, asked, loaded, arm, machine) for arm in arms])
     output.say(f"recorded in the table benchmarks of {store.place}")
     device, cores = str(loaded.model.device), torch.get_num_threads()
     return Timed(

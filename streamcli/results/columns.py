@@ -407,6 +407,35 @@ BENCHMARKS = _by_name(
     _column("interval", "95 % interval", "text", "time derived", "Both ends of that interval"),
     _column("ratio_to_floor", "to floor", "ratio", "time derived", "Time a token over its floor"),
 )
+PROBES = _by_name(
+    _column("probe_id", "probe", "text", "run database", "Name of the row, a ULID"),
+    _column("created_at", "ended", "text", "run database", "When the probe ended, UTC"),
+    _column("threshold", "threshold", "significant", "form config",
+            "Attention beyond which a token is a sink of a head (epsilon)"),
+    _column("tokens", "tokens", "count", "text result",
+            "Tokens of the first document, on which attention was looked at", unit="tokens"),
+    _column("pieces", "texts", "count", "text result",
+            "Texts of 64 tokens that the sink rate is an average over"),
+    _column("scored_tokens", "scored", "count", "quality result",
+            "Tokens that the perplexities are of", unit="tokens"),
+    _column("n_layers", "layers", "count", "model result", "Layers of the model"),
+    _column("n_heads", "heads", "count", "model result", "Query heads of a layer"),
+    _column("sink_rate", "sink rate", "fixed", "quality result",
+            "Share of all heads whose mean attention to the first token is beyond the threshold"),
+    _column("mass_before", "before", "fixed", "quality result",
+            "Attention to the first S tokens, mean over heads, where nothing is evicted"),
+    _column("mass_after", "after", "fixed", "quality result",
+            "The same in a stream of S sinks and a window, once something was evicted"),
+    _column("suffices", "S that suffices", "count", "quality result",
+            "The smallest S that no larger one betters by more than 1 % of perplexity"),
+    _column("perplexities", "perplexities", "plain", "quality result",
+            "Perplexity by S, at a budget of as many keys, as JSON"),
+    _column("sinks", "sinks", "plain", "quality result",
+            "Tokens that are sinks: position, text, share of heads and attention, as JSON"),
+    _column("before", "before", "plain", "quality result",
+            "Attention to the first S tokens by layer and head, row by row, packed as a trace is"),
+    _column("after", "after", "plain", "quality result", "The same after eviction"),
+)
 # fmt: on
 ALL = COLUMNS | DERIVED_COLUMNS
 

@@ -187,6 +187,47 @@ class Benchmark(SQLModel, table=True):
     load_1m: float | None = None
 
 
+class Probe(SQLModel, table=True):
+    """What ``streamcli probe`` found of a model's attention."""
+
+    __tablename__ = "probes"
+
+    probe_id: str = Field(primary_key=True, max_length=26)
+    created_at: str
+    model: str
+    dataset: str
+    n_sink: Whole
+    window: Whole
+    attended_keys: Whole
+    threshold: float
+    dtype: str
+    device: str
+    threads: Whole
+    tokens: Whole
+    pieces: Whole
+    scored_tokens: Whole
+    n_layers: Whole
+    n_heads: Whole
+    sink_rate: float
+    mass_before: float
+    mass_after: float
+    suffices: Whole
+    perplexities: str
+    sinks: str
+    before: bytes
+    after: bytes
+    model_revision: str | None = None
+    weights_sha256: str | None = None
+    tokens_sha256: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    versions: str
+    host: str
+    cpu: str
+    gpu: str | None = None
+    load_1m: float | None = None
+
+
 def pack(values: NDArray[np.float32]) -> bytes:
     """Little-endian float32, compressed by zlib; every bit is kept, NaN and infinities too."""
     return zlib.compress(np.ascontiguousarray(values, dtype="<f4").tobytes())

@@ -1,0 +1,317 @@
+"""Where a model's attention goes: how much of it the first tokens take, and what that is good for.
+
+Attention is looked at as it is computed, in blocks of queries and layer by layer; of each layer
+only sums over queries are kept, a number for every head and token.
+
+The sink rate is that of Gu et al. (arXiv 2410.10781, section 3): the importance of token k to head
+h of layer l is the mean attention that it gets over all queries that see it,
+alpha(l, h, k) = 1 / (T - k + 1) * sum over i = k..T of A(l, h, i, k), on texts of T = 64 tokens;
+the rate of token k is the share of all heads of all layers, averaged over texts, with
+alpha > epsilon = 0.3. Theirs are 100 texts; ours are the pieces of 64 tokens of the text at hand.
+
+Knows nothing of the command line, of files or of how anything is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core import registry
+from core.attention import attending, seen_by, weights
+from core.cache import StreamingKVCache
+from core.config import RunConfig
+from core.errors import UsageError
+from core.methods.base import method_of
+from core.models import anatomy
+from core.models.loading import Loaded
+from core.modes.base import Task
+from core.result import RunResult
+from core.tokens import TokenStream
+
+THRESHOLD = 0.3  # epsilon of Gu et al.
+PIECE, PIECES = 64, 100  # tokens of a text that the sink rate is of, and how many texts at most
+AT_ONCE = 16  # of these texts, in one forward
+FIRST = 64  # the first query that counts, as before it few tokens share the attention
+FAR = 64  # tokens between a sink and the queries that tell that it is one: neighbours are no sinks
+BLOCK = 128  # queries that are looked at at once
+SINKS = (0, 1, 2, 4, 8)  # S that are tried at one and the same budget
+ENOUGH = 0.01  # of a perplexity; an S suffices where no larger one is better by more
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A token that some heads attend to from afar.
+
+    Attributes:
+        position: Its number in the text.
+        text: The token.
+        heads: Share of all heads whose mean attention to it is beyond the threshold.
+        mass: The attention that it gets, averaged over all heads.
+    """
+
+    position: int
+    text: str
+    heads: float
+    mass: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What was found.
+
+    Attributes:
+        n_sink: S, the first tokens that ``before`` and ``after`` are about.
+        window: W.
+        threshold: Epsilon.
+        tokens: Tokens that attention was looked at on.
+        pieces: Texts that the sink rate is an average over.
+        sink_rate: Share of heads that have a sink in the first token.
+        before: Attention to the first S tokens, by layer and head (L, H): the mean over queries
+            from ``FIRST`` on that see all tokens before them.
+        after: The same of queries that see S and W, once a token has been evicted.
+        sinks: Tokens that are sinks, those of most heads first.
+        perplexities: By S, at a budget of as many keys.
+        scored_tokens: Tokens that these are of.
+    """
+
+    n_sink: int
+    window: int
+    threshold: float
+    tokens: int
+    pieces: int
+    sink_rate: float
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    sinks: tuple[Sink, ...]
+    perplexities: dict[int, float]
+    scored_tokens: int
+
+    @property
+    def suffices(self) -> int:
+        """The smallest S that no larger one betters by more than ``ENOUGH``."""
+        return suffices(self.perplexities)
+
+
+def suffices(perplexities: dict[int, float]) -> int:
+    """The smallest S than which no larger one has a perplexity lower by more than ``ENOUGH``."""
+    ordered = sorted(perplexities)
+    best = {s: min(perplexities[n] for n in ordered if n >= s) for s in ordered}
+    return next(s for s in ordered if perplexities[s] * (1 - ENOUGH) <= best[s])
+
+
+@torch.inference_mode()
+def probe(
+    loaded: Loaded,
+    stream: TokenStream,
+    config: RunConfig,
+    threshold: float = THRESHOLD,
+    say: Callable[[str], None] = lambda words: None,
+) -> Probe:
+    """Look at a model's attention on the first document, and try S on all of them.
+
+    Args:
+        loaded: The model.
+        stream: The documents.
+        config: Resolved; its ``n_sink`` and ``window`` are the budget.
+        threshold: Epsilon.
+        say: Is told what is being done.
+
+    Raises:
+        UsageError: The text is too short to evict anything, or the model's positions can't be
+            moved.
+    """
+    ids = stream.documents[0].ids[: longest(loaded)].to(loaded.model.device)
+    s, w = config.n_sink, config.window_size
+    if len(ids) < config.attended_keys + FIRST:
+        raise UsageError(
+            f"{len(ids)} tokens hardly fill a cache of {config.attended_keys} keys, so nothing can "
+            "be said of eviction: give a longer text or a smaller --window."
+        )
+    say(f"attention of {len(ids):,} tokens to each other")
+    before = look(loaded.model, ids[None], start=FIRST)
+    say(f"attention with {s} sinks and a window of {w}")
+    after = look(loaded.model, ids[None], sizes=(s, w), start=config.attended_keys)
+    say(f"sink rate on texts of {PIECE} tokens")
+    pieces = _pieces(stream)
+    return Probe(
+        n_sink=s,
+        window=w,
+        threshold=threshold,
+        tokens=len(ids),
+        pieces=len(pieces),
+        sink_rate=_rate(loaded.model, pieces, threshold),
+        before=before.first(s),
+        after=after.first(s),
+        sinks=_sinks(before, ids, loaded.tokenizer, threshold),
+        **_tried(loaded, stream, config, say),
+    )
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Mean attention to every token, (L, B, H, T) each.
+
+    Attributes:
+        late: Over all queries that count.
+        far: Over those that are ``FAR`` tokens or more behind the token; NaN where none is.
+    """
+
+    late: Tensor
+    far: Tensor
+
+    def first(self, count: int) -> NDArray[np.float32]:
+        """Attention to the first ``count`` tokens together, (L, H), of the first row."""
+        found: NDArray[np.float32] = self.late[:, 0, :, :count].sum(-1).float().numpy()
+        return found
+
+
+@torch.inference_mode()
+def look(
+    model: Any, ids: Tensor, *, sizes: tuple[int, int] | None = None, start: int = 0
+) -> Looked:
+    """Let a model read ids (B, T) and note what its queries from ``start`` on attend to.
+
+    Args:
+        model: A transformers causal language model.
+        ids: Tokens; at least two.
+        sizes: S and W of a streaming cache; None where every token sees all before it.
+        start: The first query that counts.
+
+    Raises:
+        UsageError: The model's positions can't be moved, or it takes no attention of ours.
+    """
+    rows, length = ids.shape
+    s, w = sizes or (0, length)
+    cache = StreamingKVCache(s, w, model)
+    watch = _Watch(cache, rows, length, start)
+    cuts = list(range(BLOCK, length - 1, BLOCK))  # the last block has two tokens or more
+    with attending(model, cache, watch):
+        for part in torch.tensor_split(ids, cuts, dim=1):
+            model(part, **{cache.name: cache}, logits_to_keep=1)
+    return watch.means()
+
+
+class _Watch:
+    """An attention function that sums what it computes over queries."""
+
+    def __init__(self, cache: StreamingKVCache, rows: int, length: int, start: int) -> None:
+        self.cache, self.start = cache, start
+        self.shape = rows, length
+        self.late: dict[int, Tensor] = {}  # (B, H, T) by layer
+        self.far: dict[int, Tensor] = {}
+
+    def __call__(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        stream: StreamingKVCache | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """See ``core.attention.attend``, which gives the same."""
+        layer, (b, h, c, _) = int(module.layer_idx), query.shape
+        parts, extra = seen_by(module, query, key, value, self.cache, scaling, softcap, s_aux)
+        shares = weights(parts, extra)  # (B, K, Q, N)
+        held = torch.cat([part.v for part in parts], -2).to(shares.dtype)
+        out = (shares @ held).to(value.dtype).reshape(b, h, c, -1)
+        view = self.cache.view(layer, c)
+        sinks = torch.arange(view.sinks.shape[-1], device=query.device)
+        tokens = torch.cat((view.tokens.clamp(min=0), sinks))  # of the parts' keys, one by one
+        self._add(layer, shares.reshape(b, h, c, -1), tokens)
+        return out.transpose(1, 2).contiguous(), None
+
+    def _add(self, layer: int, shares: Tensor, tokens: Tensor) -> None:
+        """Add the shares (B, H, C, N) of N keys, which are of ``tokens``."""
+        rows, length = self.shape
+        if layer not in self.late:
+            empty = shares.new_zeros(rows, shares.shape[1], length, dtype=torch.float64)
+            self.late[layer], self.far[layer] = empty, empty.clone()
+        seen, c = self.cache.layers[layer].seen, shares.shape[2]
+        query = torch.arange(seen - c, seen, device=tokens.device)
+        counts = (query >= self.start).to(shares.dtype)  # (C,)
+        behind = (query[:, None] - tokens >= FAR).to(shares.dtype)  # (C, N)
+        late = torch.einsum("bhcn,c->bhn", shares, counts)
+        far = torch.einsum("bhcn,cn->bhn", shares, behind)
+        self.late[layer].index_add_(-1, tokens, late.double())
+        self.far[layer].index_add_(-1, tokens, far.double())
+
+    def means(self) -> Looked:
+        """The sums over the number of queries that they are of."""
+        late, far = (
+            torch.stack([sums[n] for n in sorted(sums)]).cpu() for sums in (self.late, self.far)
+        )
+        length = self.shape[1]
+        token = torch.arange(length)
+        counted = length - token.clamp(min=self.start)  # queries from the token on
+        behind = (length - FAR - token).clamp(min=0)
+        return Looked(late / counted, far / behind.where(behind > 0, torch.nan))
+
+
+def longest(loaded: Loaded) -> int:
+    """Tokens that may see each other: as many as the model was trained on, and can be held."""
+    found = anatomy.of(loaded.model)
+    found.check_movable()
+    natives = [layer.native.keys for layer in found.layers if layer.native]
+    own = min(natives) - 1 if natives and len(natives) == len(found.layers) else None
+    limit = None if found.limit is None else found.limit - BLOCK - 1
+    return min(each for each in (loaded.trained_length, own, limit) if each is not None)
+
+
+def _pieces(stream: TokenStream) -> list[Tensor]:
+    """Texts of ``PIECE`` tokens each, from all documents in order."""
+    cut = [
+        piece
+        for document in stream.documents
+        for piece in document.ids[: len(document.ids) // PIECE * PIECE].split(PIECE)
+        if len(piece) == PIECE
+    ]
+    return cut[:PIECES]
+
+
+def _rate(model: Any, pieces: Sequence[Tensor], threshold: float) -> float:
+    """The sink rate of the first token over texts."""
+    shares = []
+    for batch in torch.stack(list(pieces)).split(AT_ONCE):
+        importance = look(model, batch.to(model.device)).late[..., 0]  # (L, B, H)
+        shares.append((importance > threshold).double().mean(dim=(0, 2)))
+    return float(torch.cat(shares).mean())
+
+
+def _sinks(looked: Looked, ids: Tensor, tokenizer: Any, threshold: float) -> tuple[Sink, ...]:
+    """The tokens that at least one head attends to from afar beyond the threshold."""
+    far = looked.far[:, 0].flatten(0, 1)  # (L x H, T)
+    heads, mass = (far > threshold).double().mean(0), far.mean(0)
+    order = sorted((-float(share), n) for n, share in enumerate(heads) if share > 0)
+    return tuple(
+        Sink(n, str(tokenizer.decode([int(ids[n])])), -minus, float(mass[n])) for minus, n in order
+    )
+
+
+def _tried(
+    loaded: Loaded, stream: TokenStream, config: RunConfig, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The perplexity of every S at the same budget, by exact chunks."""
+    budget, found, scored = config.n_sink + config.window_size, dict[int, float](), 0
+    for s in SINKS:
+        if s >= budget:
+            break
+        say(f"perplexity with {s} sinks and a window of {budget - s}")
+        asked = config.resolved(
+            method=registry.STREAMING, mode=registry.CHUNKED, n_sink=s, window=budget - s
+        )
+        task = Task(loaded, stream, method_of(asked), asked, lambda *_: None)
+        result: RunResult = registry.load("mode", registry.CHUNKED)(task)
+        found[s], scored = result.ppl, result.scored_tokens
+    return {"perplexities": found, "scored_tokens": scored}
