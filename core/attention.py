@@ -132,7 +132,10 @@ def attending(
             "feed its cache one token at a time, or choose another model."
         )
     function = function or attend
-    with registered(function if stream is None else _bound(function, stream), NAME), implementation(model, NAME):
+    with (
+        registered(function if stream is None else _bound(function, stream), NAME),
+        implementation(model, NAME),
+    ):
         yield
 
 
@@ -341,7 +344,7 @@ def _logits(part: Part, extra: Extra) -> Tensor:
 
 
 def _learned(extra: Extra, lse: Tensor) -> Tensor:
-    """The learned sinks beside log-sum-exps (B, K, Q), in which a group's queries stand in a row."""
+    """The learned sinks beside log-sum-exps (B, K, Q): a group's queries stand in a row."""
     assert extra.learned is not None
     each = extra.learned.expand(-1, -1, lse.shape[-1] // extra.learned.shape[1])
     return each.flatten(1).to(lse.dtype)

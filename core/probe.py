@@ -136,9 +136,9 @@ def probe(
         )
     say(f"attention of {len(ids):,} tokens to each other")
     before = look(loaded.model, ids[None], start=FIRST)
-    say(f"attention with {s} sinks and a window of {w}")
+    say(f"the same with S = {s}, W = {w}")
     after = look(loaded.model, ids[None], sizes=(s, w), start=config.attended_keys)
-    say(f"sink rate on texts of {PIECE} tokens")
+    say(f"sink rate over texts of {PIECE} tokens")
     pieces = _pieces(stream)
     return Probe(
         n_sink=s,
@@ -272,10 +272,9 @@ def longest(loaded: Loaded) -> int:
 def _pieces(stream: TokenStream) -> list[Tensor]:
     """Texts of ``PIECE`` tokens each, from all documents in order."""
     cut = [
-        piece
+        document.ids[start : start + PIECE]
         for document in stream.documents
-        for piece in document.ids[: len(document.ids) // PIECE * PIECE].split(PIECE)
-        if len(piece) == PIECE
+        for start in range(0, len(document.ids) - PIECE + 1, PIECE)
     ]
     return cut[:PIECES]
 
@@ -283,8 +282,9 @@ def _pieces(stream: TokenStream) -> list[Tensor]:
 def _rate(model: Any, pieces: Sequence[Tensor], threshold: float) -> float:
     """The sink rate of the first token over texts."""
     shares = []
-    for batch in torch.stack(list(pieces)).split(AT_ONCE):
-        importance = look(model, batch.to(model.device)).late[..., 0]  # (L, B, H)
+    for start in range(0, len(pieces), AT_ONCE):
+        batch = torch.stack(list(pieces[start : start + AT_ONCE])).to(model.device)
+        importance = look(model, batch).late[..., 0]  # (L, B, H)
         shares.append((importance > threshold).double().mean(dim=(0, 2)))
     return float(torch.cat(shares).mean())
 
@@ -307,7 +307,7 @@ def _tried(
     for s in SINKS:
         if s >= budget:
             break
-        say(f"perplexity with {s} sinks and a window of {budget - s}")
+        say(f"perplexity of S = {s}, W = {budget - s}")
         asked = config.resolved(
             method=registry.STREAMING, mode=registry.CHUNKED, n_sink=s, window=budget - s
         )

@@ -21,6 +21,7 @@ from streamcli.commands import (
     generate,
     paper,
     plot,
+    probe,
     report,
     rerun,
     run,
@@ -51,6 +52,7 @@ MEASURE, LOOK, KEEP, WRITE = "Measure", "Look", "Keep", "Write"  # the groups of
 app.command(rich_help_panel=MEASURE)(run.run)
 app.command(rich_help_panel=MEASURE)(sweep.sweep)
 app.command(rich_help_panel=MEASURE)(paper.paper)
+app.command(rich_help_panel=MEASURE)(probe.probe)
 app.command(rich_help_panel=MEASURE)(verify.verify)
 app.command(rich_help_panel=MEASURE)(rerun.rerun)
 app.command(rich_help_panel=MEASURE)(bench.bench)

@@ -117,9 +117,7 @@ def merge(store: Store, other: str) -> Moved:
     return replace(moved, running=running)
 
 
-def add(
-    store: Store, incoming: Iterable[Record], source: str, more: Others | None = None
-) -> Moved:
+def add(store: Store, incoming: Iterable[Record], source: str, more: Others | None = None) -> Moved:
     """Take in what is not here yet, in one transaction.
 
     A run that is recorded here as running or interrupted, and as done there, is done here then.

@@ -279,7 +279,9 @@ def arms(store: Store) -> Any:
         ]
 
 
-def test_a_merge_brings_what_belongs_to_no_run_too_and_once(store: Store, file: Path, make: Any) -> None:
+def test_a_merge_brings_what_belongs_to_no_run_too_and_once(
+    store: Store, file: Path, make: Any
+) -> None:
     source = Store.open(file)
     make(source, 1)
     timed(source)
