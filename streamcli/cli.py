@@ -103,7 +103,7 @@ def _welcome() -> None:
 PLURALS = _flags(*plan.LISTS, *bench.LISTS, "columns", "add", "remove")
 FORMATTED = (["report"], ["compare"])  # have --format
 AS_JSON = (  # have --json
-    *(["run"], ["bench"], ["generate"], ["chat"], ["paper"]),
+    *(["run"], ["bench"], ["probe"], ["generate"], ["chat"], ["paper"]),
     *(["runs", "list"], ["runs", "show"], ["db", "stats"]),
 )
 EITHER = {"sweep": _flags(*(each.name for each in plan.varied().values()))}  # as plurals are

@@ -11,6 +11,7 @@ import typer
 from core.config import MACHINE, ORIGIN, RunConfig
 from core.config import options as known
 from core.errors import UsageError
+from core.sinks import THRESHOLD
 from streamcli import options
 from streamcli.jobs.probe import MAX_TOKENS, WINDOW
 
@@ -41,7 +42,7 @@ def probe(
         typer.Option(
             min=0, max=1, help="Mean attention beyond which a token is a sink of a head (epsilon)."
         ),
-    ] = 0.3,
+    ] = THRESHOLD,
     form: Annotated[
         Format, typer.Option("--format", help="How to write the heat map besides the terminal's.")
     ] = Format.TEXT,

@@ -11,8 +11,8 @@ from core.config import RunConfig
 from streamcli.jobs.database import opened
 
 if TYPE_CHECKING:
-    from core.probe import Probe
     from core.runner import Prepared
+    from core.sinks import Probe
 
 MAX_TOKENS, WINDOW = 2048, 252
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from core.sinks import FAR, FIRST, PIECE, Probe
 from streamcli.harmless import visible
 from streamcli.render import output
 from streamcli.render.figures import style
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from core.probe import Probe
 
 LEAST = 0.01  # of all heads, below which there are no sinks to speak of
 SHOWN = 8  # tokens in the table of sinks
@@ -124,8 +124,6 @@ def _by_sinks(found: Probe) -> Sheet:
 
 def _tokens(found: Probe) -> list[Sheet]:
     """The tokens that are sinks, those of most heads first."""
-    from core.probe import FAR
-
     if not found.sinks:
         return []
     columns = [
@@ -161,8 +159,6 @@ def _titles(found: Probe) -> tuple[str, str]:
 
 def _caption(found: Probe) -> str:
     """How the heat maps were made."""
-    from core.probe import FIRST, PIECE
-
     return (
         f"Means over queries of a text of {found.tokens:,} tokens: before eviction over those from "
         f"token {FIRST} on, which see all before them; after, over those that see {found.n_sink} "
