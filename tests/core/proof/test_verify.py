@@ -61,6 +61,16 @@ def test_a_planted_trap_fails_and_is_named(
     assert TRAPS[trap, mode] in found.diagnosis
 
 
+def test_each_comparison_is_told_before_it_is_made(neox: Loaded, ids: Tensor) -> None:
+    told: list[str] = []
+    for finding in verify(neox, ids, CONFIG, ("streaming", "dense"), MODES, told.append):
+        if finding.subject != "layers are as seen":
+            last = [each for each in told if "obvious loop" not in each][-1]
+            assert last.startswith(finding.subject.split(" drifts")[0]), (last, finding)
+    loops = [each for each in told if "obvious loop" in each]
+    assert len(loops) == 3 and "for dense" in loops[1] and "every 16" in loops[2]
+
+
 def test_what_never_evicts_past_the_trained_length_is_named(
     neox: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,3 +114,20 @@ def test_the_command_ends_with_1_where_a_claim_does_not_hold(
         plant(monkeypatch, "streaming", "NoRotation")
     assert "claims do not hold; the first: streaming, decode-loop: at the first eviction" in err
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_quick_is_smaller_and_tells_what_it_does_also_where_nobody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["verify", "--model", "bundled", "--dataset", "bundled-narrative", "--methods", "dense"]
+    for more, sizes in ((["--quick"], (100, 20)), (["--quick", "--window", "30"], (100, 30))):
+        monkeypatch.setattr(sys, "argv", ["streamcli", *words, *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert not ended.value.code, err
+        assert "on {} tokens of bundled-narrative; S=4, W={}\n".format(*sizes) in out
+        assert "the obvious loops read 100 tokens one by one" in err
+        assert "streamcli: dense chunked (32) ...\n" in err
