@@ -28,7 +28,7 @@ from core.models.loading import Loaded
 from core.modes.base import Task
 from core.result import RunResult
 from core.sinks import FAR, FIRST, PIECE, PIECES, SINKS, THRESHOLD, Probe, Sink
-from core.tokens import TokenStream
+from core.tokens import TokenStream, front
 
 AT_ONCE = 16  # texts of the sink rate, in one forward
 BLOCK = 128  # queries that are looked at at once
@@ -67,7 +67,7 @@ def probe(
     say(f"the same with S = {s}, W = {w}")
     after = look(loaded.model, ids[None], sizes=(s, w), start=config.attended_keys)
     say(f"sink rate over texts of {PIECE} tokens")
-    pieces = _pieces(stream)
+    pieces = _pieces(stream, front(loaded.tokenizer))
     return Probe(
         n_sink=s,
         window=w,
@@ -197,12 +197,18 @@ def longest(loaded: Loaded) -> int:
     return min(each for each in (loaded.trained_length, own, limit) if each is not None)
 
 
-def _pieces(stream: TokenStream) -> list[Tensor]:
-    """Texts of ``PIECE`` tokens each, from all documents in order."""
+def _pieces(stream: TokenStream, before: Sequence[int]) -> list[Tensor]:
+    """Texts of ``PIECE`` tokens each, from all documents in order; all begin as documents do.
+
+    Args:
+        stream: The documents.
+        before: What the tokenizer puts before each of them.
+    """
+    opening, size = torch.tensor(before, dtype=torch.int64), PIECE - len(before)
     cut = [
-        document.ids[start : start + PIECE]
+        torch.cat((opening, document.ids[start : start + size]))
         for document in stream.documents
-        for start in range(0, len(document.ids) - PIECE + 1, PIECE)
+        for start in range(len(before), len(document.ids) - size + 1, size)
     ]
     return cut[:PIECES]
 

@@ -4,7 +4,8 @@ The sink rate is that of Gu et al. (arXiv 2410.10781, section 3): the importance
 h of layer l is the mean attention that it gets over all queries that see it,
 alpha(l, h, k) = 1 / (T - k + 1) * sum over i = k..T of A(l, h, i, k), on texts of T = 64 tokens;
 the rate of token k is the share of all heads of all layers, averaged over texts, with
-alpha > epsilon = 0.3. Theirs are 100 texts; ours are the pieces of 64 tokens of the text at hand.
+alpha > epsilon = 0.3. Theirs are 100 texts; ours are pieces of the text at hand, 100 at most, each
+with what the tokenizer puts before a text.
 
 Plain values: imports nothing heavy.
 """

@@ -65,6 +65,24 @@ def test_every_query_is_counted_however_the_text_is_cut(length: int) -> None:
     assert torch.allclose(everything.sum(-1), torch.tensor(float(length)).double(), atol=1e-3)
 
 
+def test_no_more_than_a_block_of_queries_is_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, held = probe.weights, list[torch.Size]()
+
+    def spy(parts: Any, extra: Any) -> Tensor:
+        shares = real(parts, extra)
+        held.append(shares.shape)
+        return shares
+
+    model, length = build("llama"), 250
+    probe.look(model, tokens(10))  # which proves the model first, by forwards of its own
+    monkeypatch.setattr(probe, "weights", spy)
+    monkeypatch.setattr(probe, "BLOCK", 20)
+    probe.look(model, tokens(length))
+    groups = 2  # heads that share keys, whose queries stand in a row
+    assert len(held) == 2 * -(-length // 20) and all(b == 1 for b, *_ in held)
+    assert max(rows for _, _, rows, _ in held) <= groups * 21
+
+
 def planted() -> Loaded:
     """A model whose heads attend to tokens ``SINK`` at any distance, and hardly to others."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -118,6 +136,14 @@ def test_the_sink_rate_is_the_share_of_heads_over_texts_of_64_tokens() -> None:
         assert halved.sink_rate == pytest.approx(rate)
     assert found.before.shape == found.after.shape == (1, 4)
     assert found.before.min() > 0.9 and found.after.min() > 0.9
+
+
+def test_every_text_of_the_sink_rate_begins_as_a_document_does() -> None:
+    documents = stream([1, *range(2, 200)], [1, *range(300, 400)])
+    pieces = [piece.tolist() for piece in probe._pieces(documents, [1])]
+    assert [piece[:2] for piece in pieces] == [[1, 2], [1, 65], [1, 128], [1, 300]]
+    assert {len(piece) for piece in pieces} == {64} and pieces[2][-1] == 190
+    assert [piece[0] for piece in map(list, probe._pieces(documents, []))] == [1, 65, 129, 1]
 
 
 def test_the_smallest_s_suffices_that_no_larger_one_betters_by_a_hundredth() -> None:
