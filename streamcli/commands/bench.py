@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core import registry
+from core import extras, registry
 from core.config import CHUNK, DTYPES, ENGINES, delaying, static
 from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
@@ -181,6 +181,8 @@ def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:
         raise unknown("shape", asked["shape"], SHAPES)
     for method in asked.get("methods") or ():
         registry.check("method", method)
+        if "methods" in named:  # what nobody named is left out where it can't run
+            extras.check(method)
     if "dtype" in asked and asked["dtype"] not in DTYPES:
         raise unknown("dtype", asked["dtype"], DTYPES)
     for name, least in LEAST.items():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core import probe, runner, sinks
+from core import attention, probe, runner, sinks
 from core.config import RunConfig
 from core.errors import UsageError
 from core.models.loading import Loaded
@@ -66,7 +66,7 @@ def test_every_query_is_counted_however_the_text_is_cut(length: int) -> None:
 
 
 def test_no_more_than_a_block_of_queries_is_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, held = probe.weights, list[torch.Size]()
+    real, held = attention.weights, list[torch.Size]()
 
     def spy(parts: Any, extra: Any) -> Tensor:
         shares = real(parts, extra)
