@@ -54,6 +54,7 @@ STAND_INS = {
     r"^(streamcli bench startup.*)$": r"\1 --rounds 2",
     r"^(streamcli bench (?:decode|window)(?:(?! --engines).)*)$": r"\1 --engines eager",
     r"^(streamcli bench (?!startup).*)$": r"\1 --shape tiny --windows 8 --rounds 2 --steps 1",
+    r"^(streamcli bench window.*) --windows 8": r"\1 --windows 8 12",
     r"^(streamcli bench perplexity.*)$": r"\1 --chunk-size 8",
     r"^(streamcli (?:run|sweep)\b.*?)(?: --windows? [0-9 ]+)?((?: --(?!max-tokens).*)?)$": (
         r"\1\2 --max-tokens 80"

@@ -32,7 +32,7 @@ def arms() -> dict[RunConfig, int]:
 def test_tables_1_and_2_have_one_budget_and_share_their_runs(home: Path) -> None:
     found = arms()
     # Streaming with 4 sinks is in tables 1 and 2, and here half the trained length is in table 6.
-    assert len(found) == 4 + (5 - 1) + (5 - 1)
+    assert len(found) == 5 + (5 - 1) + (5 - 1)
     assert all(arm.concatenate and arm.mode == registry.CHUNKED for arm in found)
     bounded = {keys for arm, keys in found.items() if arm.spec.has_budget}
     assert bounded == {TRAINED // 2 + 1, 257, 513, 1025, 2049, 4097}
@@ -76,7 +76,7 @@ def test_the_tables_are_made_and_made_again_from_what_is_recorded(typed: Type, h
     first = typed(*words)
     assert first.code == 0 and "4 left out" in first.err
     rows = json.loads(first.out)
-    assert [row["table"] for row in rows] == ["Table 1"] * 4 + ["Table 2"] * 5 + ["Table 6"] * 5
+    assert [row["table"] for row in rows] == ["Table 1"] * 5 + ["Table 2"] * 5 + ["Table 6"] * 5
     store = Store.open(home / "data" / "streamcli.db")
     for row in rows:
         run = store.get(row["run_id"]) if row["run_id"] else None
@@ -84,4 +84,4 @@ def test_the_tables_are_made_and_made_again_from_what_is_recorded(typed: Type, h
         assert run is None or (run.concatenate and run.mode == registry.CHUNKED)
     assert {row["attended_keys"] for row in rows[1:9]} == {257}
     again = typed(*words)
-    assert json.loads(again.out) == rows and "9 finished" in again.err
+    assert json.loads(again.out) == rows and "10 finished" in again.err
