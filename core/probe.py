@@ -52,11 +52,13 @@ def probe(
         say: Is told what is being done.
 
     Raises:
-        UsageError: The text is too short to evict anything, or the model's positions can't be
-            moved.
+        UsageError: S is 0, the text is too short to evict anything, or the model's positions can't
+            be moved.
     """
-    ids = stream.documents[0].ids[: longest(loaded)].to(loaded.model.device)
     s, w = config.n_sink, config.window_size
+    if not s:
+        raise UsageError("n_sink is 0: it must be 1 or more, the first tokens that are looked at.")
+    ids = stream.documents[0].ids[: longest(loaded)].to(loaded.model.device)
     if len(ids) < config.attended_keys + FIRST:
         raise UsageError(
             f"{len(ids)} tokens hardly fill a cache of {config.attended_keys} keys, so nothing can "
@@ -119,7 +121,9 @@ def look(
     s, w = sizes or (0, length)
     cache = StreamingKVCache(s, w, model)
     watch = _Watch(cache, rows, length, start)
-    cuts = list(range(BLOCK, length - 1, BLOCK))  # the last block has two tokens or more
+    room = BLOCK if cache.found.limit is None else cache.found.limit - s - w - 1
+    block = max(2, min(BLOCK, room))
+    cuts = list(range(block, length - 1, block))  # the last one has two tokens or more
     with attending(model, cache, watch):
         for part in torch.tensor_split(ids, cuts, dim=1):
             model(part, **{cache.name: cache}, logits_to_keep=1)
@@ -193,7 +197,7 @@ def longest(loaded: Loaded) -> int:
     found.check_movable()
     natives = [layer.native.keys for layer in found.layers if layer.native]
     own = min(natives) - 1 if natives and len(natives) == len(found.layers) else None
-    limit = None if found.limit is None else found.limit - BLOCK - 1
+    limit = None if found.limit is None else found.limit - min(BLOCK + 1, found.limit // 2)
     return min(each for each in (loaded.trained_length, own, limit) if each is not None)
 
 

@@ -93,8 +93,9 @@ def export(
     runs = frames.runs(store, status=ended, columns=("run_id",), sort="run_id", **where)
     run_ids = list(runs["run_id"])
     others = portable.export(store, file, run_ids, others=not where)
-    more = "".join(f" and {_rows(number)} of {table}" for table, number in others.items())
-    output.say(f"{file} holds {records.number_of(len(run_ids))}{more} of {store.place}.")
+    *more, last = [f"{_rows(number)} of {table}" for table, number in others.items()] or [""]
+    first = ", ".join([records.number_of(len(run_ids)), *more])
+    output.say(f"{file} holds {first}{last and f' and {last}'} of {store.place}.")
 
 
 @app.command("import")

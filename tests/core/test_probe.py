@@ -15,6 +15,7 @@ from core.errors import UsageError
 from core.models.loading import Loaded
 from core.tokens import TokenDocument, TokenStream
 from tests.support.families import build, tokens
+from tests.support.samples import ROPES, tiny_llama
 from tests.support.talking import tokenizer
 
 WITHIN = 1e-5
@@ -63,6 +64,15 @@ def test_every_query_is_counted_however_the_text_is_cut(length: int) -> None:
     looked = probe.look(build("llama"), tokens(length))
     everything = looked.late * (length - torch.arange(length))
     assert torch.allclose(everything.sum(-1), torch.tensor(float(length)).double(), atol=1e-3)
+
+
+def test_frequencies_that_change_with_length_stay_as_they_are() -> None:
+    model = tiny_llama(ROPES["dynamic"])
+    length = probe.longest(Loaded(model, None, "", None, "", 256, 0))
+    ids, want = tokens(length), maps(tiny_llama(ROPES["dynamic"]), tokens(length))
+    assert 100 < length < 256
+    late = probe.look(model, ids).late * (length - torch.arange(length))
+    assert (late - want.sum(-2)).abs().max() < length * WITHIN
 
 
 def test_no_more_than_a_block_of_queries_is_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_an_export_of_all_brings_what_belongs_to_no_run_and_says_so(
 ) -> None:
     alone.record(store, Benchmark, [ARM])
     alone.record(store, Probe, [PROBED])
-    held = "holds 4 runs and 1 row of benchmarks and 1 row of probes of"
+    held = "holds 4 runs, 1 row of benchmarks and 1 row of probes of"
     assert held in typed("db", "export", "all.jsonl").err
     done = typed("db", "import", "all.jsonl", "--db", "b.db")
     assert (
