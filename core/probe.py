@@ -165,10 +165,10 @@ class _Watch:
         return out.transpose(1, 2).contiguous(), None
 
     def _add(self, layer: int, shares: Tensor, tokens: Tensor) -> None:
-        """Add the shares (B, H, C, N) of N keys, which are of ``tokens``."""
+        """Add the shares (B, H, C, N) of N keys, which are of ``tokens``; sums are on the CPU."""
         rows, length = self.shape
         if layer not in self.late:
-            empty = shares.new_zeros(rows, shares.shape[1], length, dtype=torch.float64)
+            empty = torch.zeros(rows, shares.shape[1], length, dtype=torch.float64)
             self.late[layer], self.far[layer] = empty, empty.clone()
         seen, c = self.cache.layers[layer].seen, shares.shape[2]
         query = torch.arange(seen - c, seen, device=tokens.device)
@@ -176,14 +176,12 @@ class _Watch:
         behind = (query[:, None] - tokens >= FAR).to(shares.dtype)  # (C, N)
         late = torch.einsum("bhcn,c->bhn", shares, counts)
         far = torch.einsum("bhcn,cn->bhn", shares, behind)
-        self.late[layer].index_add_(-1, tokens, late.double())
-        self.far[layer].index_add_(-1, tokens, far.double())
+        for sums, new in ((self.late, late), (self.far, far)):
+            sums[layer].index_add_(-1, tokens.cpu(), new.cpu().double())
 
     def means(self) -> Looked:
         """The sums over the number of queries that they are of."""
-        late, far = (
-            torch.stack([sums[n] for n in sorted(sums)]).cpu() for sums in (self.late, self.far)
-        )
+        late, far = (torch.stack([sums[n] for n in sorted(sums)]) for sums in (self.late, self.far))
         length = self.shape[1]
         token = torch.arange(length)
         counted = length - token.clamp(min=self.start)  # queries from the token on
