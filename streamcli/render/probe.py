@@ -67,7 +67,7 @@ def _sinks(found: Probe) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+    return f"{100 * share:.{1 if share < 0.1 else 0}f} %"
 
 
 def _recommended(found: Probe) -> str:
@@ -94,7 +94,7 @@ def _elsewhere(found: Probe) -> list[str]:
     counted = "1 token is a sink" if len(far) == 1 else f"{len(far)} tokens are sinks"
     return [
         f"Further on {counted} of 1 % of the heads or more, first of all {far[0].text!r} at "
-        f"{far[0].position:,} ({far[0].heads:.0%}): these leave with the window."
+        f"{far[0].position:,} ({_percent(far[0].heads)}): these leave with the window."
     ]
 
 

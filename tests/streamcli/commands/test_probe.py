@@ -29,7 +29,7 @@ def test_the_bundled_model_has_no_sinks_and_is_told_so(typed: Type) -> None:
     assert done.code == 0, done.err
     title, found, keep, elsewhere, blank, *rest = done.out.splitlines()
     assert title == "probe: bundled on bundled-narrative" and blank == ""
-    assert found.startswith("No sinks: 0.0% of 16 heads give the first token more than 0.3 of")
+    assert found.startswith("No sinks: 0.0 % of 16 heads give the first token more than 0.3 of")
     assert keep.startswith("Keep none: at 32 keys no number of sinks betters the perplexity of a")
     assert elsewhere == "No other token is a sink of 1 % of the heads."
     assert rest[0].split("layer") == ["", " before eviction    ", " after, 4 + 28 keys"]
@@ -60,7 +60,7 @@ def test_a_page_of_it_stands_alone_and_the_words_are_on_it(typed: Type) -> None:
     done = typed("probe", *SMALL, "--format", "html", "--out", "maps")
     assert done.code == 0, done.err
     page = Path("maps/probe.html").read_text()
-    assert "No sinks: 0.0% of 16 heads" in page and "After, 4 + 28 keys" in page
+    assert "No sinks: 0.0 % of 16 heads" in page and "After, 4 + 28 keys" in page
     assert "maps/probe.html holds the heat map" in done.err
     assert page.count('"type":"heatmap"') == 2 and Path("maps/plotly.min.js").is_file()
 
