@@ -157,6 +157,16 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         static=True,
         look=Look("#D55E00", "square", "dash", "/"),
     ),
+    "context-shift": MethodSpec(
+        where="core.methods.context_shift:ContextShift",
+        words="llama.cpp's: when full, drop the older half of what is no sink",
+        memory="allocated",
+        budget="sinks and window",
+        static=True,
+        reference="core.proof.reference:context_shift",
+        parameters="core.methods.context_shift:Parameters",
+        look=Look("#8C564B", "triangle-left", "10px,2px,2px,2px,2px,2px", "/"),
+    ),
     "mit": MethodSpec(
         where="core.methods.mit:Mit",
         words="the authors' own cache, by its rule",
