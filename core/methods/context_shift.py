@@ -1,10 +1,10 @@
 """Context shift, as llama.cpp has it: when the cache is full, drop the older half and go on.
 
-``llama-server`` and ``llama-cli`` (github.com/ggml-org/llama.cpp; no paper) keep the first n tokens,
-here the S sinks. When there is no room for the next token they drop ``n_discard`` of those that
-follow, half of them unless told otherwise, and move what stays down, so that keys are at positions
-in the cache. It is the streaming cache with evictions far apart: with ``n_discard`` = 1 it equals
-``streaming``.
+``llama-server`` and ``llama-cli`` (github.com/ggml-org/llama.cpp; no paper) keep the first n
+tokens, here the S sinks. When there is no room for the next token they drop ``n_discard`` of those
+that follow, half of them unless told otherwise, and move what stays down, so that keys are at
+positions in the cache. It is the streaming cache with evictions far apart: with ``n_discard`` = 1
+it equals ``streaming``.
 
 The most keys that a query sees are everybody's S + W + 1; after each eviction there are fewer, and
 on average about 3/4 of W. So it takes the memory of that budget and uses part of it.

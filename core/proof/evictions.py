@@ -1,0 +1,234 @@
+"""The obvious way to keep the keys that score best: lists of tokens, and every key made afresh.
+
+As in ``core.proof.reference`` nothing is cached or turned: what each layer was given for a token is
+noted, and to read the next one each layer's attention is run over what was noted of the tokens that
+a head has in its list, at positions 0 to n-1, or where they are in the text. The model makes keys
+and queries of these by whatever rule it has. Logits, softmax and the decision are plain arithmetic
+on one head at a time, in float64.
+
+Rows are read one by one: each decides for itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from core.attention import implementation
+from core.config import RunConfig
+from core.proof.reference import _attentions, _nll
+
+NAME = "streamcli-evictions"
+EQUAL = 1e-5  # of a score: what is closer is equal, and of equals the oldest goes
+
+
+class _Head:
+    """What one KV head of one layer keeps.
+
+    Attributes:
+        kept: The numbers of its tokens, in order.
+        sums: Attention paid to each token since it came, by number.
+        weights: The last query's attention to each kept token, a row a query head.
+        keys: The kept keys (n, D), where they stood for the last query.
+        bare: The key (D,) of each token at position 0, by number.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+        self.sums: dict[int, float] = {}
+        self.weights = torch.empty(0)
+        self.keys = torch.empty(0)
+        self.bare: dict[int, Tensor] = {}
+
+
+# What each token that the heads of a layer keep is worth to each head, in order.
+_Worth = Callable[[list[_Head]], list[list[float]]]
+
+
+def tova(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+    """Nats (B, T-1) where each layer drops what its heads attended to least on average."""
+
+    def worth(heads: list[_Head]) -> list[list[float]]:
+        every = torch.cat([head.weights for head in heads])  # (H, n)
+        return [every.mean(0).tolist()] * len(heads)
+
+    return _nats(model, ids, config, worth)
+
+
+def h2o(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+    """Nats (B, T-1) where each head drops what was attended to least, but for recent tokens."""
+    share = dict(config.param).get("recent", 0.5)
+    recent = int(share * (config.n_sink + config.window_size))
+
+    def worth(heads: list[_Head]) -> list[list[float]]:
+        found = []
+        for head in heads:
+            old = head.kept[: len(head.kept) - recent]
+            found.append([head.sums[token] for token in old] + [math.inf] * recent)
+        return found
+
+    return _nats(model, ids, config, worth)
+
+
+def keydiff(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+    """Nats (B, T-1) where each head drops the key that is most like the mean direction."""
+
+    def worth(heads: list[_Head]) -> list[list[float]]:
+        found = []
+        for head in heads:
+            units = [head.bare[token] / head.bare[token].norm() for token in head.kept]
+            mean = sum(units, torch.zeros_like(units[0]))
+            found.append([-float(unit @ mean / mean.norm()) for unit in units])
+        return found
+
+    return _nats(model, ids, config, worth)
+
+
+def knorm(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+    """Nats (B, T-1) where each head drops its longest key."""
+
+    def worth(heads: list[_Head]) -> list[list[float]]:
+        return [[-float(key.norm()) for key in head.keys] for head in heads]
+
+    return _nats(model, ids, config, worth)
+
+
+def _nats(model: Any, ids: Tensor, config: RunConfig, worth: _Worth) -> Tensor:
+    asked = dict(config.param)
+    budget, sinks = config.n_sink + config.window_size, asked.get("sinks", 0)
+    absolute = asked.get("positions") == "absolute"
+    return torch.stack([_row(model, each, budget, sinks, absolute, worth) for each in ids])
+
+
+@torch.inference_mode()
+def _row(model: Any, ids: Tensor, budget: int, sinks: int, absolute: bool, worth: _Worth) -> Tensor:
+    """Nats (T-1,) of one row (T,)."""
+    scores = []
+    with _replayed(model, absolute) as replay:
+        for t in range(len(ids) - 1):
+            n = t + 1 if absolute else min(t, budget) + 1
+            rows = ids[t + 1 - n : t + 1]  # of which only the last, the query, is told apart
+            logits = model(rows[None], use_cache=False, logits_to_keep=1).logits[:, -1]
+            scores.append(_nll(logits, ids[None, t + 1])[0])
+            for heads in replay.heads:
+                if len(heads[0].kept) > budget:
+                    for head, values in zip(heads, worth(heads), strict=True):
+                        del head.kept[sinks + _lowest(values[sinks:])]
+            replay.t += 1
+    return torch.stack(scores)
+
+
+def _lowest(values: list[float]) -> int:
+    """The first place whose value is the lowest, or as good as that."""
+    lowest = min(values)
+    return next(i for i, x in enumerate(values) if x <= lowest + EQUAL * abs(lowest))
+
+
+class _Replay:
+    """One row's stream through a model: what each layer was given, and its heads' lists.
+
+    Attributes:
+        t: The number of the token at hand.
+        heads: By layer, its KV heads; empty before the first token.
+        given: By layer, what its attention was given for each token, (hidden,).
+        made: The queries, keys and values that an attention has just made of its rows.
+        scale: What it multiplies its logits by.
+        cap: What caps them, if anything.
+        learned: Logits (H,) that take a share of each softmax and give no value, if any.
+        answer: What heads put out for the token at hand (H, Dv); None while rows are only made.
+    """
+
+    def __init__(self, layers: int, absolute: bool) -> None:
+        self.t, self.absolute = 0, absolute
+        self.heads: list[list[_Head]] = [[] for _ in range(layers)]
+        self.given: list[list[Tensor]] = [[] for _ in range(layers)]
+        self.made: tuple[Tensor, ...] = ()
+        self.scale = 1.0
+        self.cap: float | None = None
+        self.learned: Tensor | None = None
+        self.answer: Tensor | None = None
+
+    def attend(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        """In place of the model's attention: notes what it is given, or gives the answer."""
+        b, h, n, d = query.shape
+        out = value.new_zeros(b, n, h, value.shape[-1])
+        if self.answer is None:
+            self.made = query.double(), key.double(), value.double()
+            self.scale = kwargs.get("scaling") or d**-0.5
+            self.cap, self.learned = kwargs.get("softcap"), kwargs.get("s_aux")
+        else:
+            out[0, -1] = self.answer.to(out.dtype)
+        return out, None
+
+    def hook(self, i: int) -> Any:
+        """Before the attention of layer ``i``: finds what its heads put out for the token."""
+
+        def find(layer: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            x = args[0] if args else kwargs["hidden_states"]  # (1, n, hidden)
+            rest = {name: each for name, each in kwargs.items() if name != "hidden_states"}
+            given, t = self.given[i], self.t
+            given.append(x[0, -1])
+
+            def make(tokens: list[int]) -> tuple[Tensor, ...]:
+                self.answer = None
+                layer.forward(torch.stack([given[j] for j in tokens])[None], *args[1:], **rest)
+                return self.made
+
+            first = make([t] * x.shape[1])[1][0, :, 0]  # (K, D): every row is the token
+            if not self.heads[i]:
+                self.heads[i] = [_Head() for _ in first]
+            outs = []
+            for k, head in enumerate(self.heads[i]):
+                head.kept.append(t)
+                head.bare[t] = first[k]
+                query, key, value = make(list(range(t + 1)) if self.absolute else head.kept)
+                at = head.kept if self.absolute else list(range(len(head.kept)))
+                group = query.shape[1] // len(self.heads[i])
+                mine = slice(k * group, (k + 1) * group)
+                learned = None if self.learned is None else self.learned[mine]
+                head.keys = key[0, k, at]
+                outs.append(self._read(head, query[0, mine, -1], value[0, k, at], learned))
+            self.answer = torch.cat(outs)
+
+        return find
+
+    def _read(self, head: _Head, query: Tensor, value: Tensor, learned: Tensor | None) -> Tensor:
+        """What the query heads (G, D) of a KV head put out, (G, Dv)."""
+        logits = query @ head.keys.T * self.scale  # (G, n)
+        if self.cap is not None:
+            logits = self.cap * (logits / self.cap).tanh()
+        shares = logits.exp()
+        whole = shares.sum(-1, keepdim=True)
+        if learned is not None:
+            whole = whole + learned.double().exp()[:, None]
+        head.weights = shares / whole
+        for place, token in enumerate(head.kept):
+            head.sums[token] = head.sums.get(token, 0.0) + float(head.weights[:, place].sum())
+        return head.weights @ value
+
+
+@contextmanager
+def _replayed(model: Any, absolute: bool) -> Iterator[_Replay]:
+    """A model that attends as ``_Replay`` finds; as before on leaving."""
+    layers = _attentions(model)
+    replay = _Replay(len(layers), absolute)
+    hooks = [
+        layer.register_forward_pre_hook(replay.hook(i), with_kwargs=True)
+        for i, layer in enumerate(layers)
+    ]
+    AttentionInterface.register(NAME, replay.attend)
+    try:
+        with implementation(model, NAME):
+            yield replay
+    finally:
+        AttentionInterface._global_mapping.pop(NAME, None)
+        for hook in hooks:
+            hook.remove()
