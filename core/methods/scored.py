@@ -202,7 +202,9 @@ def _check_layers(found: Anatomy, hybrid: bool, absolute: bool, name: str) -> No
         UsageError: Some have a window of their own, or hold what makes keys.
     """
     why, instead = "", "--method streaming"
-    if any(layer.latent for layer in found.layers):
+    if not found.registered:
+        why = "it takes no registered attention functions, and so gives no weights and no proof"
+    elif any(layer.latent for layer in found.layers):
         why = "its layers hold what keys are made of (MLA), and no keys of single heads"
     elif hybrid:
         why = "some of its layers have a window of their own, which no score may cut"
@@ -237,15 +239,10 @@ class Scored(Method):
         """An empty cache.
 
         Raises:
-            UsageError: The model can't be cut so, or gives no attention weights.
+            UsageError: The model's layers can't be cut so.
         """
         budget = self.config.attended_keys - 1
         cache = ScoredKVCache(budget, loaded.model, self.parameters, self.spec.name)
-        if self.weighs and not cache.found.registered:
-            raise UsageError(
-                f"{self.spec.name} needs attention weights, and a {cache.found.kind!r} model does "
-                "not take registered attention functions: choose another model or --method."
-            )
         return _ScoredStream(loaded.model, cache, self)
 
     def layers(self, loaded: Loaded) -> str:

@@ -136,7 +136,7 @@ class _Replay:
     Attributes:
         t: The number of the token at hand.
         heads: By layer, its KV heads; empty before the first token.
-        given: By layer, what its attention was given for each token, (hidden,).
+        given: By layer, what its attention was given for each token, (t, hidden).
         made: The queries, keys and values that an attention has just made of its rows.
         scale: What it multiplies its logits by.
         cap: What caps them, if anything.
@@ -147,7 +147,7 @@ class _Replay:
     def __init__(self, layers: int, absolute: bool) -> None:
         self.t, self.absolute = 0, absolute
         self.heads: list[list[_Head]] = [[] for _ in range(layers)]
-        self.given: list[list[Tensor]] = [[] for _ in range(layers)]
+        self.given = [torch.empty(0) for _ in range(layers)]
         self.made: tuple[Tensor, ...] = ()
         self.scale = 1.0
         self.cap: float | None = None
@@ -174,28 +174,29 @@ class _Replay:
         def find(layer: Any, args: Any, kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["hidden_states"]  # (1, n, hidden)
             rest = {name: each for name, each in kwargs.items() if name != "hidden_states"}
-            given, t = self.given[i], self.t
-            given.append(x[0, -1])
+            t, heads = self.t, self.heads[i]
+            new = x[0, -1:]
+            given = torch.cat((self.given[i], new)) if t else new  # (t+1, hidden)
+            self.given[i] = given
 
-            def make(tokens: list[int]) -> tuple[Tensor, ...]:
+            def make(rows: list[list[int]]) -> tuple[Tensor, ...]:
                 self.answer = None
-                layer.forward(torch.stack([given[j] for j in tokens])[None], *args[1:], **rest)
+                layer.forward(given[torch.tensor(rows)], *args[1:], **rest)
                 return self.made
 
-            first = make([t] * x.shape[1])[1][0, :, 0]  # (K, D): every row is the token
-            if not self.heads[i]:
-                self.heads[i] = [_Head() for _ in first]
-            outs = []
-            for k, head in enumerate(self.heads[i]):
+            if not heads:
+                heads += [_Head() for _ in range(make([[t]])[1].shape[1])]
+            for head in heads:
                 head.kept.append(t)
-                head.bare[t] = first[k]
-                query, key, value = make(list(range(t + 1)) if self.absolute else head.kept)
-                at = head.kept if self.absolute else list(range(len(head.kept)))
-                group = query.shape[1] // len(self.heads[i])
+            lists = [list(range(t + 1))] if self.absolute else [head.kept for head in heads]
+            query, key, value = make([*lists, [t] * len(lists[0])])
+            group, outs = query.shape[1] // len(heads), []
+            for k, head in enumerate(heads):
+                row, at = (0, head.kept) if self.absolute else (k, slice(None))
                 mine = slice(k * group, (k + 1) * group)
                 learned = None if self.learned is None else self.learned[mine]
-                head.keys = key[0, k, at]
-                outs.append(self._read(head, query[0, mine, -1], value[0, k, at], learned))
+                head.keys, head.bare[t] = key[row, k, at], key[-1, k, 0]
+                outs.append(self._read(head, query[row, mine, -1], value[row, k, at], learned))
             self.answer = torch.cat(outs)
 
         return find
