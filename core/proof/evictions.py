@@ -6,7 +6,10 @@ a head has in its list, at positions 0 to n-1, or where they are in the text. Th
 and queries of these by whatever rule it has. Logits, softmax and the decision are plain arithmetic
 on one head at a time, in float64.
 
-Rows are read one by one: each decides for itself.
+Rows are read one by one: each decides for itself. Where two keys score alike, a method's rounding
+may choose the other one, and all that follows differs. So a loop that is told what was ``dropped``,
+a tensor (layers, B, K) of places a step, holds each choice against its own scores and goes on with
+it; from a wrong one on its nats are NaN, which nothing equals.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from core.proof.reference import _attentions, _nll
 
 NAME = "streamcli-evictions"
 EQUAL = 1e-5  # of a score: what is closer is equal, and of equals the oldest goes
+UNSURE = 1e-3  # of a score: closer ones, rounding may decide between
 
 
 class _Head:
@@ -51,17 +55,17 @@ class _Head:
 _Worth = Callable[[list[_Head]], list[list[float]]]
 
 
-def tova(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+def tova(model: Any, ids: Tensor, config: RunConfig, dropped: list[Tensor] | None = None) -> Tensor:
     """Nats (B, T-1) where each layer drops what its heads attended to least on average."""
 
     def worth(heads: list[_Head]) -> list[list[float]]:
         every = torch.cat([head.weights for head in heads])  # (H, n)
         return [every.mean(0).tolist()] * len(heads)
 
-    return _nats(model, ids, config, worth)
+    return _nats(model, ids, config, worth, dropped)
 
 
-def h2o(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+def h2o(model: Any, ids: Tensor, config: RunConfig, dropped: list[Tensor] | None = None) -> Tensor:
     """Nats (B, T-1) where each head drops what was attended to least, but for recent tokens."""
     share = dict(config.param).get("recent", 0.5)
     recent = int(share * (config.n_sink + config.window_size))
@@ -73,10 +77,12 @@ def h2o(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
             found.append([head.sums[token] for token in old] + [math.inf] * recent)
         return found
 
-    return _nats(model, ids, config, worth)
+    return _nats(model, ids, config, worth, dropped)
 
 
-def keydiff(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+def keydiff(
+    model: Any, ids: Tensor, config: RunConfig, dropped: list[Tensor] | None = None
+) -> Tensor:
     """Nats (B, T-1) where each head drops the key that is most like the mean direction."""
 
     def worth(heads: list[_Head]) -> list[list[float]]:
@@ -87,41 +93,61 @@ def keydiff(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
             found.append([-float(unit @ mean / mean.norm()) for unit in units])
         return found
 
-    return _nats(model, ids, config, worth)
+    return _nats(model, ids, config, worth, dropped)
 
 
-def knorm(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+def knorm(
+    model: Any, ids: Tensor, config: RunConfig, dropped: list[Tensor] | None = None
+) -> Tensor:
     """Nats (B, T-1) where each head drops its longest key."""
 
     def worth(heads: list[_Head]) -> list[list[float]]:
         return [[-float(key.norm()) for key in head.keys] for head in heads]
 
-    return _nats(model, ids, config, worth)
+    return _nats(model, ids, config, worth, dropped)
 
 
-def _nats(model: Any, ids: Tensor, config: RunConfig, worth: _Worth) -> Tensor:
+def _nats(
+    model: Any, ids: Tensor, config: RunConfig, worth: _Worth, dropped: list[Tensor] | None
+) -> Tensor:
     asked = dict(config.param)
     budget, sinks = config.n_sink + config.window_size, asked.get("sinks", 0)
-    absolute = asked.get("positions") == "absolute"
-    return torch.stack([_row(model, each, budget, sinks, absolute, worth) for each in ids])
+    rows = []
+    for row, tokens in enumerate(ids):
+        chosen = None if dropped is None else iter([each[:, row] for each in dropped])
+        with _replayed(model, asked.get("positions") == "absolute") as replay:
+            rows.append(_row(replay, tokens, budget, sinks, worth, chosen))
+    return torch.stack(rows)
 
 
 @torch.inference_mode()
-def _row(model: Any, ids: Tensor, budget: int, sinks: int, absolute: bool, worth: _Worth) -> Tensor:
-    """Nats (T-1,) of one row (T,)."""
-    scores = []
-    with _replayed(model, absolute) as replay:
-        for t in range(len(ids) - 1):
-            n = t + 1 if absolute else min(t, budget) + 1
-            rows = ids[t + 1 - n : t + 1]  # of which only the last, the query, is told apart
-            logits = model(rows[None], use_cache=False, logits_to_keep=1).logits[:, -1]
-            scores.append(_nll(logits, ids[None, t + 1])[0])
-            for heads in replay.heads:
-                if len(heads[0].kept) > budget:
-                    for head, values in zip(heads, worth(heads), strict=True):
-                        del head.kept[sinks + _lowest(values[sinks:])]
-            replay.t += 1
-    return torch.stack(scores)
+def _row(
+    replay: _Replay,
+    ids: Tensor,
+    budget: int,
+    sinks: int,
+    worth: _Worth,
+    chosen: Iterator[Tensor] | None,
+) -> Tensor:
+    """Nats (T-1,) of one row (T,); NaN from where a choice (layers, K) was wrong."""
+    scores = torch.full((len(ids) - 1,), math.nan)
+    for t in range(len(ids) - 1):
+        n = t + 1 if replay.absolute else min(t, budget) + 1
+        rows = ids[t + 1 - n : t + 1]  # of which only the last, the query, is told apart
+        logits = replay.model(rows[None], use_cache=False, logits_to_keep=1).logits[:, -1]
+        scores[t] = _nll(logits, ids[None, t + 1])[0]
+        if t >= budget:
+            choices = None if chosen is None else next(chosen).tolist()
+            for i, heads in enumerate(replay.heads):
+                for k, values in enumerate(worth(heads)):
+                    place = sinks + _lowest(values[sinks:])
+                    if choices is not None:
+                        lowest, place = values[place], choices[i][k]
+                        if place < sinks or values[place] > lowest + UNSURE * abs(lowest):
+                            return scores
+                    del heads[k].kept[place]
+        replay.t += 1
+    return scores
 
 
 def _lowest(values: list[float]) -> int:
@@ -144,8 +170,8 @@ class _Replay:
         answer: What heads put out for the token at hand (H, Dv); None while rows are only made.
     """
 
-    def __init__(self, layers: int, absolute: bool) -> None:
-        self.t, self.absolute = 0, absolute
+    def __init__(self, model: Any, layers: int, absolute: bool) -> None:
+        self.model, self.t, self.absolute = model, 0, absolute
         self.heads: list[list[_Head]] = [[] for _ in range(layers)]
         self.given = [torch.empty(0) for _ in range(layers)]
         self.made: tuple[Tensor, ...] = ()
@@ -220,7 +246,7 @@ class _Replay:
 def _replayed(model: Any, absolute: bool) -> Iterator[_Replay]:
     """A model that attends as ``_Replay`` finds; as before on leaving."""
     layers = _attentions(model)
-    replay = _Replay(len(layers), absolute)
+    replay = _Replay(model, len(layers), absolute)
     hooks = [
         layer.register_forward_pre_hook(replay.hook(i), with_kwargs=True)
         for i, layer in enumerate(layers)
