@@ -94,7 +94,7 @@ def bench(
     methods: Annotated[list[str] | None, _option("Methods, by spaces.", "methods")] = None,
     engines: Annotated[
         list[str] | None,
-        _option(f"{', '.join(ENGINES[1:])}: of {' and '.join(static())}, by spaces.", "engines"),
+        _option(f"{', '.join(ENGINES[1:])}: of {', '.join(static())}, by spaces.", "engines"),
     ] = None,
     n_sink: Annotated[int | None, _option("S, sinks kept from the start.", "n_sink")] = None,
     windows: Annotated[list[int] | None, _option("W, separated by spaces.", "windows")] = None,

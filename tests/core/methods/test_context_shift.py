@@ -13,6 +13,7 @@ from core import cache as caches
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import UsageError
+from core.measure.meters import token_nll
 from core.methods.base import Method
 from core.models.loading import Loaded
 from core.proof import reference
@@ -77,6 +78,21 @@ def test_the_frame_may_move_under_a_static_step(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(method, "start", stepped)
     assert gap(fed_nll(loaded, ids, 1, method), plain) < EXACT
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_compiled_step_knows_how_many_are_dropped() -> None:
+    """Caches of one shape whose evictions differ, in one process."""
+    loaded, ids = Loaded(tiny_llama(layers=1), None, "", None, "", 256, 0), random_ids(1, 60)
+    for n_discard in (0, 3):
+        plain = fed_nll(loaded, ids, 1, shifting(n_discard))
+        stream, parts = shifting(n_discard, engine="compiled").start(loaded, 1), []
+        with torch.inference_mode():
+            for t in range(59):
+                stream.warm(ids[:, t : t + 1])
+                logits = stream.feed(ids[:, t : t + 1])
+                parts.append(token_nll(logits, ids[:, t + 1 : t + 2]))
+        assert stream.engine == "compiled" and gap(torch.cat(parts, 1), plain) < EXACT
 
 
 def test_keys_held_and_seen_go_from_half_of_the_budget_to_all_of_it(
