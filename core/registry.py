@@ -161,6 +161,16 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         static=True,
         look=Look("#D55E00", "square", "dash", "/"),
     ),
+    "line-breaks": MethodSpec(
+        where="core.methods.line_breaks:LineBreaks",
+        words="streaming whose sinks are line breaks in place of the text's first tokens",
+        memory="allocated",
+        budget="sinks and window",
+        evict_every=1,
+        static=True,
+        exact=False,
+        look=Look("#0072B2", "circle-cross-open", "2px,3px", "."),
+    ),
     "context-shift": MethodSpec(
         where="core.methods.context_shift:ContextShift",
         words="llama.cpp's: when full, drop the older half of what is no sink",
@@ -285,6 +295,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
     ),
 }
 STREAMING, WINDOW, BASELINE, DENSE = "streaming", "window", "recompute", "dense"
+LINE_BREAKS = "line-breaks"
 COMPARED = (STREAMING, "mit", "kvpress", BASELINE)  # where nobody names methods
 
 MODES: dict[str, ModeSpec] = {

@@ -13,7 +13,7 @@ from core.kinds import Kind
 from core.methods.base import CacheStream, Stream
 from core.methods.knorm import KNorm
 from core.methods.scored import ScoredLayer
-from core.methods.streaming import Streaming, _CacheStream
+from core.methods.streaming import CachedStream, Streaming
 from core.models.loading import Loaded
 from core.rope import Turn
 
@@ -23,7 +23,7 @@ class _Trap(Streaming):
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         cache = self.cache(self.config.n_sink, self.config.window_size, loaded.model)
-        return _CacheStream(loaded, cache)
+        return CachedStream(loaded, cache)
 
 
 class _Evicting(StreamingKVCache):
@@ -54,10 +54,10 @@ class SinksLost(_Trap):
     """The first tokens are evicted like any other."""
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
-        return _CacheStream(loaded, StreamingKVCache(0, self.config.window_size, loaded.model))
+        return CachedStream(loaded, StreamingKVCache(0, self.config.window_size, loaded.model))
 
 
-class _Twice(_CacheStream):
+class _Twice(CachedStream):
     fed = 0
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
@@ -93,7 +93,7 @@ class NeverEvicts(_Trap):
     """A compression that was applied once, or not at all."""
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
-        return _CacheStream(loaded, StreamingKVCache(self.config.n_sink, 10**4, loaded.model))
+        return CachedStream(loaded, StreamingKVCache(self.config.n_sink, 10**4, loaded.model))
 
 
 class DropsTheShortest(KNorm):
