@@ -91,15 +91,21 @@ class Streaming(Method):
         self.eviction = eviction(self.every)
         self.kind = config.engine if config.engine in STATIC else "eager"
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """S, W, k and the phase of the cache."""
+        return self.config.n_sink, self.config.window_size, self.every, 0
+
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache; its buffers take the batch from the first keys."""
-        sinks, window = self.config.n_sink, self.config.window_size
-        cache = StreamingKVCache(sinks, window, loaded.model, self.every)
+        sinks, window, every, phase = self.sizes
+        cache = StreamingKVCache(sinks, window, loaded.model, every, phase)
         return self.stream(loaded, cache, self.kind, self)
 
     def attended(self, feeds: Sequence[int]) -> Tensor:
         """S + W and itself, and between evictions up to k - 1 more."""
-        return attended_lazily(sum(feeds), self.config.attended_keys - 1, self.every)
+        sinks, window, every, phase = self.sizes
+        return attended_lazily(sum(feeds), sinks + window, every, phase)
 
     def layers(self, loaded: Loaded) -> str:
         """What each kind of layer keeps."""
@@ -118,8 +124,7 @@ class Streaming(Method):
         return batch * numbers * int(loaded.model.dtype.itemsize)
 
     def _kinds(self, loaded: Loaded) -> tuple[Kind, ...]:
-        sizes = self.config.n_sink, self.config.window_size, self.every
-        return kinds_of(anatomy.of(loaded.model), *sizes)
+        return kinds_of(anatomy.of(loaded.model), *self.sizes)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """An interval is another budget."""

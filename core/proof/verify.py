@@ -66,21 +66,22 @@ class Finding:
 
 
 class _References:
-    """What the obvious loops predict, each computed once for its function, budget and interval."""
+    """What the obvious loops predict, each computed once for its budget and what was chosen."""
 
     def __init__(self, loaded: Loaded, ids: Tensor, say: Say) -> None:
         self.loaded, self.ids, self.say = loaded, ids, say
         self.known: dict[tuple[object, ...], Tensor] = {}
 
-    def of(self, config: RunConfig) -> Tensor:
-        """Nats (T-1,) of what ``config`` is held against."""
+    def of(self, config: RunConfig, *choices: list[Tensor]) -> Tensor:
+        """Nats (T-1,) of what ``config`` is held against, which follows ``choices``, if any."""
         where, every = config.spec.reference, config.steps_between_evictions()
-        key = (where, config.n_sink, config.window_size, every, config.param)
+        made = tuple(tuple(each.flatten().tolist()) for dropped in choices for each in dropped)
+        key = (where, config.n_sink, config.window_size, every, config.param, made)
         if key not in self.known:
             often = f", evicting every {every}" if every > 1 else ""
             self.say(f"the obvious loop for {config.method}{often}, token by token")
-            loop = registry.imported(where)
-            self.known[key] = loop(self.loaded.model, self.ids[None], config)[0].cpu()
+            loop, ids = registry.imported(where), self.ids[None]
+            self.known[key] = loop(self.loaded.model, ids, config, *choices)[0].cpu()
         return self.known[key]
 
 
@@ -137,7 +138,9 @@ def _method(loaded: Loaded, config: RunConfig, references: _References) -> Findi
     form += f" ({config.engine})" if config.engine not in ("auto", "eager") else ""
     references.say(f"{config.method} {form}")
     try:
-        method = method_of(config)
+        method: Any = method_of(config)
+        if config.spec.chooses:
+            method.dropped = []
         nll = _scores(loaded, [references.ids], method, config)
     except UsageError as error:
         nan = float("nan")
@@ -150,7 +153,9 @@ def _method(loaded: Loaded, config: RunConfig, references: _References) -> Findi
             diagnosis=f"not run: {error}",
         )
     claimed = config.spec.exact and (config.spec.exact_chunks or not config.mode_spec.chunked)
-    return _compare(loaded, config, nll, references.of(config), config.method, form, claimed)
+    choices = (method.dropped,) if config.spec.chooses else ()
+    want = references.of(config, *choices)
+    return _compare(loaded, config, nll, want, config.method, form, claimed)
 
 
 def _invariants(loaded: Loaded, config: RunConfig, references: _References) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from core.config import CHUNK, DTYPES, ENGINES, delaying, static
 from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
 from streamcli import options
-from streamcli.render.images import IMAGES
+from streamcli.render import images
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def bench(
     methods: Annotated[list[str] | None, _option("Methods, by spaces.", "methods")] = None,
     engines: Annotated[
         list[str] | None,
-        _option(f"{', '.join(ENGINES[1:])}: of {' and '.join(static())}, by spaces.", "engines"),
+        _option(f"{', '.join(ENGINES[1:])}: of {', '.join(static())}, by spaces.", "engines"),
     ] = None,
     n_sink: Annotated[int | None, _option("S, sinks kept from the start.", "n_sink")] = None,
     windows: Annotated[list[int] | None, _option("W, separated by spaces.", "windows")] = None,
@@ -159,7 +159,7 @@ def bench(
     streamcli bench startup[/dim]
     """
     from streamcli.jobs import bench as job
-    from streamcli.render import benchmarks, documents, images, output
+    from streamcli.render import benchmarks, documents, output
     from streamcli.render.figures import benchmarks as figures
 
     others = ("what", "out", "json", "db")
@@ -192,8 +192,7 @@ def _check_figure(what: str, asked: dict[str, Any], out: Path) -> None:
     Raises:
         UsageError: Of nothing that varies, or in no such format.
     """
-    if out.suffix[1:] not in (forms := ("html", *IMAGES)):
-        raise unknown("ending of --out", out.suffix, [f".{form}" for form in forms])
+    images.check(out)
     along = "lengths" if what in ("length", "prompt") else "windows"
     if len(set(asked.get(along, ()))) < 2:
         raise UsageError(f"--out draws a line against --{along}: give two of them at least.")

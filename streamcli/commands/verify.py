@@ -20,7 +20,7 @@ FEW = {"model", "dataset", "n_sink"} | {  # of the options of a run
     each.name for each in known() if each.about.group in (MACHINE, ORIGIN)
 } - {"dtype", "seed"}
 CHUNK = 32
-WHOLE, QUICK = (60, 260), (20, 100)  # W, and tokens
+WHOLE, QUICK = (60, 260), (16, 72)  # W, and tokens
 
 
 def _size(what: str, place: int) -> Any:
@@ -50,7 +50,7 @@ def verify(
     itself makes every key afresh. Ends with code 1 where something that is
     claimed to be exact is not.
 
-    With --quick the claims are the same, on 100 tokens and W = 20: enough to
+    With --quick the claims are the same, on 72 tokens and W = 16: enough to
     see a wrong eviction, rotation, mask or chunk, too few for what is lost
     slowly.
 

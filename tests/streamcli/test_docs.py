@@ -44,6 +44,7 @@ STAND_INS = {
     r"\b01[0-9A-Z]{2,}\b": "{run}",
     r"--fail-above \S+": "--fail-above 100000%",
     r"--format (?:png|pdf|svg)": "--format html",  # images have tests of their own
+    r" --curve \S+": "",  # a file of the user's
     r"^streamcli plot window": "streamcli plot main",  # the tiny runs have a single cache size
     r"^(streamcli probe.*?)(?: --window \d+)?((?: --.*)?)$": (r"\1\2 --max-tokens 100 --window 28"),
     r"^(streamcli verify.*)$": r"\1 --max-tokens 24 --window 8 --chunk-size 8",

@@ -10,7 +10,9 @@ from torch import Tensor
 from core.attention import ChunkView
 from core.cache import StreamingKVCache
 from core.kinds import Kind
-from core.methods.base import Stream
+from core.methods.base import CacheStream, Stream
+from core.methods.knorm import KNorm
+from core.methods.scored import ScoredLayer
 from core.methods.streaming import CachedStream, Streaming
 from core.models.loading import Loaded
 from core.rope import Turn
@@ -92,3 +94,21 @@ class NeverEvicts(_Trap):
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         return CachedStream(loaded, StreamingKVCache(self.config.n_sink, 10**4, loaded.model))
+
+
+class DropsTheShortest(KNorm):
+    """A score of the wrong sign."""
+
+    def score(self, layer: ScoredLayer) -> Tensor:
+        return -super().score(layer)
+
+
+class KeysStayWhereTheyCame(KNorm):
+    """Queries stand by their place in the cache, and keys as they first stood."""
+
+    def start(self, loaded: Loaded, batch: int) -> Stream:
+        stream = super().start(loaded, batch)
+        assert isinstance(stream, CacheStream)
+        for layer in stream.cache.layers:
+            layer.rotation = None
+        return stream

@@ -15,6 +15,7 @@ from streamcli.analysis.published import figures
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.jobs import paper
 from streamcli.render import paper as rendered
+from streamcli.render import tables
 from streamcli.results.store import Store
 from tests.support.typed import Type
 
@@ -65,6 +66,18 @@ def test_what_was_not_run_is_said_to_be_and_what_was_published_stands_beside() -
     assert record["published"]["Pythia-12B"] == 21.62 and record["difference_low_nats"] == 0.4
 
 
+def test_notes_name_the_tables_of_the_paper_by_their_names() -> None:
+    found = [Found(table, [Cell(name, None) for name in table.cells]) for table in TABLES]
+    apart, shared = tables.together([rendered.sheet(each) for each in found])
+    assert [sheet.title.partition(":")[0] for sheet in apart] == ["Table 1", "Table 2", "Table 6"]
+    assert any(note.startswith("Table 6: published") for note in shared)
+
+
+def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_loaded(typed: Type) -> None:
+    done = typed("paper", "--model", "bundled", "--dataset", "bundled-narrative", "--out", "x.gif")
+    assert done.refuses(2, ".gif")
+
+
 def test_a_text_that_is_not_there_is_refused_before_anything_is_loaded(typed: Type) -> None:
     assert typed("paper", "--model", "bundled", "--dataset", "nothing").refuses(2, "nothing")
 
@@ -72,8 +85,10 @@ def test_a_text_that_is_not_there_is_refused_before_anything_is_loaded(typed: Ty
 @pytest.mark.slow
 def test_the_tables_are_made_and_made_again_from_what_is_recorded(typed: Type, home: Path) -> None:
     words = ["paper", "--model", "bundled", "--dataset", "bundled-narrative", "--json"]
-    words += ["--max-tokens", "300", "--threads", "1"]
+    words += ["--max-tokens", "300", "--threads", "1", "--out", "figures/three.html"]
     first = typed(*words)
+    page = (home / "figures" / "three.html").read_text()
+    assert all(name in page for name in ("streaming", "line-breaks", "nats a token"))
     assert first.code == 0 and "4 left out" in first.err
     rows = json.loads(first.out)
     assert [row["table"] for row in rows] == ["Table 1"] * 5 + ["Table 2"] * 5 + ["Table 6"] * 5
@@ -83,5 +98,5 @@ def test_the_tables_are_made_and_made_again_from_what_is_recorded(typed: Type, h
         assert (run.ppl if run else None) == row["ppl"]
         assert run is None or (run.concatenate and run.mode == registry.CHUNKED)
     assert {row["attended_keys"] for row in rows[1:9]} == {257}
-    again = typed(*words)
+    again = typed(*words[:-2])
     assert json.loads(again.out) == rows and "10 finished" in again.err
