@@ -116,6 +116,11 @@ def findings(found: list[Finding], title: str) -> Sheet:
         "mean error is at most 1.3 times that of dense attention.",
         f"{proved} these sizes only.",
     ]
+    if any(registry.recorded(each.subject).chooses for each in found):
+        alike = (
+            "Of keys whose scores are equal to 0.1 % either may leave: the loop goes on likewise."
+        )
+        notes.insert(1, alike)
     return Sheet(title, CHECKS, rows, notes)
 
 

@@ -93,6 +93,7 @@ def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Ten
         j for j in range(21) if text[0, j] == text[0, first[0, 0, 0]] and j != first[0, 0, 0]
     ]
     first[0, 0, 0] = twin
+    assert evictions.knorm(neox.model, text, config, [])[0, 21:].isnan().all()
     other = evictions.knorm(neox.model, text, config, [first, *method.dropped[1:]])
     assert torch.equal(other[0, :21], own[0, :21])  # the last of them before anything went
     assert other[0, 21].isfinite() and other[0, 21] != own[0, 21]
