@@ -18,6 +18,7 @@ from core.models.loading import Loaded
 from core.proof import evictions
 from core.proof.verify import Finding, verify
 from streamcli import cli
+from streamcli.render import tables
 from tests.support.samples import fed_nll, method_of
 
 MODES = ("decode-loop", "chunked")
@@ -76,6 +77,12 @@ def test_a_wrong_choice_fails_and_so_do_keys_that_stand_wrong(
     for found in prove(neox, ids, "broken")[1:]:
         assert found.claimed and not found.passed
         assert "at the first eviction: eviction or rotation" in found.diagnosis
+
+
+def test_a_table_says_where_choices_are_followed() -> None:
+    found = Finding(subject="tova", form="", claimed=True, largest_nats=0.0, mean_nats=0.0)
+    said = [tables.findings([each], "").notes for each in (found, replace(found, subject="mit"))]
+    assert ["Of keys whose scores" in " ".join(notes) for notes in said] == [True, False]
 
 
 def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Tensor) -> None:
