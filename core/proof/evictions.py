@@ -29,7 +29,7 @@ from core.proof.reference import _attentions, _nll
 
 NAME = "streamcli-evictions"
 EQUAL = 1e-5  # of a score: what is closer is equal, and of equals the oldest goes
-UNSURE = 1e-3  # of a score: closer ones, rounding may decide between
+UNSURE = 1e-3  # of a score: between closer ones rounding may decide
 
 
 class _Head:
