@@ -18,6 +18,7 @@ from core.models.loading import Loaded
 from core.proof import evictions
 from core.proof.verify import Finding, verify
 from streamcli import cli
+from streamcli.render import tables
 from tests.support.samples import fed_nll, method_of
 
 MODES = ("decode-loop", "chunked")
@@ -88,6 +89,12 @@ def test_a_wrong_choice_fails_and_so_do_keys_that_stand_wrong(
         assert "at the first eviction: eviction or rotation" in found.diagnosis
 
 
+def test_a_table_says_where_choices_are_followed() -> None:
+    found = Finding(subject="tova", form="", claimed=True, largest_nats=0.0, mean_nats=0.0)
+    said = [tables.findings([each], "").notes for each in (found, replace(found, subject="mit"))]
+    assert ["Of keys whose scores" in " ".join(notes) for notes in said] == [True, False]
+
+
 def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Tensor) -> None:
     """Two keys score alike: either may go, and the reference goes on with the one that went."""
     config = replace(CONFIG, method="knorm", window=20, n_sink=0)
@@ -103,6 +110,7 @@ def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Ten
         j for j in range(21) if text[0, j] == text[0, first[0, 0, 0]] and j != first[0, 0, 0]
     ]
     first[0, 0, 0] = twin
+    assert evictions.knorm(neox.model, text, config, [])[0, 21:].isnan().all()
     other = evictions.knorm(neox.model, text, config, [first, *method.dropped[1:]])
     assert torch.equal(other[0, :21], own[0, :21])  # the last of them before anything went
     assert other[0, 21].isfinite() and other[0, 21] != own[0, 21]
