@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from core import process
 from core.errors import Interrupted, StreamError
@@ -18,6 +18,7 @@ from core.result import RunResult
 from streamcli.jobs import database, signals
 from streamcli.render.progress import spelled
 from streamcli.results import unrecorded
+from streamcli.results.queue import Cell, Taken
 from streamcli.results.schema import Run, unpack
 from streamcli.results.store import Store, Unfinishable
 from streamcli.results.transfer import Record
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Say = Callable[[str], None]
+Given = TypeVar("Given")
 
 PATIENCE_S = 180.0  # with a database that can't be written to
 PAUSE_S = 10.0
@@ -83,16 +85,19 @@ class Ledger:
         Raises:
             Unrecordable: The database did not take it for minutes.
         """
-        try:
-            self._patiently(lambda: self.store.enter(run), "The next run waits")
-        except StreamError as error:
-            raise Unrecordable(error) from error
+        self.until_told(lambda: self.store.enter(run))
 
-    def finish(self, run: Run, result: RunResult) -> None:
-        """Record what a run found: in the database, else in a file."""
+    def finish(self, run: Run, result: RunResult, cell: Cell | None = None) -> None:
+        """Record what a run found: in the database, else in a file.
+
+        Raises:
+            Taken: Another worker has made this run of the queue meanwhile.
+        """
         waits = f"Run {run.run_id} is finished and its result is kept"
         try:
-            self._patiently(lambda: self.store.finish(run.run_id, result), waits)
+            patiently(lambda: self.store.finish(run.run_id, result, cell), waits, self.say)
+        except Taken:
+            raise
         except StreamError as error:
             self.say(f"{_sentence(error)} {self._put_aside(run, result)}")
 
@@ -165,21 +170,32 @@ class Ledger:
         words = database.importing([file], self.place)
         return f"The result of run {run.run_id} is in {file}; to add it: {words}"
 
-    def _patiently(self, act: Callable[[], object], waits: str) -> None:
-        """Do what the database may refuse for a while; raises as ``act`` does in the end."""
-        until = monotonic() + PATIENCE_S
-        while True:
-            try:
-                act()
-                return
-            except Unfinishable:
+    def until_told(self, act: Callable[[], Given]) -> Given:
+        """Ask the database for what must be there before the next run.
+
+        Raises:
+            Unrecordable: It did not answer for minutes.
+        """
+        try:
+            return patiently(act, "The next run waits", self.say)
+        except StreamError as error:
+            raise Unrecordable(error) from error
+
+
+def patiently(act: Callable[[], Given], waits: str, say: Say) -> Given:
+    """Do what a database may refuse for a while, each wait said; raises as ``act`` does then."""
+    until = monotonic() + PATIENCE_S
+    while True:
+        try:
+            return act()
+        except (Unfinishable, Taken):
+            raise
+        except StreamError as error:
+            left_s = until - monotonic()
+            if left_s <= 0:
                 raise
-            except StreamError as error:
-                left_s = until - monotonic()
-                if left_s <= 0:
-                    raise
-                self.say(f"{_sentence(error)} {waits}; trying again for {spelled(left_s)}.")
-                sleep(min(PAUSE_S, left_s))
+            say(f"{_sentence(error)} {waits}; trying again for {spelled(left_s)}.")
+            sleep(min(PAUSE_S, left_s))
 
 
 def _sentence(error: StreamError) -> str:
