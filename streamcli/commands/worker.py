@@ -24,7 +24,9 @@ def worker(
     clear: Annotated[
         bool, typer.Option("--clear", help="Empty the queue instead, but for what workers have.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", hidden=True)] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", hidden=True, help="Say nothing of single runs.")
+    ] = False,
     db: options.Database = None,
 ) -> None:
     """Make the runs that streamcli sweep --enqueue left in the database, beside other workers.
