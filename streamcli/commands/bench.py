@@ -149,12 +149,14 @@ def bench(
         rows = job.startup(asked["rounds"])
         sheet = benchmarks.startup(rows, asked["rounds"])
     else:
-        timed = job.run(what, asked, db)
+        timed, ledger = job.run(what, asked, db)
         rows, sheet = timed.rows, benchmarks.sheet(what, asked, timed)
     if json:
         sys.stdout.write(documents.json_list(rows))
     else:
         output.page(sheet)
+    if what != "startup":
+        ledger.settle()
 
 
 def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -6,18 +6,18 @@ even then goes to a file that ``streamcli db import`` takes, and is shown all th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from core import process
 from core.errors import Interrupted, StreamError
 from core.result import RunResult
 from streamcli.jobs import database, signals
 from streamcli.render.progress import spelled
-from streamcli.results import unrecorded
+from streamcli.results import transfer, unrecorded
 from streamcli.results.queue import Cell, Taken
 from streamcli.results.schema import Run, unpack
 from streamcli.results.store import Store, Unfinishable
@@ -53,6 +53,7 @@ class Ledger:
         say: Is told what the user must know.
         kept: The finished runs that the database could not take.
         files: Where they were written to, as far as that was possible.
+        timed: How many benchmarks it could not take either.
     """
 
     store: Store
@@ -60,6 +61,7 @@ class Ledger:
     say: Say
     kept: dict[str, Record] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    timed: int = 0
 
     @classmethod
     def open(cls, place: str, say: Say) -> Self:
@@ -100,6 +102,20 @@ class Ledger:
             raise
         except StreamError as error:
             self.say(f"{_sentence(error)} {self._put_aside(run, result)}")
+
+    def benchmark(self, rows: list[dict[str, Any]]) -> None:
+        """Record what was timed: in the database, else in a file.
+
+        Raises:
+            Interrupted: It was stopped while the database did not take it.
+        """
+        waits = "What was timed is kept"
+        try:
+            patiently(lambda: transfer.add(self.store, (), "bench", rows), waits, self.say)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(f"interrupted. {self._put_times_aside(rows)}") from stop
+        except StreamError as error:
+            self.say(f"{_sentence(error)} {self._put_times_aside(rows)}")
 
     def fail(self, run: Run, error: StreamError) -> None:
         """Record that a run failed, and why."""
@@ -146,12 +162,12 @@ class Ledger:
         Raises:
             StreamError: A finished run is not.
         """
-        if not self.kept:
+        number = len(self.kept) + self.timed
+        if not number:
             return
-        number, lost = len(self.kept), len(self.kept) - len(self.files)
-        words = (
-            f"{number} finished run{'s' * (number > 1)} could not be recorded in {self.store.place}"
-        )
+        lost = number - len(self.files)
+        what = f"{number} finished run{'s' * (number > 1)}" if self.kept else "what was timed"
+        words = f"{what} could not be recorded in {self.store.place}"
         if self.files:
             words += f"; to add: {database.importing(self.files, self.place)}"
         if lost:
@@ -162,13 +178,22 @@ class Ledger:
         """Keep the result of a run in memory and in a file; what to say of it."""
         with signals.ignored():
             kept = self.kept[run.run_id] = unrecorded.record(run, result)
-            try:
-                file = unrecorded.write(self.store, kept)
-            except StreamError as problem:
-                return str(problem)
-            self.files.append(file)
+            return self._written(f"The result of run {run.run_id}", [kept])
+
+    def _put_times_aside(self, rows: list[dict[str, Any]]) -> str:
+        """Keep what was timed in a file; what to say of it."""
+        with signals.ignored():
+            self.timed += 1
+            return self._written("What was timed", [], rows)
+
+    def _written(self, what: str, kept: list[Record], rows: Sequence[Any] = ()) -> str:
+        try:
+            file = unrecorded.write(self.store, kept, rows)
+        except StreamError as problem:
+            return str(problem)
+        self.files.append(file)
         words = database.importing([file], self.place)
-        return f"The result of run {run.run_id} is in {file}; to add it: {words}"
+        return f"{what} is in {file}; to add it: {words}"
 
     def until_told(self, act: Callable[[], Given]) -> Given:
         """Ask the database for what must be there before the next run.

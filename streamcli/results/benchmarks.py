@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import insert
+from typing import Any
 
 from streamcli.results import ulid
-from streamcli.results.schema import Benchmark
 from streamcli.results.values import now, plain
 
-if TYPE_CHECKING:
-    from streamcli.results.store import Store
 
-
-def record(store: Store, rows: list[dict[str, Any]]) -> None:
-    """Add rows, each by the names of the columns; their names and the time are given here."""
+def named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows to be recorded, each by the names of the columns, with their names and the time."""
     at = now()
-    named = [
+    return [
         {
             "benchmark_id": ulid.new(),
             "created_at": at,
@@ -25,5 +19,3 @@ def record(store: Store, rows: list[dict[str, Any]]) -> None:
         }
         for row in rows
     ]
-    with store.transaction(writes=True) as connection:
-        connection.execute(insert(Benchmark), named)

@@ -66,15 +66,21 @@ def export(store: Store, file: Path, run_ids: Sequence[str], *, benchmarks: bool
     return len(timed)
 
 
-def write(file: Path, kept: Record, **about: str) -> None:
-    """Write one run, whole, to a ``.jsonl`` file; ``about`` is what its first line says besides.
+def write(file: Path, kept: Sequence[Record], timed: Sequence[Any], **about: str) -> None:
+    """Write whole runs and rows of benchmarks to a ``.jsonl`` file.
+
+    Args:
+        file: Where to.
+        kept: The runs.
+        timed: The rows.
+        **about: What the first line says besides.
 
     Raises:
         UsageError: It can't be written.
         StreamError: The disk is full.
     """
     with _replaced(file) as stream:
-        _write_jsonl(stream, [kept], 1, (), **about)
+        _write_jsonl(stream, kept, len(kept), timed, **about)
 
 
 def load(store: Store, file: Path) -> Moved:

@@ -235,11 +235,12 @@ class Store:
 
     @contextmanager
     def transaction(self, *, writes: bool = False) -> Iterator[Connection]:
-        """One transaction, for ``transfer`` and ``maintenance``; nothing stays where it raises."""
-        with (
-            errors_in_one_line(self.place),
-            (self._writes if writes else self.engine).begin() as connection,
-        ):
+        """One transaction, for ``transfer`` and ``maintenance``; nothing stays where it raises.
+
+        One that only reads sees the database as it was when it began, whatever others write.
+        """
+        engine = self._writes if writes else addresses.snapshots(self.engine)
+        with errors_in_one_line(self.place), engine.begin() as connection:
             yield connection
 
     def _current(self, file: Path | None) -> bool:

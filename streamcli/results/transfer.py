@@ -103,7 +103,7 @@ def merge(store: Store, other: str) -> Moved:
         raise UsageError(f"{place} is the database itself: name another one.")
     with errors_in_one_line(place):
         engine = sqlite_file.onlooker(file) if file else addresses.connected(url)
-        with engine.connect() as connection:
+        with addresses.snapshots(engine).connect() as connection:
             migrations.current(connection, place)  # raises where it is newer, or another program's
             if not inspect(connection).has_table("runs"):
                 return Moved(0, 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from streamcli.results import benchmarks, frames
+from streamcli.results import benchmarks, frames, transfer
 from streamcli.results.store import Store
 from tests.support.records import ARM
 from tests.support.typed import DB, Type
@@ -52,7 +52,7 @@ def test_an_export_goes_into_another_database_and_is_known_there_then(
 
 
 def test_an_export_of_all_brings_benchmarks_and_says_so(typed: Type, store: Store) -> None:
-    benchmarks.record(store, [ARM])
+    transfer.add(store, (), "bench", benchmarks.named([ARM]))
     assert "holds 4 runs and 1 row of benchmarks of" in typed("db", "export", "all.jsonl").err
     done = typed("db", "import", "all.jsonl", "--db", "b.db")
     assert "4 runs came from" in done.err and "; 1 row of benchmarks came too." in done.err

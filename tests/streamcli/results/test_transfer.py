@@ -265,7 +265,7 @@ def timed(store: Store) -> None:
     told = {"floor_ms": 1 / 3, "git_dirty": True, "latency_ms": pack(odd)}
     plain = {**ARM, "floor_ms": None, "git_dirty": None}
     more = {**told, "ms_per_token_high": math.inf, "arm": '"ä",\n'}
-    benchmarks.record(store, [plain, {**plain, **more}])
+    transfer.add(store, (), "bench", benchmarks.named([plain, {**plain, **more}]))
 
 
 def arms(store: Store) -> Any:
