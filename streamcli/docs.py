@@ -91,7 +91,8 @@ What `streamcli bench` timed, an arm a row. Times of random tokens: never in a t
 Groups of runs that `streamcli sweep --enqueue` left for `streamcli worker`. A worker claims a group
 in one transaction and keeps it until its runs have ended. One that died, or whose beat stood still
 for 90 s before another worker's eyes, has lost it, and what is left of the group is taken by the
-next. It is no result: `db export`, `import` and `merge` leave it alone.
+next. A sweep that makes its own runs holds them here meanwhile, so that no worker makes them as
+well. It is no result: `db export`, `import` and `merge` leave it alone.
 
 {queue}
 """

@@ -28,13 +28,13 @@ class Claims:
     Attributes:
         queue: The queue.
         ledger: Where runs are recorded, with patience.
-        elsewhere: The hosts of configurations that other workers have claimed.
-        cells: The places of the others' runs in the queue, and how those ended that have.
+        elsewhere: The hosts of what others make: configuration and round.
+        cells: The places of those runs that were enqueued, and how those ended that have.
     """
 
     queue: Queue
     ledger: Ledger
-    elsewhere: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[tuple[str, int], str] = field(default_factory=dict)
     cells: dict[tuple[str, int], tuple[Cell, Ended | None]] = field(default_factory=dict)
 
     @classmethod
@@ -48,14 +48,13 @@ class Claims:
         return made
 
     @classmethod
-    def hold(cls, queue: Queue, ledger: Ledger, group: Sequence[RunConfig]) -> Self:
-        """Claim what of a group waits in the queue, so that no worker makes it as well.
+    def hold(cls, queue: Queue, ledger: Ledger, group: Sequence[RunConfig], repeats: int) -> Self:
+        """Claim what of a group waits in the queue and hold the rest: no other makes it as well.
 
         Raises:
             Unrecordable: The database did not answer for minutes.
         """
-        keys = [arm.key for arm in group]
-        claims, elsewhere = ledger.until_told(lambda: queue.hold(keys))
+        claims, elsewhere = ledger.until_told(lambda: queue.hold(group, repeats))
         made = cls.of(queue, ledger, claims)
         made.elsewhere = elsewhere
         return made
@@ -77,11 +76,7 @@ class Claims:
         if cell := self.cell(arm, turn):
             self.ledger.until_told(lambda: self.queue.note(cell, how, what))
 
-    def release(self) -> int:
-        """Give back what is left; the number of those runs.
-
-        Where the database does not answer, others find that this process has ended.
-        """
+    def release(self) -> None:
+        """Give back what is left; where that can't be done, others find that this process ended."""
         with signals.ignored(), suppress(StreamError):
-            return self.queue.release()
-        return 0
+            self.queue.release()

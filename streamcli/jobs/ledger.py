@@ -54,6 +54,7 @@ class Ledger:
         kept: The finished runs that the database could not take.
         files: Where they were written to, as far as that was possible.
         timed: How many benchmarks it could not take either.
+        refused: Whether it has refused the latest result so far.
     """
 
     store: Store
@@ -62,6 +63,7 @@ class Ledger:
     kept: dict[str, Record] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     timed: int = 0
+    refused: bool = False
 
     @classmethod
     def open(cls, place: str, say: Say) -> Self:
@@ -96,12 +98,18 @@ class Ledger:
             Taken: Another worker has made this run of the queue meanwhile.
         """
         waits = f"Run {run.run_id} is finished and its result is kept"
+        self.refused = False
+
+        def say(words: str) -> None:
+            self.refused = True
+            self.say(words)
+
         try:
-            patiently(lambda: self.store.finish(run.run_id, result, cell), waits, self.say)
+            patiently(lambda: self.store.finish(run.run_id, result, cell), waits, say)
         except Taken:
             raise
         except StreamError as error:
-            self.say(f"{_sentence(error)} {self._put_aside(run, result)}")
+            self.say(f"{_sentence(error)} {self._put_aside(run, result, cell)}")
 
     def benchmark(self, rows: list[dict[str, Any]]) -> None:
         """Record what was timed: in the database, else in a file.
@@ -124,10 +132,18 @@ class Ledger:
         except StreamError as problem:
             self.say(f"run {run.run_id} failed, which could not be recorded: {problem}")
 
-    def interrupt(self, run: Run, result: RunResult | None) -> Interrupted:
+    def interrupt(self, run: Run, result: RunResult | None, cell: Cell | None) -> Interrupted:
         """Record that a run was stopped, before its end or while its result was being recorded."""
+        if result and not self.refused:
+            try:  # the stop came in between
+                self.store.finish(run.run_id, result, cell)
+                return Interrupted(f"interrupted; run {run.run_id} was finished and is recorded.")
+            except Taken as taken:
+                return Interrupted(f"interrupted; {taken}")
+            except (KeyboardInterrupt, StreamError):
+                pass  # it is not waited for
         if result:
-            return Interrupted(f"interrupted. {self._put_aside(run, result)}")
+            return Interrupted(f"interrupted. {self._put_aside(run, result, cell)}")
         try:
             self.store.interrupt(run.run_id)
         except StreamError as problem:
@@ -174,11 +190,11 @@ class Ledger:
             words += f"; {lost} could be written nowhere, so keep what is shown above"
         raise StreamError(words)
 
-    def _put_aside(self, run: Run, result: RunResult) -> str:
+    def _put_aside(self, run: Run, result: RunResult, cell: Cell | None) -> str:
         """Keep the result of a run in memory and in a file; what to say of it."""
         with signals.ignored():
             kept = self.kept[run.run_id] = unrecorded.record(run, result)
-            return self._written(f"The result of run {run.run_id}", [kept])
+            return self._written(f"The result of run {run.run_id}", [kept], cell=cell)
 
     def _put_times_aside(self, rows: list[dict[str, Any]]) -> str:
         """Keep what was timed in a file; what to say of it."""
@@ -186,9 +202,11 @@ class Ledger:
             self.timed += 1
             return self._written("What was timed", [], rows)
 
-    def _written(self, what: str, kept: list[Record], rows: Sequence[Any] = ()) -> str:
+    def _written(
+        self, what: str, kept: list[Record], rows: Sequence[Any] = (), cell: Cell | None = None
+    ) -> str:
         try:
-            file = unrecorded.write(self.store, kept, rows)
+            file = unrecorded.write(self.store, kept, rows, cell)
         except StreamError as problem:
             return str(problem)
         self.files.append(file)

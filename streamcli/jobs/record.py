@@ -144,7 +144,7 @@ class Recorder:
                 result = runner.execute(prepared, progress)
             ledger.finish(run, result, cell)
         except KeyboardInterrupt as stop:
-            raise ledger.interrupt(run, result) from stop
+            raise ledger.interrupt(run, result, cell) from stop
         except (Unrecordable, Taken):
             raise
         except StreamError as error:

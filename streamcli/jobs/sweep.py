@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from core.config import RunConfig
@@ -33,7 +33,7 @@ class Sweep:
         made: How many were made now.
         skipped: How many were finished before.
         left_out: How many have a budget beyond the length that the model was trained on.
-        elsewhere: How many other workers have claimed from the queue.
+        elsewhere: How many other processes make, or have made meanwhile.
         failed: The names of those that failed, by reason.
     """
 
@@ -50,6 +50,8 @@ class Sweep:
     left_out: int = 0
     elsewhere: int = 0
     failed: dict[str, list[str]] = field(default_factory=dict)
+    _group: Sequence[RunConfig] = ()
+    _held: ExitStack = field(default_factory=ExitStack)
 
     def carry_out(self) -> None:
         """Make every run, or as many as the results database lets begin.
@@ -60,7 +62,7 @@ class Sweep:
         """
         try:
             for group in self.plan.groups:
-                with self._claimed(group):
+                with self._only_here(group):
                     for arm, turn in rounds(group, self.plan.repeats):
                         self._make(arm, turn)
         except Unrecordable as error:
@@ -89,7 +91,7 @@ class Sweep:
             "done": self.made,
             "finished on this machine before (--force runs them again)": self.skipped,
             "left out (a budget beyond the length that the model was trained on)": self.left_out,
-            "left to other workers (streamcli worker --status shows them)": self.elsewhere,
+            "left to other processes, which make them": self.elsewhere,
             "failed": failed,
         }
         counts["not begun"] = len(self.plan) - sum(counts.values())
@@ -102,17 +104,16 @@ class Sweep:
 
     def _one(self, arm: RunConfig, turn: int) -> str:
         """Make one run unless there is no need; how that ended."""
-        if self.claims and (host := self.claims.elsewhere.get(arm.key)):
-            self.elsewhere += 1
-            return f"left to a worker on {host}"
-        if self.claims and (ended := self.claims.ended(arm, turn)):
-            return self._ended_before(arm, ended)
+        if self.recorder.has_database and (how := self._by_others(arm, turn)):
+            return how
         prepared = self.recorder.prepare(arm)
         if self._is_beyond(prepared):
             self.left_out += 1
             why = f"trained on {prepared.facts.trained_length} positions"
             self._note(arm, turn, LEFT_OUT, why)
             return f"left out: {why}"
+        if how := self._by_others(arm, turn):
+            return how
         if not self.force:
             found = self.recorder.finished(prepared, anywhere=self.anywhere)
             if len(found) >= self.plan.repeats or turn in found.values():
@@ -133,6 +134,21 @@ class Sweep:
             self._note(arm, turn, DONE, self.names[arm])
         return "done"
 
+    def _by_others(self, arm: RunConfig, turn: int) -> str | None:
+        """Count a run of the queue that others make, or have made; how it ended.
+
+        Raises:
+            StreamError: It failed.
+        """
+        self._hold()
+        if self.claims is None:
+            return None
+        if host := self.claims.elsewhere.get((arm.key, turn)):
+            self.elsewhere += 1
+            return f"left to another process on {host}"
+        ended = self.claims.ended(arm, turn)
+        return self._ended_before(arm, ended) if ended else None
+
     def _ended_before(self, arm: RunConfig, ended: Ended) -> str:
         """Count a run of the queue that another worker has made.
 
@@ -150,20 +166,26 @@ class Sweep:
         return "finished before"
 
     @contextmanager
-    def _claimed(self, group: Sequence[RunConfig]) -> Iterator[None]:
-        """Hold what of a group waits in the queue, unless it is a worker's, who has it."""
-        if self.force or self.claims or not self.recorder.has_database:
+    def _only_here(self, group: Sequence[RunConfig]) -> Iterator[None]:
+        """Within it no other process makes a run of this group, from when the first may begin."""
+        if self.claims:  # a worker's, who has it
             yield
             return
-        queue = queue_of(self.recorder.store)
-        with queue.beating():
+        with ExitStack() as self._held:
+            self._group = group
             try:
-                self.claims = Claims.hold(queue, self.recorder.ledger, group)
                 yield
             finally:
-                if self.claims and self.claims.cells:
-                    self.claims.release()
                 self.claims = None
+
+    def _hold(self) -> None:
+        if self.claims or self.force:
+            return
+        ledger = self.recorder.ledger
+        queue = queue_of(ledger.store)
+        self._held.enter_context(queue.beating())
+        self._held.callback(Claims(queue, ledger).release)
+        self.claims = Claims.hold(queue, ledger, self._group, self.plan.repeats)
 
     def _note(self, arm: RunConfig, turn: int, how: str, what: str) -> None:
         """Record in the queue how a run ended that has no row of its own, or had one before."""

@@ -32,7 +32,7 @@ LEFT = ("text", "sha", "flag")
 SHA_SHOWN = 10
 LARGE_PERPLEXITY = 1000
 STATUSES = ("running", "done", "failed", "interrupted")
-STATES = ("waiting", "claimed", "done")  # of a group in the queue
+STATES = ("waiting", "claimed", "held", "done")  # of a group in the queue
 
 
 class Group(StrEnum):
@@ -410,7 +410,8 @@ BENCHMARKS = _by_name(
 )
 QUEUE = _by_name(
     _column("group_id", "group", "text", "run database", "Name of the group, a ULID"),
-    _column("state", "state", "text", "run database", "waiting, claimed or done"),
+    _column("state", "state", "text", "run database",
+            "waiting, claimed by a worker, held by a sweep that makes its own runs, or done"),
     _column("sweep", "sweep", "text", "run database",
             "Sweep that it belongs to, a ULID, which its runs bear"),
     _column("created_at", "enqueued", "text", "run database", "When it was enqueued, UTC"),

@@ -23,6 +23,7 @@ from core.errors import StreamError, UsageError
 from streamcli import __version__, files, harmless
 from streamcli.results import migrations, transfer, ulid, values
 from streamcli.results.columns import STATUSES
+from streamcli.results.queue import Cell
 from streamcli.results.store import Store
 from streamcli.results.transfer import BENCHMARKS, DOCUMENTS, RUNS, Moved, Record
 
@@ -66,7 +67,7 @@ def export(store: Store, file: Path, run_ids: Sequence[str], *, benchmarks: bool
     return len(timed)
 
 
-def write(file: Path, kept: Sequence[Record], timed: Sequence[Any], **about: str) -> None:
+def write(file: Path, kept: Sequence[Record], timed: Sequence[Any], **about: Any) -> None:
     """Write whole runs and rows of benchmarks to a ``.jsonl`` file.
 
     Args:
@@ -89,6 +90,7 @@ def load(store: Store, file: Path) -> Moved:
     Raises:
         UsageError: The file can't be read, or is no export.
         StreamError: A run of that name is another one here. Nothing was taken in.
+        Taken: Another worker has made the run of the queue meanwhile.
     """
     if file.suffix != WHOLE:
         raise UsageError(
@@ -100,7 +102,7 @@ def load(store: Store, file: Path) -> Moved:
             about = _about(stream, str(file))
             timed = _benchmarks(stream, about["benchmarks"], str(file))
             runs = _runs(stream, about["runs"], 2 + len(timed), str(file))
-            return transfer.add(store, runs, str(file), timed)
+            return transfer.add(store, runs, str(file), timed, _cell(about))
     except OSError as problem:
         raise UsageError(f"{file} can't be read: {problem.strerror}.") from problem
     except UnicodeDecodeError as problem:
@@ -115,7 +117,7 @@ def _replaced(file: Path) -> Iterator[TextIO]:
 
 
 def _write_jsonl(
-    stream: TextIO, runs: Iterable[Record], number: int, timed: Sequence[Any], **about: str
+    stream: TextIO, runs: Iterable[Record], number: int, timed: Sequence[Any], **about: Any
 ) -> int:
     head = {"streamcli": __version__, "schema": migrations.known()[-1], "runs": number}
     stream.write(json.dumps({**head, "benchmarks": len(timed), **about}) + "\n")
@@ -168,6 +170,14 @@ def _about(stream: TextIO, name: str) -> dict[str, Any]:
     if not isinstance(about["benchmarks"], int):
         raise UsageError(f"{name} line 1: benchmarks is {about['benchmarks']!r}, no number.")
     return about
+
+
+def _cell(about: dict[str, Any]) -> Cell | None:
+    """The place in the queue of a run that its database could not take."""
+    match about.get("cell"):
+        case [str(group_id), int(number)]:
+            return Cell(group_id, number)
+    return None
 
 
 def _benchmarks(stream: TextIO, number: int, name: str) -> list[dict[str, Any]]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, case, delete, insert, select, text, update
+from sqlalchemy import Connection, Select, case, delete, insert, select, text, update
 from sqlmodel import SQLModel
 
 from core.config import RunConfig
@@ -33,7 +33,7 @@ BEAT_S = 15.0
 LOOK_S = LEASE_S / 3  # looks that are further apart may both have missed the beats between
 DEATHS = 5  # of workers with one group, no run of which ended meanwhile
 LOCK = 2309_17454  # as in ``migrations``: one process at a time adds to the queue
-WAITING, CLAIMED, OVER = "waiting", "claimed", "done"
+WAITING, CLAIMED, HELD, OVER = "waiting", "claimed", "held", "done"
 DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
 
 QUEUE, RUNS = (SQLModel.metadata.tables[str(each.__tablename__)] for each in (Group, Run))
@@ -64,7 +64,7 @@ class Claim:
     Attributes:
         group_id: Its name.
         sweep: The sweep that its runs belong to.
-        state: waiting, claimed or done.
+        state: ``WAITING``, ``CLAIMED``, ``HELD`` or ``OVER``.
         host: The machine that has it, or had it last.
         worker: Who has it.
         repeats: Rounds.
@@ -147,29 +147,21 @@ class Queue:
         explicit: bool,
         force: bool,
     ) -> int:
-        """Add groups, but for what waits in the queue already; the number of runs added."""
+        """Add groups, but for what was added before; the number of runs added."""
         added = 0
         with self.store.transaction(writes=True) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            _lock(connection)
             rounds: dict[str, int] = {}
-            there = select(QUEUE.c["keys"], QUEUE.c.repeats).where(QUEUE.c.state != OVER)
+            enqueued = QUEUE.c.state.in_((WAITING, CLAIMED))
+            there = select(QUEUE.c["keys"], QUEUE.c.repeats).where(enqueued)
             for keys, number in connection.execute(there):
                 rounds |= {key: max(number, rounds.get(key, 0)) for key in keys.split()}
             for group in groups:
                 arms = [arm for arm in group if force or rounds.get(arm.key, 0) < repeats]
                 if not arms:
                     continue
-                row: dict[str, Any] = {
-                    "group_id": ulid.new(),
-                    "state": WAITING,
-                    "sweep": sweep,
-                    "created_at": now(),
-                    "arms": json.dumps([asdict(arm) for arm in arms]),
-                    "keys": " ".join(arm.key for arm in arms),
-                }
                 flags = {"within_trained": within_trained, "explicit": explicit, "force": force}
-                row |= {"repeats": repeats, "ended": "{}", "deaths": 0, "beat": 0, **flags}
+                row = _row(sweep, arms, repeats) | flags
                 connection.execute(insert(QUEUE), row)
                 added += repeats * len(arms)
         return added
@@ -183,28 +175,46 @@ class Queue:
         with self._watching() as connection:
             begun_here = case((QUEUE.c.host == self.host, 0), (QUEUE.c.host.is_(None), 1), else_=2)
             waiting = select(QUEUE).where(QUEUE.c.state == WAITING, *_of(sweep))
-            waiting = waiting.order_by(begun_here, QUEUE.c.group_id).limit(1)
-            row = connection.execute(waiting.with_for_update(skip_locked=True)).mappings().first()
+            waiting = waiting.order_by(begun_here, QUEUE.c.group_id)
+            apart = self._apart_from_held(connection, waiting)
+            if apart is None:
+                return None
+            nearest = waiting.where(QUEUE.c.group_id.in_(apart)).limit(1)
+            row = connection.execute(nearest.with_for_update(skip_locked=True)).mappings().first()
             if row:
                 self._take(connection, row)
         return Claim.of(row) if row else None
 
-    def hold(self, keys: Collection[str]) -> tuple[list[Claim], dict[str, str]]:
-        """Claim every waiting group with one of these configurations.
+    def hold(
+        self, group: Sequence[RunConfig], repeats: int
+    ) -> tuple[list[Claim], dict[tuple[str, int], str]]:
+        """Claim every waiting group with one of these configurations, and hold the others.
+
+        What is held is no longer in the queue when it is released, or its process has died.
 
         Returns:
-            The groups, and the hosts of those configurations that other workers have claimed.
+            The groups, and the hosts of what others make: configuration and round.
         """
-        mine, elsewhere = list[Claim](), dict[str, str]()
+        mine, elsewhere = list[Claim](), dict[tuple[str, int], str]()
+        keys, free = {arm.key for arm in group}, {arm.key: arm for arm in group}
         with self._watching() as connection:
+            _lock(connection)
             open_ones = select(QUEUE).where(QUEUE.c.state != OVER).order_by(QUEUE.c.group_id)
             for row in connection.execute(open_ones.with_for_update()).mappings().all():
-                shared = set(row["keys"].split()).intersection(keys)
-                if shared and row["state"] == WAITING:
+                claim = Claim.of(row)
+                shared = keys.intersection(claim.keys)
+                if shared and claim.state == WAITING:
                     self._take(connection, row)
-                    mine.append(Claim.of(row))
-                elif shared:
-                    elsewhere |= dict.fromkeys(shared, row["host"])
+                    mine.append(claim)
+                elif shared and claim.worker != self.worker:
+                    rounds = range(claim.repeats)
+                    elsewhere |= {(key, each): f"{claim.host}" for key in shared for each in rounds}
+                if claim.repeats >= repeats:
+                    free = {key: arm for key, arm in free.items() if key not in shared}
+            if free:
+                none = dict.fromkeys(("within_trained", "explicit", "force"), False)
+                held = _row("", list(free.values()), repeats) | none | self._mine | {"state": HELD}
+                connection.execute(insert(QUEUE), held)
         return mine, elsewhere
 
     def note(self, cell: Cell, how: str, what: str) -> None:
@@ -212,24 +222,24 @@ class Queue:
         with self.store.transaction(writes=True) as connection:
             end(connection, cell, Ended(how, what))
 
-    def release(self) -> int:
-        """Give back what this worker has claimed; the number of its runs that are left."""
-        mine = (QUEUE.c.worker == self.worker) & (QUEUE.c.state == CLAIMED)
+    def release(self) -> None:
+        """Give back what this worker has claimed, and let go what it holds."""
+        mine = QUEUE.c.worker == self.worker
+        claimed, held = (mine & (QUEUE.c.state == state) for state in (CLAIMED, HELD))
         with self.store.transaction(writes=True) as connection:
-            rows = connection.execute(select(QUEUE).where(mine)).mappings().all()
-            connection.execute(update(QUEUE).where(mine).values(state=WAITING, worker=None))
-        groups = [Claim.of(row) for row in rows]
-        return sum(len(each) - len(each.ended) for each in groups)
+            connection.execute(update(QUEUE).where(claimed).values(state=WAITING, worker=None))
+            connection.execute(delete(QUEUE).where(held))
 
     def groups(self, sweep: str | None = None) -> list[Claim]:
-        """Everything in the queue, oldest first."""
-        rows = self.store.read(select(QUEUE).where(*_of(sweep)).order_by(QUEUE.c.group_id))
+        """Everything that was enqueued, oldest first."""
+        enqueued = [QUEUE.c.state != HELD, *_of(sweep)]
+        rows = self.store.read(select(QUEUE).where(*enqueued).order_by(QUEUE.c.group_id))
         return [Claim.of(row._mapping) for row in rows]
 
     def clear(self, sweep: str | None = None) -> int:
         """Remove all groups but those that a living worker has; the number of runs not made."""
         with self._watching() as connection:
-            idle = [QUEUE.c.state != CLAIMED, *_of(sweep)]
+            idle = [QUEUE.c.state.in_((WAITING, OVER)), *_of(sweep)]
             rows = connection.execute(select(QUEUE).where(*idle)).mappings().all()
             names = [row["group_id"] for row in rows]
             connection.execute(delete(QUEUE).where(*idle, QUEUE.c.group_id.in_(names)))
@@ -255,7 +265,7 @@ class Queue:
 
     def beat(self) -> None:
         """Show that this worker lives."""
-        mine = (QUEUE.c.worker == self.worker) & (QUEUE.c.state == CLAIMED)
+        mine = (QUEUE.c.worker == self.worker) & QUEUE.c.state.in_((CLAIMED, HELD))
         alive = {"beat": QUEUE.c.beat + 1, "seen_at": now()}
         with self.store.transaction(writes=True) as connection:
             connection.execute(update(QUEUE).where(mine).values(**alive))
@@ -275,17 +285,35 @@ class Queue:
             raise
 
     def _take(self, connection: Connection, row: Any) -> None:
-        mine = {"worker": self.worker, "host": self.host, "process": self.process}
-        claimed = {"state": CLAIMED, "beat": QUEUE.c.beat + 1, "seen_at": now(), **mine}
+        claimed = {"state": CLAIMED, "beat": QUEUE.c.beat + 1, "seen_at": now(), **self._mine}
         here = QUEUE.c.group_id == row["group_id"]
         connection.execute(update(QUEUE).where(here).values(**claimed))
 
+    @property
+    def _mine(self) -> dict[str, Any]:
+        return {"worker": self.worker, "host": self.host, "process": self.process}
+
+    def _apart_from_held(self, connection: Connection, waiting: Select[Any]) -> list[str] | None:
+        """The waiting groups of which no running sweep makes a part; None where there is none.
+
+        What waits is read before what is held: a sweep that holds nothing yet sees what waits.
+        """
+        every = {
+            row.group_id: set(row.keys_.split())
+            for row in connection.execute(
+                waiting.with_only_columns(QUEUE.c.group_id, QUEUE.c["keys"].label("keys_"))
+            )
+        }
+        held = select(QUEUE.c["keys"]).where(QUEUE.c.state == HELD)
+        taken = {key for (keys,) in connection.execute(held) for key in keys.split()}
+        return [name for name, keys in every.items() if not keys & taken] or None
+
     def _take_back(self, connection: Connection) -> None:
-        others = (QUEUE.c.state == CLAIMED) & (QUEUE.c.worker != self.worker)
+        others = QUEUE.c.state.in_((CLAIMED, HELD)) & (QUEUE.c.worker != self.worker)
         self.undecided = False
         for row in connection.execute(select(QUEUE).where(others)).mappings().all():
             dead = self._dead(row)
-            self.undecided |= dead is None
+            self.undecided |= dead is None and row["state"] == CLAIMED
             if not dead:
                 continue
             deaths = row["deaths"] + 1
@@ -293,8 +321,11 @@ class Queue:
             if deaths >= DEATHS:
                 given_back |= {"state": OVER, "ended": _given_up(Claim.of(row))}
             same = [QUEUE.c[name] == row[name] for name in ("group_id", "worker", "beat")]
-            connection.execute(update(QUEUE).where(*same).values(**given_back))
-            if row["process"]:
+            if row["state"] == HELD:
+                connection.execute(delete(QUEUE).where(*same))
+            else:
+                connection.execute(update(QUEUE).where(*same).values(**given_back))
+            if row["process"] and row["sweep"]:
                 died = (RUNS.c.process == row["process"]) & (RUNS.c.sweep == row["sweep"])
                 stopped = {"status": "interrupted", "finished_at": now()}
                 running = died & (RUNS.c.status == "running")
@@ -302,6 +333,8 @@ class Queue:
 
     def _dead(self, row: Any) -> bool | None:
         """Whether the worker of a claim is dead; None where that can't be told yet."""
+        if self.process and row["process"] == self.process:
+            return True  # what this very process had before and could not give back
         told = self.has_ended(row["process"])
         if told is not None:
             return told
@@ -363,6 +396,28 @@ class _Watched:
     since_s: float
     looked_s: float
     moved: bool
+
+
+def _row(sweep: str, arms: Sequence[RunConfig], repeats: int) -> dict[str, Any]:
+    """A group that waits."""
+    return {
+        "group_id": ulid.new(),
+        "state": WAITING,
+        "sweep": sweep,
+        "created_at": now(),
+        "arms": json.dumps([asdict(arm) for arm in arms]),
+        "keys": " ".join(arm.key for arm in arms),
+        "repeats": repeats,
+        "ended": "{}",
+        "deaths": 0,
+        "beat": 0,
+    }
+
+
+def _lock(connection: Connection) -> None:
+    """Let no other process add to the queue meanwhile; on SQLite nobody writes anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
 
 
 def _of(sweep: str | None) -> list[Any]:

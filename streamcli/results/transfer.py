@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Table, delete, insert, inspect, selec
 from sqlmodel import SQLModel
 
 from core.errors import StreamError, UsageError
-from streamcli.results import addresses, migrations, schema, sqlite_file, ulid
+from streamcli.results import addresses, migrations, queue, schema, sqlite_file, ulid
 from streamcli.results.columns import PUBLIC
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
@@ -112,7 +112,13 @@ def merge(store: Store, other: str) -> Moved:
     return replace(moved, running=running)
 
 
-def add(store: Store, incoming: Iterable[Record], source: str, timed: Sequence[Any] = ()) -> Moved:
+def add(
+    store: Store,
+    incoming: Iterable[Record],
+    source: str,
+    timed: Sequence[Any] = (),
+    cell: queue.Cell | None = None,
+) -> Moved:
     """Take in what is not here yet, in one transaction.
 
     A run that is recorded here as running or interrupted, and as done there, is done here then.
@@ -140,6 +146,12 @@ def add(store: Store, incoming: Iterable[Record], source: str, timed: Sequence[A
                         f"run {each.run_id} of {source} is another one in {store.place} "
                         f"({', '.join(names[:3])}): nothing was taken in; delete one of the two."
                     )
+            made = [queue.Ended(queue.DONE, each.run_id) for each in fresh if cell]
+            if cell and made and (other := queue.end(connection, cell, made[0])):
+                raise queue.Taken(
+                    f"run {made[0].what} of {source} was made meanwhile by another worker, as run "
+                    f"{other.what}: nothing was taken in, and the file is not needed."
+                )
             _insert(connection, fresh)
             added, known = added + len(fresh), known + len(batch) - len(fresh)
         named = set(connection.execute(select(BENCHMARKS.c.benchmark_id)).scalars())

@@ -17,6 +17,7 @@ from sqlmodel import col, select
 from core.errors import StreamError
 from core.result import RunResult
 from streamcli.results import addresses, portable, transfer, ulid, values
+from streamcli.results.queue import Cell
 from streamcli.results.schema import Benchmark, DocumentRow, Run, Trace
 from streamcli.results.store import Store
 from streamcli.results.transfer import Record
@@ -33,10 +34,12 @@ def record(run: Run, result: RunResult) -> Record:
     return Record(run.model_dump(), documents, trace)
 
 
-def write(store: Store, kept: Sequence[Record], timed: Sequence[Any] = ()) -> Path:
+def write(
+    store: Store, kept: Sequence[Record], timed: Sequence[Any] = (), cell: Cell | None = None
+) -> Path:
     """Write finished runs, or rows of benchmarks, to a file for ``streamcli db import``.
 
-    The file bears the name of the first, and is where it says.
+    The file bears the name of the first, and the place in the queue of the run, if it has one.
 
     Raises:
         StreamError: It can be written nowhere.
@@ -45,7 +48,7 @@ def write(store: Store, kept: Sequence[Record], timed: Sequence[Any] = ()) -> Pa
     for folder in _folders(store):
         file = folder / f"{PREFIX}{name}{portable.WHOLE}"
         try:
-            portable.write(file, kept, timed, database=store.place)
+            portable.write(file, kept, timed, database=store.place, cell=cell)
             return file
         except StreamError as problem:
             problems.append(str(problem))

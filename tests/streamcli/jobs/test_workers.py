@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from core import process
 from streamcli.jobs.claims import queue_of
 from streamcli.results import frames
-from streamcli.results.queue import DONE, OVER
+from streamcli.results.queue import DONE, OVER, Queue
 from streamcli.results.store import Store
 from streamcli.settings import PREFIX
 from tests.support import workers
@@ -81,11 +82,11 @@ def test_what_another_machine_has_finished_a_worker_does_not_make_again(
 def test_a_sweep_takes_what_waits_and_leaves_what_a_worker_has(typed: Type) -> None:
     typed(*TINY[:-1], "--enqueue")
     store = Store.open("data/streamcli.db")
-    other = queue_of(store)
+    other = Queue(store, "there", None, process.ended)
     assert other.claim()
     code, _, err = typed(*TINY)
     assert code == 0
-    assert "3 runs: 1 done, 2 left to other workers (streamcli worker --status shows them)." in err
+    assert "3 runs: 1 done, 2 left to other processes, which make them." in err
     other.release()
     assert "3 runs: 2 done, 1 finished on this machine before" in typed(*TINY).err
     (group,) = other.groups()

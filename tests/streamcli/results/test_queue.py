@@ -64,7 +64,7 @@ def test_what_is_put_is_claimed_whole_and_once(asked: Asked) -> None:
     assert (first.arms, first.repeats, first.explicit) == (ARMS, 2, True)
     assert (second.arms, len(second)) == ((OTHER,), 2)
     assert one.claim() is None and two.claim() is None
-    assert one.release() == 6
+    one.release()
     assert claimed(two).group_id == first.group_id
 
 
@@ -183,13 +183,31 @@ def test_a_run_that_failed_elsewhere_may_still_be_done(asked: Asked, store: Stor
     assert one.groups()[0].ended == {1: (DONE, "R")}
 
 
-def test_a_sweep_holds_what_waits_and_is_told_who_has_the_rest(asked: Asked) -> None:
+def test_a_sweep_holds_what_it_makes_and_is_told_who_makes_the_rest(asked: Asked) -> None:
     put(asked(), (ARMS[0],), (ARMS[1],), (ARMS[2],))
     claimed(asked("there"))
-    mine, elsewhere = asked().hold([ARMS[0].key, ARMS[1].key])
+    sweep = asked()
+    mine, elsewhere = sweep.hold(ARMS[:2], 2)
     assert [claim.arms for claim in mine] == [(ARMS[1],)]
-    assert elsewhere == {ARMS[0].key: "there"}
+    assert elsewhere == {(ARMS[0].key, 0): "there"}  # of the second round nobody knows
     assert claimed(asked()).arms == (ARMS[2],)
+    assert asked("third").hold(ARMS[:1], 2)[1] == {
+        (ARMS[0].key, 0): "here",
+        (ARMS[0].key, 1): "here",
+    }
+
+
+def test_what_is_enqueued_while_a_sweep_makes_it_waits_for_the_sweep(asked: Asked) -> None:
+    sweep, dead, worker = asked(process="living"), asked(process="dead"), asked(living=False)
+    assert sweep.hold(ARMS[:1], 1) == ([], {}) and worker.groups() == []
+    assert put(asked(), ARMS, (OTHER,)) == 4
+    assert claimed(worker).arms == (OTHER,)
+    assert worker.claim() is None and worker.clear() == 3
+    sweep.release()
+    assert dead.hold(ARMS[:1], 1) == ([], {})
+    put(asked())
+    assert asked(dead=False).claim() is None
+    assert claimed(asked(dead=True)).arms == ARMS
 
 
 def test_what_a_worker_has_is_not_cleared(asked: Asked) -> None:

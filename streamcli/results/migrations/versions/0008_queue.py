@@ -24,7 +24,9 @@ def upgrade() -> None:
         *(sa.Column(name, sa.String()) for name in ("worker", "host", "process")),
         _needed("beat", sa.BigInteger()),
         sa.Column("seen_at", sa.String()),
-        sa.CheckConstraint("state IN ('waiting', 'claimed', 'done')", name="ck_queue_state"),
+        sa.CheckConstraint(
+            "state IN ('waiting', 'claimed', 'held', 'done')", name="ck_queue_state"
+        ),
     )
     for name in ("state", "sweep"):
         op.create_index(f"ix_queue_{name}", "queue", [name])
