@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from core.errors import Interrupted, UsageError
+from core.errors import UsageError
 from streamcli import options
 
 
@@ -63,25 +63,9 @@ def worker(
         elif not clear:
             output.say(f"the queue of {store.place} is empty: streamcli sweep --enqueue fills it.")
         return
-    _work(settings.place(db), sweep, forever, quiet)
-
-
-def _work(place: str, sweep: str | None, forever: bool, quiet: bool) -> None:
     from streamcli.jobs import worker as job
-    from streamcli.jobs.record import Recorder
-    from streamcli.render import output
-    from streamcli.render.progress import Board, watch
 
-    recorder = Recorder(place, False, output.say, watch)
-    found = job.Worker(recorder, lambda runs: Board(runs, quiet=quiet), sweep, forever)
-    try:
-        found.work()
-    except Interrupted as stop:
-        raise Interrupted(f"{stop} What it had claimed waits for other workers.") from stop
-    finally:
-        if not quiet:
-            output.say(found.summary())
-    found.settle()
+    job.make(settings.place(db), sweep, forever=forever, quiet=quiet)
 
 
 def _are(number: int) -> str:

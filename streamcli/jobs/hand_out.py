@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
-from core.errors import Interrupted, UsageError
+from core.errors import Interrupted, StreamError, UsageError
 from streamcli.jobs import executors, signals
 from streamcli.jobs.claims import queue_of
 from streamcli.jobs.ledger import Say, patiently
 from streamcli.jobs.plan import Plan, rounds
-from streamcli.results import ulid
-from streamcli.results.queue import DONE, FAILED, LEFT_OUT, Cell, Claim, Queue
+from streamcli.results import addresses, ulid
+from streamcli.results.queue import DEATHS, DONE, FAILED, LEFT_OUT, Cell, Claim, Queue
 from streamcli.results.store import Store
 
 POLL_S = 0.5
@@ -49,6 +52,7 @@ class HandOut:
         run_ids: The finished runs.
         counts: How many ended in which way.
         reasons: The names of those that failed, by reason.
+        deaths: How many workers were killed.
     """
 
     plan: Plan
@@ -59,6 +63,7 @@ class HandOut:
     run_ids: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: {DONE: 0, LEFT_OUT: 0, FAILED: 0})
     reasons: dict[str, list[str]] = field(default_factory=dict)
+    deaths: int = 0
     _known: set[Cell] = field(default_factory=set)
 
     @classmethod
@@ -77,6 +82,7 @@ class HandOut:
         sweep, added = put(self.store, self.plan, explicit, force)
         queue = queue_of(self.store)
         started: list[executors.Started] = []
+        folder = TemporaryDirectory(prefix=".streamcli-", dir=os.getcwd())  # which all nodes share
         try:
             if added < len(self.plan):
                 raise UsageError(
@@ -84,7 +90,9 @@ class HandOut:
                     "streamcli worker make them, or take them out with streamcli worker --clear."
                 )
             threads = max((arm.threads or 1 for arm in self.plan.arms), default=1)
-            job = executors.Job(sweep, self.place, workers, threads)
+            gpus = int(any(arm.device.startswith("cuda") for arm in self.plan.arms))
+            place = str(addresses.located(self.place).render_as_string(hide_password=False))
+            job = executors.Job(sweep, place, workers, threads, gpus, Path(folder.name))
             started = executors.start(executor, job)
             self._wait(queue, sweep, executor, job, started)
         except KeyboardInterrupt as stop:
@@ -94,6 +102,7 @@ class HandOut:
                 executors.stop(started)
                 self._look(queue, sweep)
                 queue.clear(sweep)
+                folder.cleanup()
 
     def _wait(
         self,
@@ -115,7 +124,10 @@ class HandOut:
             if not left or all(code is not None and code >= 0 for code in codes):
                 return
             for place, code in enumerate(codes):
-                if code is not None and code < 0:  # killed, for memory perhaps; each death counts
+                if code is not None and code < 0:  # killed, for memory perhaps
+                    self.deaths += 1
+                    if self.deaths > DEATHS * job.workers:
+                        raise StreamError(f"{self.deaths} workers were killed: none takes on.")
                     self.say(f"a worker was ended by signal {-code}; another takes its place.")
                     started[place] = executors.again(executor, job, place)
             time.sleep(POLL_S)

@@ -14,10 +14,25 @@ from streamcli.jobs.claims import Claims, queue_of
 from streamcli.jobs.plan import Plan
 from streamcli.jobs.record import Recorder
 from streamcli.jobs.sweep import Sweep
-from streamcli.render.progress import Board
+from streamcli.render import output
+from streamcli.render.progress import Board, watch
 from streamcli.results.queue import FAILED, Cell, Claim, Queue
 
 POLL_S = 2.0
+
+
+def make(place: str, sweep: str | None, *, forever: bool, quiet: bool) -> None:
+    """Make what waits in a database, and say what became of it; raises as ``work`` does."""
+    recorder = Recorder(place, False, output.say, watch)
+    worker = Worker(recorder, lambda runs: Board(runs, quiet=quiet), sweep, forever)
+    try:
+        worker.work()
+    except Interrupted as stop:
+        raise Interrupted(f"{stop} What it had claimed waits for other workers.") from stop
+    finally:
+        if not quiet:
+            output.say(worker.summary())
+    worker.settle()
 
 
 @dataclass
