@@ -33,6 +33,7 @@ Given = TypeVar("Given")
 
 PATIENCE_S = 180.0  # with a database that can't be written to
 PAUSE_S = 10.0
+HASTE_S = 1.0  # of patience when a stop has come
 
 
 class Unrecordable(StreamError):
@@ -136,7 +137,7 @@ class Ledger:
         """Record that a run was stopped, before its end or while its result was being recorded."""
         if result and not self.refused:
             try:  # the stop came in between
-                self.store.finish(run.run_id, result, cell)
+                self.store.hasty(HASTE_S).finish(run.run_id, result, cell)
                 return Interrupted(f"interrupted; run {run.run_id} was finished and is recorded.")
             except Taken as taken:
                 return Interrupted(f"interrupted; {taken}")

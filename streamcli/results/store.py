@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -242,6 +242,10 @@ class Store:
         engine = self._writes if writes else addresses.snapshots(self.engine)
         with errors_in_one_line(self.place), engine.begin() as connection:
             yield connection
+
+    def hasty(self, wait_s: float) -> Store:
+        """The same, waiting no longer than this for another process that writes to a file."""
+        return replace(self, engine=self.engine.execution_options(wait_s=wait_s))
 
     def _current(self, file: Path | None) -> bool:
         if file and not file.exists():

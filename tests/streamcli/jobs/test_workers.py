@@ -95,6 +95,20 @@ def test_a_sweep_takes_what_waits_and_leaves_what_a_worker_has(typed: Type) -> N
     assert "0 groups of runs: none made." in typed("worker").err
 
 
+def test_what_workers_without_a_server_made_is_merged(typed: Type, home: Path) -> None:
+    for name, methods in {"a": ["streaming", "window"], "b": ["dense"]}.items():
+        db = ("--db", f"{name}.db")
+        assert typed(*TINY[:-3], *methods, "--enqueue", *db).code == 0
+        assert typed("worker", *db).code == 0
+        assert typed("db", "merge", f"{name}.db", "--db", "all.db").code == 0
+    assert "2 were here already" in typed("db", "merge", "a.db", "--db", "all.db").err
+    runs = frames.runs(Store.open("all.db"), status=None)
+    assert sorted(runs["method"]) == ["dense", "streaming", "window"]
+    assert runs["sweep"].nunique() == 2
+    assert "is empty" in typed("worker", "--status", "--db", "all.db").err
+    assert typed("db", "check", "--db", "all.db").code == 0
+
+
 def test_a_failed_run_is_in_the_queue_with_its_reason(typed: Type, no_kvpress: None) -> None:
     typed(*TINY[:-4], "--methods", "kvpress", "dense", "--enqueue")
     code, _, err = typed("worker")
