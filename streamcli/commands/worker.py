@@ -37,8 +37,8 @@ def worker(
     is taken by the next. A worker ends when no run waits.
 
     [dim]streamcli worker
-    streamcli worker --db postgresql+psycopg://me@host/results --forever
-    streamcli worker --status[/dim]
+    streamcli worker --status
+    streamcli worker --clear[/dim]
     """
     from streamcli import settings
     from streamcli.jobs.database import opened

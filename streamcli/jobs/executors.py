@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import StreamError, UsageError
-from streamcli import settings
 
 LOCAL, SUBMITIT, RAY = "local", "submitit", "ray"
 EXECUTORS = {
@@ -135,6 +134,8 @@ class _Process:
 
 def _local(job: Job, place: int) -> Started:
     """A process on cores of its own, so that workers don't take each other's time."""
+    from streamcli import settings
+
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     number = len(cores) or os.cpu_count() or 1
     each = number // job.workers
