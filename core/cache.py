@@ -260,7 +260,9 @@ class StreamingKVCache(Cache, Turns):
     in the cache as tokens do, and is refused.
     """
 
-    def __init__(self, n_sink: int, window: int, model: Any, evict_every: int = 1) -> None:
+    def __init__(
+        self, n_sink: int, window: int, model: Any, evict_every: int = 1, phase: int = 0
+    ) -> None:
         """An empty cache.
 
         Args:
@@ -268,6 +270,7 @@ class StreamingKVCache(Cache, Turns):
             window: W, tokens before the query that it sees.
             model: The transformers model that will use it.
             evict_every: k, tokens between evictions; more than 1 needs ``streaming_attention``.
+            phase: The number of a token after which evictions are due; the others are k apart.
 
         Raises:
             UsageError: A size is out of range, or the model's positions can't be moved.
@@ -285,7 +288,7 @@ class StreamingKVCache(Cache, Turns):
                 f"evict_every is {evict_every}, but a {self.found.kind!r} model does not take "
                 "registered attention functions, which that needs: leave it out."
             )
-        self.kinds = kinds_of(self.found, n_sink, window, evict_every)
+        self.kinds = kinds_of(self.found, n_sink, window, evict_every, phase)
         half = model.dtype.itemsize < 4
         self.reach = n_sink + window + evict_every - 1 + (REACH_HALF if half else REACH)
         self.base = 0  # absolute position of the frame's position 0
@@ -551,7 +554,7 @@ class StreamingKVCache(Cache, Turns):
 
     def cut(self, t: Any) -> Any:
         """The number of the token before which the cache that t finds was last cut; t if k is 1."""
-        return (t - 1) // self.evict_every * self.evict_every + 1
+        return self.kinds[self.global_layer].cut(t)
 
     def place(self, t: Any) -> Any:
         """Where the query number t stands in the cache: at t, later at S + W to S + W + k - 1."""

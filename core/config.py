@@ -46,6 +46,11 @@ def _intervals() -> str:
     return "1" + "".join(f", and {k} in {name}" for name, k in rare.items() if k > 1)
 
 
+def static() -> list[str]:
+    """The methods whose decode step an engine may execute."""
+    return [name for name, each in registry.METHODS.items() if each.static]
+
+
 WHAT, BUDGET, SAMPLE, MACHINE, ORIGIN = "What", "Budget", "How much", "Machine", "Where from"
 
 
@@ -161,7 +166,7 @@ class RunConfig:
     engine: str = option(
         "auto",
         MACHINE,
-        "How a decode step is executed: {}. auto compiles streaming and window where that pays "
+        f"How a decode step is executed: {{}}. auto compiles {', '.join(static())} where that pays "
         "back; as-shipped is eager, with weights as transformers lays them out.",
         choices=lambda: ENGINES,
         several="engines",
@@ -323,11 +328,6 @@ _MODE_OPTIONS = {name: mode for mode, each in registry.MODES.items() for name in
 def delaying() -> list[str]:
     """The methods that may evict every k steps."""
     return [name for name, each in registry.METHODS.items() if each.evict_every]
-
-
-def static() -> list[str]:
-    """The methods whose decode step an engine may execute."""
-    return [name for name, each in registry.METHODS.items() if each.static]
 
 
 def not_had(method: str, mode: str) -> dict[str, Any]:

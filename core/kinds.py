@@ -30,6 +30,7 @@ class Kind:
             what it holds; that part is then what is called keys here, and the other values.
         block: Length of the blocks beyond whose beginning it never looks back, if it has any.
         own: Whether this is the layer's own window, which S and W do not change.
+        phase: The number of a token after which evictions are due; the others are k apart.
     """
 
     n_sink: int
@@ -39,6 +40,7 @@ class Kind:
     latent: Rotation | None = None
     block: int | None = None
     own: bool = False
+    phase: int = 0
 
     @property
     def turns(self) -> Rotation | None:
@@ -57,7 +59,8 @@ class Kind:
 
     def cut(self, t: Any) -> Any:
         """The number of the token before which the cache that t finds was last cut; t if k is 1."""
-        return (t - 1) // self.every * self.every + 1
+        first = self.phase + 1
+        return (t - first) // self.every * self.every + first
 
     def first_seen(self, t: Any) -> Any:
         """The number of the first token that t sees beside the sinks; may be below 0."""
@@ -70,7 +73,9 @@ class Kind:
         return seen - max(0, int(self.first_seen(seen)) - self.n_sink)
 
 
-def kinds_of(found: Anatomy, n_sink: int, window: int, every: int = 1) -> tuple[Kind, ...]:
+def kinds_of(
+    found: Anatomy, n_sink: int, window: int, every: int = 1, phase: int = 0
+) -> tuple[Kind, ...]:
     """What each layer of a model keeps.
 
     Raises:
@@ -92,7 +97,7 @@ def kinds_of(found: Anatomy, n_sink: int, window: int, every: int = 1) -> tuple[
     for layer in found.layers:
         native, turns = layer.native, (layer.rotation, layer.latent)
         if native is None or all_own:
-            kinds.append(Kind(n_sink, window, every, *turns))
+            kinds.append(Kind(n_sink, window, every, *turns, phase=phase))
         else:
             block = native.keys if native.blocks else None
             kinds.append(Kind(0, native.keys - 1, 1, *turns, block, own=True))

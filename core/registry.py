@@ -61,6 +61,9 @@ class MethodSpec:
         moves: Whether it moves keys to other positions, which not every model allows.
         reference: The obvious computation of what it should predict, as ``module:function``: from a
             model, ids (B, T) and the configuration to nats (B, T-1).
+        chooses: Whether it keeps what scores best, so that rounding decides between keys that score
+            alike. Its reference then is given what it dropped at each step as well, holds that
+            against scores of its own, and goes on with it.
         exact: Whether it claims to equal that, token by token, one token at a time.
         exact_chunks: Whether a chunk predicts what its tokens would one by one.
         peer: Whether it is somebody else's form of the streaming cache.
@@ -80,6 +83,7 @@ class MethodSpec:
     static: bool = False
     moves: bool = True
     reference: str = "core.proof.reference:streaming"
+    chooses: bool = False
     exact: bool = True
     exact_chunks: bool = True
     peer: bool = False
@@ -157,6 +161,66 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         static=True,
         look=Look("#D55E00", "square", "dash", "/"),
     ),
+    "line-breaks": MethodSpec(
+        where="core.methods.line_breaks:LineBreaks",
+        words="streaming whose sinks are line breaks in place of the text's first tokens",
+        memory="allocated",
+        budget="sinks and window",
+        evict_every=1,
+        static=True,
+        exact=False,
+        look=Look("#0072B2", "circle-cross-open", "2px,3px", "."),
+    ),
+    "context-shift": MethodSpec(
+        where="core.methods.context_shift:ContextShift",
+        words="llama.cpp's: when full, drop the older half of what is no sink",
+        memory="allocated",
+        budget="sinks and window",
+        static=True,
+        reference="core.proof.reference:context_shift",
+        parameters="core.methods.context_shift:Parameters",
+        look=Look("#8C564B", "triangle-left", "10px,2px,2px,2px,2px,2px", "/"),
+    ),
+    "tova": MethodSpec(
+        where="core.methods.tova:Tova",
+        words="drops what the last query attended to least, layer by layer",
+        memory="fills",
+        budget="window",
+        reference="core.proof.evictions:tova",
+        chooses=True,
+        parameters="core.methods.scored:Parameters",
+        look=Look("#2F4B7C", "triangle-right", "14px,4px,2px,4px", "x"),
+    ),
+    "h2o": MethodSpec(
+        where="core.methods.h2o:H2O",
+        words="keeps what all queries attended to most, and recent tokens, head by head",
+        memory="fills",
+        budget="window",
+        reference="core.proof.evictions:h2o",
+        chooses=True,
+        parameters="core.methods.h2o:Parameters",
+        look=Look("#B8860B", "octagon", "4px,4px,10px,4px", "-"),
+    ),
+    "keydiff": MethodSpec(
+        where="core.methods.keydiff:KeyDiff",
+        words="drops the key most like the others, head by head",
+        memory="fills",
+        budget="window",
+        reference="core.proof.evictions:keydiff",
+        chooses=True,
+        parameters="core.methods.scored:Parameters",
+        look=Look("#7B4FA3", "hexagon2", "1px,3px", "|"),
+    ),
+    "knorm": MethodSpec(
+        where="core.methods.knorm:KNorm",
+        words="drops the longest key, head by head",
+        memory="fills",
+        budget="window",
+        reference="core.proof.evictions:knorm",
+        chooses=True,
+        parameters="core.methods.scored:Parameters",
+        look=Look("#3B7A57", "diamond-wide", "16px,3px", "+"),
+    ),
     "mit": MethodSpec(
         where="core.methods.mit:Mit",
         words="the authors' own cache, by its rule",
@@ -231,6 +295,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
     ),
 }
 STREAMING, WINDOW, BASELINE, DENSE = "streaming", "window", "recompute", "dense"
+LINE_BREAKS = "line-breaks"
 COMPARED = (STREAMING, "mit", "kvpress", BASELINE)  # where nobody names methods
 
 MODES: dict[str, ModeSpec] = {

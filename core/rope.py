@@ -72,8 +72,11 @@ class Rotation:
     dtype: torch.dtype = torch.float32
 
     def turn(self, positions: Tensor) -> Turn:
-        """The rotation by ``positions`` (N,), which may be negative or fractional."""
-        angles = positions.to(self.inv_freq.device).double()[:, None] * self.inv_freq  # (N, R/2)
+        """The rotation by ``positions`` (N,), which may be negative or fractional.
+
+        Those of (B, K, N) turn each key of each head by its own.
+        """
+        angles = positions.to(self.inv_freq.device).double()[..., None] * self.inv_freq  # (N, R/2)
         angles = angles.repeat_interleave(2, -1) if self.pairs else torch.cat((angles, angles), -1)
         cos, sin = (each.to(self.dtype).to(self.device) for each in (angles.cos(), angles.sin()))
         return Turn(cos, sin, self.first, self.pairs)

@@ -26,6 +26,7 @@ from core.errors import UsageError
 from core.measure import floors
 from core.measure.floors import Machine, Work
 from core.measure.meters import MIB, Clock, token_nll
+from core.measure.profiling import taken_mib
 from core.methods.base import Stream, method_of
 from core.models.loading import Loaded
 
@@ -44,15 +45,19 @@ class Arm:
     Attributes:
         config: What it is, as a run would have it.
         step: Does it once.
-        tokens: Tokens that one step is for.
+        tokens: Tokens that one step is for: its time is divided by them.
         work: What a step must move and compute at least.
         label: A name where ``config`` does not say it.
         within: Opened around a slot.
         compile_s: Seconds that its preparation took.
         notes: What a reader must know of how its steps are made.
-        kv_mib: What it holds between steps.
+        kv_mib: What it holds after a step.
+        step_mib: The most that tensors made by a step took besides at one moment; 0 before it ran.
+        length: Tokens of the stream before a step, or of the prompt that it reads.
+        read: Tokens that are read in the time of which figures are.
         cycle: Steps after which its work repeats: k, where it evicts every k steps.
         bounded: Whether it keeps to a budget, so that it may be held against others.
+        once_more: Makes such an arm anew.
         twin: The arm that it is once more, so that what differs is the machine's; None for others.
         rounds_ms: Milliseconds a token of each timed step, round by round.
     """
@@ -61,11 +66,15 @@ class Arm:
     step: Callable[[], object]
     tokens: int
     work: Work
+    once_more: Callable[[], Arm]
     label: str = ""
     within: Callable[[], AbstractContextManager[object]] = nullcontext
     compile_s: float = 0.0
     notes: tuple[str, ...] = ()
     kv_mib: float = 0.0
+    step_mib: float = 0.0
+    length: int | None = None
+    read: int = 1
     cycle: int = 1
     bounded: bool = True
     twin: Arm | None = None
@@ -75,6 +84,11 @@ class Arm:
     def name(self) -> str:
         """How tables call it."""
         return self.label or self.config.method
+
+    @property
+    def fresh(self) -> bool:
+        """Whether a step begins with an empty cache."""
+        return self.read > 1
 
     def typical(self) -> NDArray[np.float64]:
         """The median of each round; the mean where a cycle has steps of different work."""
@@ -120,6 +134,7 @@ def run(arms: list[Arm], machine: Machine, rounds: int, steps: int, seed: int) -
     for arm in arms:
         with arm.within():
             arm.step()
+            arm.step_mib = taken_mib(arm.step, machine.device) - (arm.kv_mib if arm.fresh else 0)
     for number in range(rounds):
         machine.measure()
         for arm in order.sample(arms, len(arms)):
@@ -166,20 +181,53 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
     return Arm(
         config=replace(config, engine=AS_SHIPPED if config.engine == AS_SHIPPED else stream.engine),
         step=lambda: stream.feed(ids),
-        tokens=1,
+        tokens=config.batch_size,
         work=work,
+        once_more=partial(decode_arm, loaded, config, length),
         within=laid_out,
         compile_s=stream.compile_s,
         notes=(*notes, *stream.notes),
         kv_mib=stream.kv_bytes() / MIB,
+        length=length or None,
         cycle=every,
         bounded=bool(method.full_after(loaded)),
     )
 
 
-def again(arm: Arm, loaded: Loaded) -> Arm:
-    """The decode arm ``arm`` once more, with a stream of its own."""
-    return replace(decode_arm(loaded, arm.config), label=f"{arm.name}, again", twin=arm)
+def again(arm: Arm) -> Arm:
+    """The arm ``arm`` once more, with a stream of its own."""
+    return replace(arm.once_more(), label=f"{arm.name}, again", twin=arm)
+
+
+@torch.inference_mode()
+def prompt_arm(loaded: Loaded, config: RunConfig, length: int) -> Arm:
+    """A prompt of ``length`` tokens from an empty cache until its first token is predicted.
+
+    A cache reads it C tokens at a time; re-computation encodes the last L of it.
+    """
+    method, ids, size = method_of(config), next(_random_ids(loaded, config, length)), config.chunk
+    if config.spec.memory == "none":
+        ids, size = ids[:, -config.attended_keys :], config.attended_keys
+    parts = torch.split(ids, size, dim=1)
+    pairs = int(method.attended([part.shape[1] for part in parts]).sum())
+
+    def step() -> Stream:
+        stream = method.start(loaded, config.batch_size)
+        for part in parts:
+            stream.feed(part, keep=1)
+        return stream
+
+    return Arm(
+        config=config,
+        step=step,
+        tokens=1,
+        work=floors.prompt_work(loaded.model, ids.shape[1], pairs),
+        once_more=partial(prompt_arm, loaded, config, length),
+        kv_mib=step().kv_bytes() / MIB,
+        length=length,
+        read=length,
+        bounded=config.spec.has_budget,
+    )
 
 
 @torch.inference_mode()
@@ -199,6 +247,7 @@ def chunk_arm(loaded: Loaded, config: RunConfig) -> Arm:
         step=step,
         tokens=size,
         work=floors.chunk_work(loaded.model, size, config.attended_keys),
+        once_more=partial(chunk_arm, loaded, config),
         kv_mib=stream.kv_bytes() / MIB,
     )
 
@@ -220,6 +269,7 @@ def plain_arm(loaded: Loaded, config: RunConfig) -> Arm:
         step=step,
         tokens=size,
         work=floors.chunk_work(loaded.model, size, size // 2),
+        once_more=partial(plain_arm, loaded, config),
         label="plain forwards",
     )
 

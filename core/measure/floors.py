@@ -115,6 +115,13 @@ def recompute_work(model: Any, keys: int, batch: int = 1) -> Work:
     return Work(read_bytes=weight_bytes, flops=batch * flops)
 
 
+def prompt_work(model: Any, tokens: int, pairs: int) -> Work:
+    """A prompt of ``tokens`` tokens that see ``pairs`` keys in all, and one prediction."""
+    (weights, weight_bytes), head = _weights(model), model.get_output_embeddings().weight.numel()
+    flops = 2 * (weights - head) * tokens + 2 * head + _attention(model) * pairs
+    return Work(read_bytes=weight_bytes, flops=flops)
+
+
 def chunk_work(model: Any, tokens: int, keys: int) -> Work:
     """A forward over ``tokens`` tokens of one row, each attending to ``keys`` keys."""
     (weights, weight_bytes), kv = _weights(model), _key_values(model)

@@ -1,4 +1,4 @@
-"""Where the time of a forward goes: a trace by torch's profiler and its largest costs.
+"""Where the time of a forward goes, and what memory it takes, as torch's profiler sees it.
 
 Looking slows a forward down, so that a run is looked at after it was measured: it begins once more,
 and ends after a few forwards with a full cache. With ``timed_tokens`` those that score are seen.
@@ -6,8 +6,9 @@ and ends after a few forwards with a full cache. With ``timed_tokens`` those tha
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import profiler
 
 from core import runner
+from core.measure.meters import MIB
 from core.methods.base import method_of
 from core.runner import Prepared
 
@@ -100,6 +102,25 @@ class Profile:
             for e, us in zip(events, times, strict=True)
         ]
         self.costs = sorted(found, key=lambda cost: -cost.ms)
+
+
+def taken_mib(act: Callable[[], object], device: str) -> float:
+    """The most memory that tensors made by ``act`` took at one moment, in MiB."""
+    if device.startswith("cuda"):
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        act()
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    gc.collect()  # or what is freed meanwhile would count against it
+    with _silence(), profiler.profile(profile_memory=True) as looked:
+        act()
+    results: Any = looked.profiler
+    events = [each for each in results.kineto_results.events() if each.name() == "[memory]"]
+    held = most = 0
+    for each in sorted(events, key=lambda event: event.start_ns()):
+        held += each.nbytes()
+        most = max(most, held)
+    return most / MIB
 
 
 @contextmanager

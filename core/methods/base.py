@@ -141,10 +141,10 @@ def eviction(every: int) -> str:
     return "after-step" if every == 1 else f"every-{every}"
 
 
-def attended_lazily(tokens: int, kept: int, every: int) -> Tensor:
-    """Keys that each token sees (T,), cut to ``kept`` after the tokens 0, k, 2k and so on."""
+def attended_lazily(tokens: int, kept: int, every: int, phase: int = 0) -> Tensor:
+    """Keys that each token sees (T,), cut to ``kept`` after every k-th token, such as ``phase``."""
     t = torch.arange(tokens)
-    cut = (t - 1).div(every, rounding_mode="floor") * every + 1
+    cut = (t - phase - 1).div(every, rounding_mode="floor") * every + phase + 1
     return t + 1 - (cut - kept).clamp(min=0)
 
 

@@ -29,7 +29,9 @@ from core.models.loading import Loaded
 from core.registry import METHODS
 
 
-class _CacheStream(Stream):
+class CachedStream(Stream):
+    """A stream through the cache, by the model as it stands or through an engine."""
+
     def __init__(
         self,
         loaded: Loaded,
@@ -44,6 +46,7 @@ class _CacheStream(Stream):
         self.stepper = Engine(self.model, cache, kind) if static else None
 
     def warm(self, ids: Tensor) -> None:
+        """Make the step of the engine once the cache is full."""
         if self.stepper and self.stepper.ready and not self.stepper.made:
             self.cache.make_room(1)
             clock = Clock(str(self.model.device))
@@ -60,15 +63,18 @@ class _CacheStream(Stream):
             self.compile_s = self.stepper.compile_s
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
+        """See ``Stream``."""
         if self.stepper and self.stepper.made and ids.shape[1] == 1:
             self.cache.make_room(1)
             return self.stepper(ids)
         return self.cache.read(ids, keep)
 
     def held(self) -> int:
+        """See ``Stream``."""
         return self.cache.kinds[self.cache.global_layer].held(self.cache.seen)
 
     def kv_bytes(self) -> int:
+        """See ``Stream``."""
         return self.cache.nbytes
 
 
@@ -77,6 +83,7 @@ class Streaming(Method):
 
     spec = METHODS["streaming"]
     positions = "cache"
+    stream: type[CachedStream] = CachedStream
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
@@ -84,15 +91,21 @@ class Streaming(Method):
         self.eviction = eviction(self.every)
         self.kind = config.engine if config.engine in STATIC else "eager"
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """S, W, k and the phase of the cache."""
+        return self.config.n_sink, self.config.window_size, self.every, 0
+
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache; its buffers take the batch from the first keys."""
-        sinks, window = self.config.n_sink, self.config.window_size
-        cache = StreamingKVCache(sinks, window, loaded.model, self.every)
-        return _CacheStream(loaded, cache, self.kind, self)
+        sinks, window, every, phase = self.sizes
+        cache = StreamingKVCache(sinks, window, loaded.model, every, phase)
+        return self.stream(loaded, cache, self.kind, self)
 
     def attended(self, feeds: Sequence[int]) -> Tensor:
         """S + W and itself, and between evictions up to k - 1 more."""
-        return attended_lazily(sum(feeds), self.config.attended_keys - 1, self.every)
+        sinks, window, every, phase = self.sizes
+        return attended_lazily(sum(feeds), sinks + window, every, phase)
 
     def layers(self, loaded: Loaded) -> str:
         """What each kind of layer keeps."""
@@ -111,8 +124,7 @@ class Streaming(Method):
         return batch * numbers * int(loaded.model.dtype.itemsize)
 
     def _kinds(self, loaded: Loaded) -> tuple[Kind, ...]:
-        sizes = self.config.n_sink, self.config.window_size, self.every
-        return kinds_of(anatomy.of(loaded.model), *sizes)
+        return kinds_of(anatomy.of(loaded.model), *self.sizes)
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """An interval is another budget."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionMaskInterface
 from transformers.cache_utils import Cache
 
@@ -111,9 +112,9 @@ class Watch(Cache):
 
     def mask(self, *args: Any, mask_function: Callable[..., Tensor], **kwargs: Any) -> Tensor:
         """A mask that can be recognised, and the rule that it is made by."""
-        c = next(v for n, v in kwargs.items() if n in ("q_length", "cache_position"))
-        c = c if isinstance(c, int) else len(c)
-        made = torch.ones(1, 1, c, c).tril().bool()
+        at = next(v for n, v in kwargs.items() if n in ("q_length", "cache_position"))
+        c, device = (at, kwargs.get("device")) if isinstance(at, int) else (len(at), at.device)
+        made = torch.ones(1, 1, c, c, device=device).tril().bool()
         self.makers.append((made, mask_function))
         return made
 
@@ -151,6 +152,31 @@ def look_on(model: Any, ids: Tensor, watch: Watch, registered: bool) -> None:
             model(ids, **{name: watch}, use_cache=True, stream=watch)
     else:
         model(ids, **{name: watch}, use_cache=True)
+
+
+class _Zeros(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What has no value on the meta device is 0 to code that looks at it."""
+
+    LOOKS = ("is_nonzero", "item", "_local_scalar_dense")
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.overloadpacket.__name__ in self.LOOKS and args[0].is_meta:
+            return torch.zeros((), dtype=args[0].dtype).item()
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """For forwards on the meta device: values are zeros, and no autocast is asked for there."""
+    asked = torch.is_autocast_enabled
+    torch.is_autocast_enabled = lambda *device: False
+    try:
+        with _Zeros():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        torch.is_autocast_enabled = asked
 
 
 def check_count(watch: Watch, count: int) -> None:

@@ -33,6 +33,25 @@ def streaming(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
     return streaming_nll(model, ids, config.n_sink, config.window_size, every)
 
 
+@torch.inference_mode()
+def context_shift(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
+    """Nats of ids[:, 1:] (B, T-1) where a full cache drops many of its oldest tokens but the sinks.
+
+    As many as the option ``n_discard`` says; half of those that are no sinks where that is 0.
+    """
+    masks, scores = _own_masks(model, ids), []
+    asked, full = dict(config.param).get("n_discard") or 0, config.attended_keys
+    with _remembering(model, ids.shape) as memory:
+        kept: list[int] = []
+        for t in range(ids.shape[1] - 1):
+            if len(kept) == full:  # no room for this one
+                others = kept[config.n_sink :]
+                kept = kept[: config.n_sink] + others[asked or len(others) // 2 :]
+            kept.append(t)
+            scores.append(_nll(memory.read(ids, kept, masks), ids[:, t + 1]))
+    return torch.stack(scores, dim=1)
+
+
 def recompute(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
     """``recompute_nll`` with as many keys as ``config`` attends to."""
     return recompute_nll(model, ids, config.attended_keys)

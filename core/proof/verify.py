@@ -110,7 +110,9 @@ def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _Referen
     form = config.mode + (f" ({config.chunk})" if config.mode_spec.chunked else "")
     form += f" ({config.engine})" if config.engine not in ("auto", "eager") else ""
     try:
-        method = method_of(config)
+        method: Any = method_of(config)
+        if config.spec.chooses:
+            method.dropped = []
         nll = _scores(loaded, [ids], method, config)
     except UsageError as error:
         nan = float("nan")
@@ -123,16 +125,20 @@ def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _Referen
             diagnosis=f"not run: {error}",
         )
     claimed = config.spec.exact and (config.spec.exact_chunks or not config.mode_spec.chunked)
-    want = _reference(loaded, ids, config, references)
+    choices = (method.dropped,) if config.spec.chooses else ()
+    want = _reference(loaded, ids, config, references, *choices)
     return _compare(loaded, config, nll, want, config.method, form, claimed)
 
 
-def _reference(loaded: Loaded, ids: Tensor, config: RunConfig, known: _References) -> Tensor:
-    """The reference's nats (T-1,), computed once for each function, budget and interval."""
+def _reference(
+    loaded: Loaded, ids: Tensor, config: RunConfig, known: _References, *choices: list[Tensor]
+) -> Tensor:
+    """The reference's nats (T-1,), computed once for each function, budget and what was chosen."""
     where, every = config.spec.reference, config.steps_between_evictions()
-    key = (where, config.n_sink, config.window_size, every, config.param)
+    made = tuple(tuple(each.flatten().tolist()) for dropped in choices for each in dropped)
+    key = (where, config.n_sink, config.window_size, every, config.param, made)
     if key not in known:
-        known[key] = registry.imported(where)(loaded.model, ids[None], config)[0].cpu()
+        known[key] = registry.imported(where)(loaded.model, ids[None], config, *choices)[0].cpu()
     return known[key]
 
 

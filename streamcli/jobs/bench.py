@@ -31,7 +31,7 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> tuple[Timed, Ledger
     """Time the arms of a benchmark and record them; the ledger says in the end what is not.
 
     Args:
-        what: ``decode``, ``window``, ``length`` or ``perplexity``.
+        what: ``decode``, ``window``, ``prompt``, ``length`` or ``perplexity``.
         asked: Its options by name.
         db: The results database, or None for that of the settings.
 
@@ -42,6 +42,7 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> tuple[Timed, Ledger
 
     from core.measure import bench
     from core.measure.floors import Machine
+    from core.measure.meters import MIB
     from core.measure.quiet import Quiet
     from core.models import shapes
     from streamcli import settings
@@ -54,10 +55,11 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> tuple[Timed, Ledger
         asked["shape"], dtype=asked["dtype"], device=asked["device"], seed=asked["seed"]
     )
     store = opened(db, new=True)
-    make = {"length": _lengths, "perplexity": _perplexities}.get(what, _decodes)
+    kinds = {"length": _lengths, "prompt": _prompts, "perplexity": _perplexities}
+    make = kinds.get(what, _decodes)
     arms = list(make(asked, loaded))
     if first := next((arm for arm in arms if arm.config.engine == "eager"), None):
-        arms.append(bench.again(first, loaded))
+        arms.append(bench.again(first))
     quiet = Quiet()
     machine = Machine(str(loaded.model.device), loaded.model.dtype)
     for done in bench.run(arms, machine, asked["rounds"], asked["steps"], asked["seed"]):
@@ -70,12 +72,13 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> tuple[Timed, Ledger
         output.say(f"recorded in the table benchmarks of {store.place}")
     device, cores = str(loaded.model.device), torch.get_num_threads()
     timed = Timed(
-        rows=[_row(arm, arms, machine) for arm in arms],
+        rows=[{"bench": what, **_row(arm, arms, machine)} for arm in arms],
         model=f"{loaded.name}, {asked['dtype']}",
         where=f"{cores} CPU thread{'s' * (cores > 1)}" if device == "cpu" else device,
         notes=(*loaded.notes, *_notes(arms), *_twice(arms), quiet.words()),
         read_gb_per_s=machine.bytes_per_s / 1e9,
         gflops_per_s=machine.flops_per_s / 1e9,
+        weights_mib=sum(weight.nbytes for weight in loaded.model.parameters()) / MIB,
     )
     return timed, ledger
 
@@ -131,7 +134,8 @@ def _decodes(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
 
     named = asked["named"]  # what nobody asked for is left out where it can't run
     second = STATIC[loaded.model.device.type != "cpu"]
-    for window, method in product(asked["windows"], asked["methods"]):
+    batches = asked.get("batch_sizes", [1])
+    for window, batch, method in product(asked["windows"], batches, asked["methods"]):
         spec = registry.method(method)
         usual = ["eager", second if spec.static else AS_SHIPPED]
         had = engines(method, registry.DECODE)
@@ -139,7 +143,8 @@ def _decodes(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
         ks = asked.get("evict_every", [1]) if spec.evict_every else [None]
         for engine, every in product(kinds, ks):
             output.passing(f"{method} {engine}, W = {window}")
-            config = _config(asked, method, window, engine=engine, evict_every=every)
+            more = {"engine": engine, "evict_every": every, "batch_size": batch}
+            config = _config(asked, method, window, **more)
             try:
                 arm = bench.decode_arm(loaded, config)
             except UsageError as error:
@@ -158,9 +163,15 @@ def _lengths(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
     from core.measure import bench
 
     for window, tokens, method in product(asked["windows"], asked["lengths"], asked["methods"]):
-        arm = bench.decode_arm(loaded, _config(asked, method, window), tokens)
-        arm.label = f"{method} after {tokens:,}"
-        yield arm
+        yield bench.decode_arm(loaded, _config(asked, method, window), tokens)
+
+
+def _prompts(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
+    from core.measure import bench
+
+    for window, tokens, method in product(asked["windows"], asked["lengths"], asked["methods"]):
+        config = _config(asked, method, window, chunk_size=asked["chunk_size"])
+        yield bench.prompt_arm(loaded, config, tokens)
 
 
 def _perplexities(asked: dict[str, Any], loaded: Loaded) -> Iterator[Arm]:
@@ -211,25 +222,34 @@ def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
     steps = np.concatenate([np.array(each) for each in arm.rounds_ms])
     row: dict[str, Any] = {
         "arm": arm.name,
+        "twin": arm.twin is not None,
         "method": arm.config.method,
         "engine": arm.config.engine,
         "n_sink": arm.config.n_sink,
         "window": arm.config.window,
+        "attended_keys": arm.config.attended_keys,
+        "batch_size": arm.config.batch_size,
+        "length": arm.length,
         "ms_per_token": found.median,
         "ms_per_token_low": found.low,
         "ms_per_token_high": found.high,
         "floor_ms": floor_ms,
         "ratio_to_floor": found.median / floor_ms,
+        "tokens_per_s": 1000 * arm.read / found.median,
         "p95_ms": float(np.percentile(steps, 95)),
         "p99_ms": float(np.percentile(steps, 99)),
         "kv_mib": arm.kv_mib,
+        "step_mib": arm.step_mib,
         "compile_s": arm.compile_s,
         "ratios": {},
         "speed_ups": {},
     }
     for base in arms:
-        budgets = {each.config.attended_keys if each.bounded else None for each in (arm, base)}
-        if len(budgets) > 1 or None in budgets or base.name == arm.name or base.twin:
+        alike = {
+            (each.config.attended_keys, each.config.batch_size, each.length) for each in (arm, base)
+        }
+        bounded = arm.bounded and base.bounded
+        if len(alike) > 1 or not bounded or base.name == arm.name or base.twin:
             continue
         spec, every = base.config.spec, base.config.steps_between_evictions()
         if base.name == PLAIN or (spec.peer and spec.exact and every == 1):
@@ -271,5 +291,7 @@ def _record(
         "gflops_per_s": machine.flops_per_s / 1e9,
         "compile_s": arm.compile_s,
         "kv_mib": arm.kv_mib,
+        "step_mib": arm.step_mib,
+        "length": arm.length,
         "latency_ms": pack(np.concatenate([np.array(each, np.float32) for each in arm.rounds_ms])),
     }

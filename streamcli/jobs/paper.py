@@ -6,7 +6,8 @@ Each is read as one stream from document to document, as the paper and its scrip
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from core import registry
 from core.config import RunConfig
@@ -17,6 +18,9 @@ from streamcli.jobs import scores
 from streamcli.jobs.ledger import Ledger
 from streamcli.jobs.plan import Plan
 from streamcli.settings import Settings
+
+if TYPE_CHECKING:
+    from streamcli.render.figures import Drawn
 
 
 def plan(asked: Settings, tables: Sequence[Wanted] = TABLES) -> Plan:
@@ -39,6 +43,26 @@ def found(
     rows = {row["run_id"]: row for row in ledger.runs(list(names.values())).to_dict("records")}
     of = {arm: rows.get(name) for arm, name in names.items()}
     return [_found(each, ledger, lambda cell: of.get(_arm(asked, cell))) for each in tables]
+
+
+def along(
+    asked: Settings,
+    names: dict[RunConfig, str],
+    ledger: Ledger,
+    name: str,
+    table: Wanted = TABLES[0],
+) -> Drawn:
+    """The runs of a table along the stream, called ``name``; see ``found``."""
+    import numpy as np
+
+    from streamcli.render.figures import draw
+
+    def trace(run_id: str) -> tuple[Any, Any]:
+        return ledger.run(run_id)[1], np.empty(0, np.float32)
+
+    made = [names[arm] for cell in table.cells.values() if (arm := _arm(asked, cell)) in names]
+    drawn = draw("stream", ledger.runs(made), trace)
+    return replace(drawn, name=name)
 
 
 def _found(wanted: Wanted, ledger: Ledger, run: Callable[[dict[str, Any]], Row | None]) -> Found:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from core.registry import method
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import ALL, BENCHMARKS, Column, format_value
 
@@ -25,6 +26,7 @@ class Timed:
         notes: What a reader must know.
         read_gb_per_s: How fast this machine reads, gigabytes a second.
         gflops_per_s: How fast it multiplies matrices.
+        weights_mib: What the weights take.
     """
 
     rows: list[dict[str, Any]]
@@ -33,14 +35,22 @@ class Timed:
     notes: tuple[str, ...]
     read_gb_per_s: float
     gflops_per_s: float
+    weights_mib: float
 
 
 def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
     """The arms of a benchmark, each beside its floor and the others."""
-    known = ALL | BENCHMARKS
-    names = ("arm", "engine", "window", TIME.name, "interval", "floor_ms", "ratio_to_floor")
+    known, rows = ALL | BENCHMARKS, [_flat(row) for row in timed.rows]
+    sizes = {name: {row[name] for row in rows} for name in ("window", "batch_size", "length")}
+    names = [
+        *("arm", "engine"),
+        *(name for name, values in sizes.items() if len(values) > 1),
+        *(TIME.name, "interval", "floor_ms", "ratio_to_floor", "tokens_per_s"),
+        *("kv_mib", "step_mib"),
+    ]
     columns = [known[name].headed for name in names]
-    rows = [_flat(row) for row in timed.rows]
+    if what == "prompt":
+        columns[names.index(TIME.name)] = replace(TIME, title="first token (ms)")
     for name in dict.fromkeys(name for row in rows for name in row if name.startswith("to ")):
         columns.append(Column(name, name, "ratio", ""))
     for name in dict.fromkeys(name for row in rows for name in row if name.startswith("speed-up")):
@@ -48,17 +58,29 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
     if any(row["compile_s"] for row in rows):
         columns.append(ALL["compile_s"].headed)
     cells = [[format_value(column, row.get(column.name)) for column in columns] for row in rows]
-    title = f"bench {what}: {timed.model}, {timed.where}, {asked['rounds']} rounds"
+    same = [f"{ALL['window'].title} = {each:,}" for each in sizes["window"]]
+    about = [timed.model, timed.where, *(same if len(same) == 1 else [])]
+    title = f"bench {what}: {', '.join(about)}, {asked['rounds']} rounds"
     notes = [
         *timed.notes,
+        *_of_prompts(what, rows),
         *_few(asked["rounds"]),
         "Arms are timed in turn; figures are medians over rounds, ratios are taken round by round.",
+        "step: the most memory that its own tensors take at one moment, beside weights and KV.",
         f"This machine reads {timed.read_gb_per_s:.1f} GB/s and multiplies matrices at "
         f"{timed.gflops_per_s:,.0f} GFLOP/s; the floor is what a step must read or compute at "
         "these rates, medians over rounds too (core/measure/floors.py). "
         "to: this time over that one's.",
     ]
     return Sheet(title, columns, cells, notes)
+
+
+def _of_prompts(what: str, rows: list[dict[str, Any]]) -> list[str]:
+    """What sets the method that holds nothing apart where a prompt is read."""
+    rereads = [row["arm"] for row in rows if method(row["method"]).memory == "none"]
+    if what != "prompt" or not rereads:
+        return []
+    return [f"{rereads[0]} encodes the last S + W + 1 tokens of a prompt alone, the others all."]
 
 
 def _few(rounds: int) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import StreamError, UsageError
+from core.errors import StreamError, UsageError, unknown
 from streamcli import files
 from streamcli.render.figures import style
 
@@ -59,6 +59,16 @@ figcaption {{ padding: 8px 12px; color: #444; overflow-wrap: anywhere; }}
 </body>
 </html>
 """
+
+
+def check(path: Path) -> None:
+    """Refuse a file whose ending names no way to draw.
+
+    Raises:
+        UsageError: It is none of .html, .png, .svg and .pdf.
+    """
+    if path.suffix[1:] not in (forms := ("html", *IMAGES)):
+        raise unknown("ending of --out", path.suffix, [f".{form}" for form in forms])
 
 
 def write(

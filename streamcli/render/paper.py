@@ -40,7 +40,8 @@ def sheet(found: Found) -> Sheet:
             *("-" if value is None else f"{value:,.2f}" for value in printed),
         ]
         rows.append(values)
-    return Sheet(f"{wanted.name}: {wanted.about}", columns, rows, _notes(found, theirs))
+    title, notes = f"{wanted.name}: {wanted.about}", _notes(found, theirs)
+    return Sheet(title, columns, rows, notes, wanted.name)
 
 
 def records(found: Sequence[Found]) -> list[dict[str, Any]]:

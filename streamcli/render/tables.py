@@ -49,12 +49,14 @@ class Sheet:
         columns: Title and alignment of each column.
         rows: The cells.
         notes: What a reader must know.
+        name: What notes call it among others; empty where they number it.
     """
 
     title: str
     columns: list[Column]
     rows: list[list[str]]
     notes: list[str]
+    name: str = ""
 
     def __post_init__(self) -> None:
         """Make what names and notes of others say harmless, wherever the table is shown."""
@@ -180,8 +182,8 @@ def _without_verdicts(page: Sheet) -> Sheet:
 def together(pages: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]:
     """Several tables without their notes; and these, each once, to stand below all.
 
-    A note names the tables that it is on by number, which these then have, unless it is on all, or
-    tells by itself, as one on a mode does.
+    A note names the tables that it is on, by number, which these then have, or by name where each
+    has one; unless it is on all, or tells by itself, as one on a mode does.
     """
     if len(pages) < 2:
         return list(pages), []
@@ -189,15 +191,18 @@ def together(pages: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]:
     for number, page in enumerate(pages, start=1):
         for note in dict.fromkeys(page.notes):
             on.setdefault(note, []).append(number)
-    notes = [_on_tables(note, held, len(pages)) for note, held in on.items()]
-    numbered = set(notes) != set(on)
+    named = [page.name for page in pages]
+    notes = [_on_tables(note, held, named) for note, held in on.items()]
+    numbered = set(notes) != set(on) and not all(named)
     titles = [f"{n}. {p.title}" if numbered else p.title for n, p in enumerate(pages, start=1)]
     return [replace(p, title=t, notes=[]) for p, t in zip(pages, titles, strict=True)], notes
 
 
-def _on_tables(note: str, held: Sequence[int], every: int) -> str:
-    if len(held) == every or note.partition(":")[0] in registry.MODES:
+def _on_tables(note: str, held: Sequence[int], named: Sequence[str]) -> str:
+    if len(held) == len(named) or note.partition(":")[0] in registry.MODES:
         return note
+    if all(named):
+        return f"{', '.join(named[number - 1] for number in held)}: {note}"
     spans: list[list[int]] = []
     for number in held:
         if spans and number == spans[-1][-1] + 1:

@@ -177,6 +177,8 @@ class Benchmark(SQLModel, table=True):
     gflops_per_s: float | None = None
     compile_s: float
     kv_mib: float
+    step_mib: float | None = None
+    length: WholeOrNone = None
     latency_ms: bytes
     git_commit: str | None = None
     git_dirty: bool | None = None

@@ -23,7 +23,7 @@ from core.engine import Engine
 from core.errors import StreamError, UsageError
 from core.measure.meters import Clock, token_nll
 from core.methods.base import Method
-from core.methods.streaming import _CacheStream
+from core.methods.streaming import CachedStream
 from core.models import shapes
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
@@ -157,7 +157,7 @@ def test_between_steps_only_the_first_is_prepared_so_that_moving_the_frame_is_ti
     monkeypatch.setattr(caches, "REACH", 16)
     model, ids = tiny_llama(), random_ids(1, 120)
     cache = StreamingKVCache(4, 27, model)
-    stream = _CacheStream(cast(Loaded, SimpleNamespace(model=model)), cache)
+    stream = CachedStream(cast(Loaded, SimpleNamespace(model=model)), cache)
     stream.stepper = Engine(model, cache, "eager")
     moved: list[str] = []
     with torch.inference_mode():
@@ -175,7 +175,7 @@ def test_a_cache_that_evicts_lazily_is_full_k_less_1_tokens_later() -> None:
         method, model = method_of("streaming", evict_every=every), tiny_llama()
         loaded = cast(Loaded, SimpleNamespace(model=model))
         stream = method.start(loaded, 1)
-        assert isinstance(stream, _CacheStream)
+        assert isinstance(stream, CachedStream)
         stepper, ready = Engine(model, stream.cache, "eager"), []
         with torch.inference_mode():
             for tokens in (method.full_after(loaded) - 2, 1):

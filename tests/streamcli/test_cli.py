@@ -84,11 +84,11 @@ def test_a_sweep_takes_values_separated_by_spaces_commas_or_repeats(typed: Type)
 
 @pytest.mark.slow
 def test_a_sweep_leaves_an_option_out_where_a_mode_does_not_have_it(typed: Type) -> None:
-    words = ("--methods", "streaming", "kvpress-interval", "--windows", "20", "--max-tokens", "90")
+    words = ("--methods", "streaming", "mit", "--windows", "20", "--max-tokens", "90")
     limits = ("--timed-tokens", "9", "--context-tokens", "40", "--evict-every", "8")
     data = ("--models", "bundled", "--datasets", "bundled-narrative")
     done = typed("sweep", *data, *words, *limits)
-    assert "failed: kvpress needs" in done.err or done.code == 0, done.err
+    assert done.code == 0, done.err
     assert set(rows()["mode"]) == {"decode-loop", "chunked", "kvpress-official"}
     assert set(rows()["timed_tokens"].dropna()) == {9}
 

@@ -44,6 +44,7 @@ STAND_INS = {
     r"\b01[0-9A-Z]{2,}\b": "{run}",
     r"--fail-above \S+": "--fail-above 100000%",
     r"--format (?:png|pdf|svg)": "--format html",  # images have tests of their own
+    r" --curve \S+": "",  # a file of the user's
     r"^streamcli plot window": "streamcli plot main",  # the tiny runs have a single cache size
     r"^(streamcli verify.*)$": r"\1 --max-tokens 24 --window 8 --chunk-size 8",
     r"^(streamcli paper\b.*?)(?: --max-tokens \d+)?$": r"\1 --max-tokens 80",
@@ -53,6 +54,7 @@ STAND_INS = {
     r"^(streamcli bench startup.*)$": r"\1 --rounds 2",
     r"^(streamcli bench (?:decode|window)(?:(?! --engines).)*)$": r"\1 --engines eager",
     r"^(streamcli bench (?!startup).*)$": r"\1 --shape tiny --windows 8 --rounds 2 --steps 1",
+    r"^(streamcli bench window.*) --windows 8": r"\1 --windows 8 12",
     r"^(streamcli bench perplexity.*)$": r"\1 --chunk-size 8",
     r"^(streamcli (?:run|sweep)\b.*?)(?: --windows? [0-9 ]+)?((?: --(?!max-tokens).*)?)$": (
         r"\1\2 --max-tokens 80"

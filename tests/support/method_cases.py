@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from core import registry
+from core.config import RunConfig
 from core.errors import UsageError
 from core.methods import press
 from core.registry import METHODS
@@ -49,9 +51,21 @@ def dense(model: Any, ids: Tensor) -> Tensor:
     return scores
 
 
+def by_its_reference(name: str) -> Callable[[Any, Tensor], Tensor]:
+    config = RunConfig(method=name, n_sink=N_SINK, window=WINDOW, device="cpu")
+
+    def case(model: Any, ids: Tensor) -> Tensor:
+        nats: Tensor = registry.imported(config.spec.reference)(model, ids[None], config)[0]
+        return nats
+
+    return case
+
+
+SCORED = ("tova", "h2o", "keydiff", "knorm")  # that keep what scores best
 CASES: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "streaming": streaming,
     "window": window,
+    **{name: by_its_reference(name) for name in ("context-shift", *SCORED)},
     "mit": streaming,
     "kvpress": streaming,
     "kvpress-interval": interval,

@@ -10,8 +10,10 @@ from torch import Tensor
 from core.attention import ChunkView
 from core.cache import StreamingKVCache
 from core.kinds import Kind
-from core.methods.base import Stream
-from core.methods.streaming import Streaming, _CacheStream
+from core.methods.base import CacheStream, Stream
+from core.methods.knorm import KNorm
+from core.methods.scored import ScoredLayer
+from core.methods.streaming import CachedStream, Streaming
 from core.models.loading import Loaded
 from core.rope import Turn
 
@@ -21,7 +23,7 @@ class _Trap(Streaming):
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         cache = self.cache(self.config.n_sink, self.config.window_size, loaded.model)
-        return _CacheStream(loaded, cache)
+        return CachedStream(loaded, cache)
 
 
 class _Evicting(StreamingKVCache):
@@ -52,10 +54,10 @@ class SinksLost(_Trap):
     """The first tokens are evicted like any other."""
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
-        return _CacheStream(loaded, StreamingKVCache(0, self.config.window_size, loaded.model))
+        return CachedStream(loaded, StreamingKVCache(0, self.config.window_size, loaded.model))
 
 
-class _Twice(_CacheStream):
+class _Twice(CachedStream):
     fed = 0
 
     def feed(self, ids: Tensor, keep: int = 0) -> Tensor:
@@ -91,4 +93,22 @@ class NeverEvicts(_Trap):
     """A compression that was applied once, or not at all."""
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
-        return _CacheStream(loaded, StreamingKVCache(self.config.n_sink, 10**4, loaded.model))
+        return CachedStream(loaded, StreamingKVCache(self.config.n_sink, 10**4, loaded.model))
+
+
+class DropsTheShortest(KNorm):
+    """A score of the wrong sign."""
+
+    def score(self, layer: ScoredLayer) -> Tensor:
+        return -super().score(layer)
+
+
+class KeysStayWhereTheyCame(KNorm):
+    """Queries stand by their place in the cache, and keys as they first stood."""
+
+    def start(self, loaded: Loaded, batch: int) -> Stream:
+        stream = super().start(loaded, batch)
+        assert isinstance(stream, CacheStream)
+        for layer in stream.cache.layers:
+            layer.rotation = None
+        return stream

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,6 +73,36 @@ def stream(found: list[Point], traces: Traces) -> Drawn:
     height = 290 * len(chosen.panels)
     style.finish(figure, TITLES[name], subtitle, height=height, legend=True)
     return Drawn(name, TITLES[name], figure, caption)
+
+
+def laid_over(drawn: Drawn, curves: Mapping[str, NDArray[np.float32]]) -> Drawn:
+    """The figure ``stream`` with curves of others in every panel, as they are: other models' too.
+
+    Args:
+        drawn: The figure, or none.
+        curves: Nats of every token by the name of the curve.
+    """
+    if drawn.figure is None:
+        return drawn
+    dashes = ("dot", "dash", "dashdot", "longdash")
+    rows = range(1, 1 + len(list(drawn.figure.select_yaxes())))
+    for number, (name, nll) in enumerate(curves.items()):
+        at, mean = moving_mean(nll, min(max(SPAN, len(nll) // 40), len(nll)))
+        line = {"color": style.SOFT, "width": 1.4, "dash": dashes[number % len(dashes)]}
+        for row in rows:
+            drawn.figure.add_scatter(
+                x=at,
+                y=mean,
+                name=name,
+                legendgroup=name,
+                showlegend=row == 1,
+                mode="lines",
+                line=line,
+                row=row,
+                col=1,
+            )
+    said = f" Grey: {', '.join(curves)}, of another source, with means over as large a part of it."
+    return replace(drawn, caption=drawn.caption + said)
 
 
 def moving_mean(

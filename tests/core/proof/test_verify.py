@@ -7,14 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
 from core import registry
 from core.config import RunConfig
 from core.errors import UsageError
+from core.methods.scored import Scored
 from core.models.loading import Loaded
+from core.proof import evictions
 from core.proof.verify import Finding, verify
 from streamcli import cli
+from tests.support.samples import fed_nll, method_of
 
 MODES = ("decode-loop", "chunked")
 CONFIG = RunConfig(n_sink=4, window=40, chunk_size=16, device="cpu")
@@ -59,6 +63,39 @@ def test_a_planted_trap_fails_and_is_named(
     found = {each.form.split(" ")[0]: each for each in prove(neox, ids, "broken")}[mode]
     assert found.claimed and not found.passed
     assert TRAPS[trap, mode] in found.diagnosis
+
+
+@pytest.mark.parametrize("trap", ["DropsTheShortest", "KeysStayWhereTheyCame"])
+def test_a_wrong_choice_fails_and_so_do_keys_that_stand_wrong(
+    neox: Loaded, ids: Tensor, trap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, found, _) = prove(neox, ids, "knorm")
+    assert found.claimed and found.passed
+    spec = registry.METHODS["knorm"].but(where=f"tests.support.traps:{trap}")
+    monkeypatch.setitem(registry.METHODS, "broken", spec)
+    for found in prove(neox, ids, "broken")[1:]:
+        assert found.claimed and not found.passed
+        assert "at the first eviction: eviction or rotation" in found.diagnosis
+
+
+def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Tensor) -> None:
+    """Two keys score alike: either may go, and the reference goes on with the one that went."""
+    config = replace(CONFIG, method="knorm", window=20, n_sink=0)
+    text = torch.cat((ids[:12], ids[:12], ids[12:24]))[None]  # in the first layer keys come twice
+    method = method_of("knorm", window=20, n_sink=0)
+    assert isinstance(method, Scored)
+    method.dropped = []
+    fed_nll(neox, text, 1, method)
+    own = evictions.knorm(neox.model, text, config)
+    assert torch.equal(evictions.knorm(neox.model, text, config, method.dropped), own)
+    first = method.dropped[0].clone()
+    (twin,) = [
+        j for j in range(21) if text[0, j] == text[0, first[0, 0, 0]] and j != first[0, 0, 0]
+    ]
+    first[0, 0, 0] = twin
+    other = evictions.knorm(neox.model, text, config, [first, *method.dropped[1:]])
+    assert torch.equal(other[0, :21], own[0, :21])  # the last of them before anything went
+    assert other[0, 21].isfinite() and other[0, 21] != own[0, 21]
 
 
 def test_what_never_evicts_past_the_trained_length_is_named(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -18,6 +20,7 @@ from core.errors import UsageError
 from core.measure import bench, floors
 from core.measure.bench import Arm
 from core.measure.floors import Machine, Work
+from core.methods.base import Stream
 from core.models import shapes
 from streamcli.jobs import bench as job
 from streamcli.results.schema import unpack
@@ -28,7 +31,8 @@ pytestmark = pytest.mark.usefixtures("little")
 
 
 def arm(name: str, log: list[str]) -> Arm:
-    return Arm(RunConfig(window=8), lambda: log.append(name), 1, Work(1, 1), label=name)
+    again = partial(arm, name, log)
+    return Arm(RunConfig(window=8), lambda: log.append(name), 1, Work(1, 1), again, label=name)
 
 
 def test_every_round_takes_every_arm_in_an_order_of_its_own(
@@ -38,7 +42,7 @@ def test_every_round_takes_every_arm_in_an_order_of_its_own(
     log: list[str] = []
     arms = [arm(name, log) for name in "abc"]
     assert list(bench.run(arms, Machine("cpu", torch.float32), 8, 1, seed=0)) == list(range(1, 9))
-    rounds = ["".join(log[3 + 6 * i : 9 + 6 * i : 2]) for i in range(8)]
+    rounds = ["".join(log[6 + 6 * i : 12 + 6 * i : 2]) for i in range(8)]
     assert all(sorted(each) == list("abc") for each in rounds)
     assert len(set(rounds)) > 2
     assert all(len(each.rounds_ms) == 8 for each in arms)
@@ -112,6 +116,69 @@ def test_peers_are_timed_as_shipped_too_and_both_ratios_are_given(typed: Type) -
     assert set(rows["streaming"]["ratios"]) == {"mit", "mit, as shipped"}
     assert rows["mit, as shipped"]["engine"] == "as-shipped"
     assert rows["mit, as shipped"]["floor_ms"] > rows["mit"]["floor_ms"] or not weights.kernel()
+
+
+def test_tokens_of_several_documents_in_step_share_a_step_and_are_held_against_their_like(
+    typed: Type, home: Path
+) -> None:
+    words = "bench decode --shape tiny --methods streaming recompute --windows 28 --rounds 2"
+    more = ["--steps", "1", "--engines", "eager", "--batch-sizes", "1", "4", "--json"]
+    rows = [row for row in json.loads(typed(*words.split(), *more).out) if not row["twin"]]
+    assert [row["batch_size"] for row in rows] == [1, 1, 4, 4]
+    one, four = (row for row in rows if row["arm"] == "streaming")
+    assert four["kv_mib"] == 4 * one["kv_mib"]
+    assert four["tokens_per_s"] == 1000 / four["ms_per_token"]
+    assert set(four["speed_ups"]) == {"recompute"}
+    assert four["floor_ms"] <= one["floor_ms"]  # weights are read once for all four
+    with sqlite3.connect(home / "data" / "streamcli.db") as database:
+        kept = database.execute("SELECT batch_size, step_mib, length FROM benchmarks").fetchall()
+    database.close()
+    assert [row[0] for row in kept] == [1, 1, 4, 4, 1] and all(row[1] > 0 for row in kept)
+    assert {row[2] for row in kept} == {None}
+
+
+def test_a_prompt_is_read_whole_by_a_cache_and_its_last_tokens_alone_by_recomputation() -> None:
+    loaded = shapes.build("tiny", dtype="float32", device="cpu")
+    asked = RunConfig(n_sink=4, window=27, device="cpu", chunk_size=16, method="streaming")
+    streamed = [bench.prompt_arm(loaded, asked, length) for length in (100, 200)]
+    assert 1.9 < streamed[1].work.flops / streamed[0].work.flops < 2.1
+    encoded = [
+        bench.prompt_arm(loaded, replace(asked, method="recompute"), length)
+        for length in (100, 200)
+    ]
+    assert encoded[0].work == encoded[1].work
+    made = streamed[1].step()
+    assert isinstance(made, Stream) and made.held() == 31
+    assert streamed[1].kv_mib == streamed[0].kv_mib > 0
+
+
+def test_a_figure_of_a_benchmark_shows_each_arm_along_the_axis(typed: Type, tmp_path: Path) -> None:
+    words = "bench prompt --shape tiny --methods streaming dense --windows 28 --rounds 2"
+    page = tmp_path / "figures" / "prompts.html"
+    done = typed(*words.split(), "--lengths", "40", "80", "--out", str(page))
+    assert done.code == 0 and "first" in done.out
+    drawn = page.read_text()
+    for name in ("streaming", "dense", "ms to the first token", "tokens of the prompt"):
+        assert name in drawn
+    assert (page.parent / "plotly.min.js").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("window --out w.gif", ".gif"),
+        ("window --windows 28 --out w.html", "--windows"),
+        ("prompt --lengths 28 --out w.html", "--lengths"),
+        ("decode --batch-sizes 0", "--batch-sizes is 0"),
+        ("length --batch-sizes 2", "--batch-sizes is for bench decode"),
+    ],
+)
+def test_a_figure_or_size_that_cannot_be_is_refused_before_anything_is_timed(
+    typed: Type, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("timed"))
+    done = typed("bench", *words.split(), "--shape", "tiny")
+    assert done.code == 2 and done.err.count("\n") == 1 and told in done.err
 
 
 def test_one_arm_timed_twice_tells_how_far_ratios_can_be_trusted() -> None:

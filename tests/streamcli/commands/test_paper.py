@@ -15,6 +15,7 @@ from streamcli.analysis.published import figures
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.jobs import paper
 from streamcli.render import paper as rendered
+from streamcli.render import tables
 from streamcli.results.store import Store
 from tests.support.typed import Type
 
@@ -32,7 +33,7 @@ def arms() -> dict[RunConfig, int]:
 def test_tables_1_and_2_have_one_budget_and_share_their_runs(home: Path) -> None:
     found = arms()
     # Streaming with 4 sinks is in tables 1 and 2, and here half the trained length is in table 6.
-    assert len(found) == 4 + (5 - 1) + (5 - 1)
+    assert len(found) == 5 + (5 - 1) + (5 - 1)
     assert all(arm.concatenate and arm.mode == registry.CHUNKED for arm in found)
     bounded = {keys for arm, keys in found.items() if arm.spec.has_budget}
     assert bounded == {TRAINED // 2 + 1, 257, 513, 1025, 2049, 4097}
@@ -65,6 +66,18 @@ def test_what_was_not_run_is_said_to_be_and_what_was_published_stands_beside() -
     assert record["published"]["Pythia-12B"] == 21.62 and record["difference_low_nats"] == 0.4
 
 
+def test_notes_name_the_tables_of_the_paper_by_their_names() -> None:
+    found = [Found(table, [Cell(name, None) for name in table.cells]) for table in TABLES]
+    apart, shared = tables.together([rendered.sheet(each) for each in found])
+    assert [sheet.title.partition(":")[0] for sheet in apart] == ["Table 1", "Table 2", "Table 6"]
+    assert any(note.startswith("Table 6: published") for note in shared)
+
+
+def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_loaded(typed: Type) -> None:
+    done = typed("paper", "--model", "bundled", "--dataset", "bundled-narrative", "--out", "x.gif")
+    assert done.refuses(2, ".gif")
+
+
 def test_a_text_that_is_not_there_is_refused_before_anything_is_loaded(typed: Type) -> None:
     assert typed("paper", "--model", "bundled", "--dataset", "nothing").refuses(2, "nothing")
 
@@ -72,16 +85,18 @@ def test_a_text_that_is_not_there_is_refused_before_anything_is_loaded(typed: Ty
 @pytest.mark.slow
 def test_the_tables_are_made_and_made_again_from_what_is_recorded(typed: Type, home: Path) -> None:
     words = ["paper", "--model", "bundled", "--dataset", "bundled-narrative", "--json"]
-    words += ["--max-tokens", "300", "--threads", "1"]
+    words += ["--max-tokens", "300", "--threads", "1", "--out", "figures/three.html"]
     first = typed(*words)
+    page = (home / "figures" / "three.html").read_text()
+    assert all(name in page for name in ("streaming", "line-breaks", "nats a token"))
     assert first.code == 0 and "4 left out" in first.err
     rows = json.loads(first.out)
-    assert [row["table"] for row in rows] == ["Table 1"] * 4 + ["Table 2"] * 5 + ["Table 6"] * 5
+    assert [row["table"] for row in rows] == ["Table 1"] * 5 + ["Table 2"] * 5 + ["Table 6"] * 5
     store = Store.open(home / "data" / "streamcli.db")
     for row in rows:
         run = store.get(row["run_id"]) if row["run_id"] else None
         assert (run.ppl if run else None) == row["ppl"]
         assert run is None or (run.concatenate and run.mode == registry.CHUNKED)
     assert {row["attended_keys"] for row in rows[1:9]} == {257}
-    again = typed(*words)
-    assert json.loads(again.out) == rows and "9 finished" in again.err
+    again = typed(*words[:-2])
+    assert json.loads(again.out) == rows and "10 finished" in again.err

@@ -72,6 +72,15 @@ def test_every_figure_with_data_is_a_page_and_its_path_is_printed(
     assert max(sizes) > 1e6 and sum(sizes) < 8e6  # plotly.js is there, and once
 
 
+def test_a_published_curve_is_laid_over_the_stream_alone(typed: Type, filled: Store) -> None:
+    Path("theirs.csv").write_text("nll\n" + "2.5\n" * 300)
+    done = typed("plot", "--curve", "theirs.csv")
+    assert (done.code, done.out.split()) == (0, ["figures/stream.html"])
+    page = Path("figures/stream.html").read_text()
+    assert "theirs" in page and "Grey: theirs" in page.split("<figcaption>")[1]
+    assert typed("plot", "--curve", "none.csv").refuses(2, "none.csv")
+
+
 def test_a_page_needs_what_is_beside_it_and_has_its_caption(typed: Type, filled: Store) -> None:
     typed("plot", "pareto", "--out", "here")
     page = Path("here/pareto.html").read_text()

@@ -55,6 +55,23 @@ def test_what_is_finished_is_skipped_and_shown_and_force_runs_it_again(typed: Ty
     assert len(rows()) == 5
 
 
+def test_methods_that_evict_otherwise_stand_in_rows_of_streamings_budget(typed: Type) -> None:
+    methods = ("streaming", "context-shift", "tova", "h2o")
+    words = (*TINY, "--modes", "decode-loop", "--windows", "20", "--methods", *methods)
+    done = typed(*words, "--recent", "0.25", "--n-discard", "5")
+    assert done.code == 0, done
+    found = {row["method"]: row for row in json.loads(typed("report", "--format", "json").out)}
+    assert {*found} == {*methods} and {row["attended_keys"] for row in found.values()} == {25}
+    kept = {name: (row["n_sink"], row["window"]) for name, row in found.items()}
+    assert kept == dict.fromkeys(methods[:2], (4, 20)) | dict.fromkeys(methods[2:], (0, 24))
+    own = {name: json.loads(row["param"] or "{}") for name, row in found.items()}
+    assert own["context-shift"] == {"n_discard": 5} and own["streaming"] == {}
+    assert own["h2o"] == own["tova"] | {"recent": 0.25}
+    assert len({row["ppl"] for row in found.values()}) == len(methods)
+    table = " ".join(typed("report").out.split())
+    assert re.search(r"\* not the 25 keys of most rows: context-shift up to 25, \d+ on av", table)
+
+
 def test_repeats_are_filled_up_in_rounds_of_alternating_order(typed: Type) -> None:
     typed(*TWO)
     _, _, err = typed(*TWO, "--repeats", "3")

@@ -17,6 +17,7 @@ from streamcli.commands.sweep import sweep
 from streamcli.render.figures import NAMES, TITLES, draw, panels, style
 from streamcli.results.columns import ADDED
 from tests.support.figure_runs import drawn, frame, named, run, study, traces
+from tests.support.method_cases import SCORED
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,18 @@ def test_a_caption_says_that_others_are_not_shown_exactly_where_they_are_not() -
     for name in ("decode-runtime", "memory"):
         assert "Other runs" not in drawn(name, whole).caption
         assert "Other runs are not shown" in drawn(name, lacking).caption
+
+
+def test_what_keeps_as_many_keys_without_sinks_stands_beside_streaming() -> None:
+    rows = [run(0), run(1, method="recompute")]
+    whole = {"n_sink": 0, "window": 64}
+    rows += [run(2 + i, method=name, **whole) for i, name in enumerate(SCORED)]
+    for name in ("decode-runtime", "decode-perplexity"):
+        figure = drawn(name, rows).figure
+        assert figure
+        assert list(figure.layout.yaxis.ticktext) == ["streaming", *SCORED, "recompute"]
+    other = drawn("decode-runtime", [*rows[:2], run(2, method="tova", n_sink=0, window=60)]).figure
+    assert other and not named(other, "tova")
 
 
 def test_a_compiled_run_has_a_bar_of_its_own() -> None:
