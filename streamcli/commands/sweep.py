@@ -159,13 +159,12 @@ def _hand_out(
     from streamcli.jobs.hand_out import HandOut
     from streamcli.render import output
     from streamcli.render.progress import Board
-    from streamcli.results import frames
 
     with Board([arm for arm, _ in todo]) as board:
         done = HandOut.of(todo, asked.database_url, board.ended, output.say)
         done.carry_out(*how, explicit=explicit, force=force)
     if done.run_ids:
-        output.terminal(of_repeats(frames.runs(done.store, run_id=done.run_ids)))
+        output.terminal(of_repeats(done.runs()))
         output.say_recorded(done.store.place, flag)
     for line in done.summary():
         output.say(line)

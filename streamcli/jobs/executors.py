@@ -86,10 +86,11 @@ def again(executor: str, job: Job, place: int) -> Started:
     return starts[executor](job, place)
 
 
-def stop(started: list[Started]) -> None:
-    """End workers, those that don't end by themselves at once after a while."""
-    for each in started:
-        each.stop(at_once=False)
+def stop(started: list[Started], *, idle: bool) -> None:
+    """End workers: ``idle`` ones end by themselves, and what takes too long is ended at once."""
+    if not idle:
+        for each in started:
+            each.stop(at_once=False)
     until = time.monotonic() + STOP_S
     while any(each.ended() is None for each in started) and time.monotonic() < until:
         time.sleep(0.1)
@@ -195,6 +196,7 @@ def _told(job: Job) -> tuple[str, str, str]:
 class _Submitted:
     job: Any
     log: _Log
+    here: bool
 
     def ended(self) -> int | None:
         from submitit.core.utils import UncompletedJobError
@@ -212,7 +214,11 @@ class _Submitted:
         return self.log.lines()
 
     def stop(self, *, at_once: bool) -> None:
-        if not self.job.done():
+        if self.job.done():
+            return
+        if self.here and not at_once:
+            os.kill(int(self.job.job_id), signal.SIGTERM)  # which, unlike SIGINT, it passes on
+        else:
             self.job.cancel()
 
 
@@ -221,14 +227,11 @@ def _submitit(job: Job, place: int) -> Started:
     import submitit
 
     executor = submitit.AutoExecutor(folder=job.folder)
-    executor.update_parameters(
-        name="streamcli",
-        timeout_min=DAY_MIN,
-        cpus_per_task=job.threads,
-        gpus_per_node=job.gpus,
-    )
+    executor.update_parameters(name="streamcli", timeout_min=DAY_MIN, cpus_per_task=job.threads)
+    if job.gpus:
+        executor.update_parameters(gpus_per_node=job.gpus)
     submitted = executor.submit(work, *_told(job))
-    return _Submitted(submitted, _Log(submitted.paths.stderr))
+    return _Submitted(submitted, _Log(submitted.paths.stderr), executor.cluster == LOCAL)
 
 
 @dataclass

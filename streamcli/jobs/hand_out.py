@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from core.errors import Interrupted, StreamError, UsageError
 from streamcli.jobs import executors, signals
@@ -19,7 +20,10 @@ from streamcli.results import addresses, ulid
 from streamcli.results.queue import DEATHS, DONE, FAILED, LEFT_OUT, Cell, Claim, Queue
 from streamcli.results.store import Store
 
-POLL_S = 0.5
+if TYPE_CHECKING:
+    import pandas as pd
+
+POLL_S = 1.0
 
 
 def put(store: Store, todo: Plan, explicit: bool, force: bool) -> tuple[str, int]:
@@ -49,9 +53,11 @@ class HandOut:
         store: The same, opened.
         ended: Is told of each run that ended: its name, and how.
         say: Is told what the user must know.
+        sweep: The name that the runs bear.
         run_ids: The finished runs.
         counts: How many ended in which way.
         reasons: The names of those that failed, by reason.
+        before: How many of them were finished before.
         deaths: How many workers were killed.
     """
 
@@ -60,9 +66,11 @@ class HandOut:
     store: Store
     ended: Callable[..., None]
     say: Say
+    sweep: str = ""
     run_ids: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: {DONE: 0, LEFT_OUT: 0, FAILED: 0})
     reasons: dict[str, list[str]] = field(default_factory=dict)
+    before: int = 0
     deaths: int = 0
     _known: set[Cell] = field(default_factory=set)
 
@@ -79,7 +87,8 @@ class HandOut:
             UsageError: Others have runs of the plan in the queue, or so many workers don't fit.
         """
         signals.listen()
-        sweep, added = put(self.store, self.plan, explicit, force)
+        self.sweep, added = put(self.store, self.plan, explicit, force)
+        sweep = self.sweep
         queue = queue_of(self.store)
         started: list[executors.Started] = []
         folder = TemporaryDirectory(prefix=".streamcli-", dir=os.getcwd())  # which all nodes share
@@ -99,10 +108,20 @@ class HandOut:
             raise Interrupted("interrupted.") from stop
         finally:
             with signals.ignored():
-                executors.stop(started)
-                self._look(queue, sweep)
-                queue.clear(sweep)
+                executors.stop(started, idle=not self.left)
                 folder.cleanup()
+                with suppress(StreamError):  # what waits is then shown by worker --status
+                    self._look(queue, sweep)
+                    queue.clear(sweep)
+
+    def runs(self) -> pd.DataFrame:
+        """The finished runs, made now or before."""
+        from streamcli.results import frames
+
+        found = frames.runs(self.store, run_id=self.run_ids)
+        ours = set(found.loc[found["sweep"] == self.sweep, "run_id"])
+        self.before = sum(name not in ours for name in self.run_ids)
+        return found
 
     def _wait(
         self,
@@ -156,7 +175,10 @@ class HandOut:
 
     def summary(self) -> list[str]:
         """What became of the runs: one line for all, then one for each reason of failure."""
-        counts = {**self.counts, "not made": self.left}
+        done = self.counts[DONE] - self.before
+        before = {DONE: done, "finished before (--force runs them again)": self.before}
+        counts = {**before, **{how: self.counts[how] for how in (LEFT_OUT, FAILED)}}
+        counts["not made"] = self.left
         counted = ", ".join(f"{count} {how}" for how, count in counts.items() if count)
         lines = [f"{len(self.plan)} runs: {counted}."]
         for reason, names in self.reasons.items():

@@ -120,7 +120,8 @@ class Sweep:
                 self.run_ids |= dict.fromkeys(found)
                 self.names[arm] = max(found)
                 self.skipped += 1
-                self._note(arm, turn, DONE, self.names[arm])
+                of_turn = [name for name, number in found.items() if number == turn]
+                self._note(arm, turn, DONE, max(of_turn, default=self.names[arm]))
                 return "finished before"
         cell = self.claims.cell(arm, turn) if self.claims else None
         try:
