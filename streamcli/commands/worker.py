@@ -40,8 +40,7 @@ def worker(
     streamcli worker --status
     streamcli worker --clear[/dim]
     """
-    from streamcli import settings
-    from streamcli.jobs.database import opened
+    from streamcli.jobs.database import opened, place
 
     if status and clear:
         raise UsageError("--status and --clear are two things: give one of them.")
@@ -65,7 +64,7 @@ def worker(
         return
     from streamcli.jobs import worker as job
 
-    job.make(settings.place(db), sweep, forever=forever, quiet=quiet)
+    job.make(place(db), sweep, forever=forever, quiet=quiet)
 
 
 def _are(number: int) -> str:

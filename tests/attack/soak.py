@@ -68,7 +68,7 @@ class Soak:
     def attack(self, minutes: float) -> None:
         """Keep the writers busy and strike, until the time is over."""
         until = time.monotonic() + 60 * minutes
-        blows = [self.kill, self.kill, self.stop, self.lock, self.sweep]
+        blows = [*[self.kill] * 5, self.stop, self.lock, self.sweep]
         blows += [self.server] if self.control else []
         while time.monotonic() < until:
             self.fill()

@@ -144,6 +144,7 @@ def test_an_interrupted_worker_gives_back_what_it_had(
         (("sweep", "--enqueue", "--dry-run"), "leave --dry-run out"),
         (("worker", "--status", "--clear"), "give one of them"),
         (("worker", "--status", "--forever"), "leave it out"),
+        (("worker", "--db", "none.db"), "there is no database"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
