@@ -28,6 +28,7 @@ from streamcli.commands import (
     runs,
     sweep,
     verify,
+    worker,
 )
 from streamcli.jobs import plan
 
@@ -51,6 +52,7 @@ app = typer.Typer(
 MEASURE, LOOK, KEEP, WRITE = "Measure", "Look", "Keep", "Write"  # the groups of --help
 app.command(rich_help_panel=MEASURE)(run.run)
 app.command(rich_help_panel=MEASURE)(sweep.sweep)
+app.command(rich_help_panel=MEASURE)(worker.worker)
 app.command(rich_help_panel=MEASURE)(paper.paper)
 app.command(rich_help_panel=MEASURE)(probe.probe)
 app.command(rich_help_panel=MEASURE)(verify.verify)

@@ -91,6 +91,16 @@ What `streamcli bench` timed, an arm a row. Times of random tokens: never in a t
 What `streamcli probe` found of a model's attention, a probe a row.
 
 {probes}
+
+## `queue`
+
+Groups of runs that `streamcli sweep --enqueue` left for `streamcli worker`. A worker claims a group
+in one transaction and keeps it until its runs have ended. One that died, or whose beat stood still
+for 90 s before another worker's eyes, has lost it, and what is left of the group is taken by the
+next. A sweep that makes its own runs holds them here meanwhile, so that no worker makes them as
+well. It is no result: `db export`, `import` and `merge` leave it alone.
+
+{queue}
 """
 HEAD = """\
 {made}
@@ -165,9 +175,11 @@ def schema() -> str:
         "traces": columns.TRACES,
         "benchmarks": columns.BENCHMARKS,
         "probes": columns.PROBES,
+        "queue": columns.QUEUE,
     }
     found = {}
-    for model in (tables.Run, tables.DocumentRow, tables.Trace, tables.Benchmark, tables.Probe):
+    told = (tables.Run, tables.DocumentRow, tables.Trace, tables.Benchmark)
+    for model in (*told, tables.Probe, tables.Group):
         name = str(model.__tablename__)
         rows: list[Any] = []
         for column in SQLModel.metadata.tables[name].columns:

@@ -174,7 +174,7 @@ def bench(
         rows = job.startup(asked["rounds"])
         sheet = benchmarks.startup(rows, asked["rounds"])
     else:
-        timed = job.run(what, asked, db)
+        timed, ledger = job.run(what, asked, db)
         rows, sheet = timed.rows, benchmarks.sheet(what, asked, timed)
         if out:
             drawn = figures.draw(out.stem, rows, f"{timed.model}, {timed.where}", timed.weights_mib)
@@ -184,6 +184,8 @@ def bench(
         sys.stdout.write(documents.json_list(rows))
     else:
         output.page(sheet)
+    if what != "startup":
+        ledger.settle()
 
 
 def _check_figure(what: str, asked: dict[str, Any], out: Path) -> None:

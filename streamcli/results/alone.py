@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import insert
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from streamcli.results.store import Store
 
 
-def record(
-    store: Store, table: type[Benchmark] | type[Probe], rows: list[dict[str, Any]]
-) -> list[str]:
-    """Add rows, each by the names of the columns; their names, given here, are returned."""
+Alone: TypeAlias = type[Benchmark] | type[Probe]
+
+
+def named(table: Alone, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows to be recorded, each by the names of the columns, with their names and the time."""
     at, key = now(), next(iter(table.model_fields))
-    named = [
+    return [
         {
             key: ulid.new(),
             "created_at": at,
@@ -27,6 +28,11 @@ def record(
         }
         for row in rows
     ]
+
+
+def record(store: Store, table: Alone, rows: list[dict[str, Any]]) -> list[str]:
+    """Add rows; their names are returned."""
+    made = named(table, rows)
     with store.transaction(writes=True) as connection:
-        connection.execute(insert(table), named)
-    return [str(row[key]) for row in named]
+        connection.execute(insert(table), made)
+    return [str(next(iter(row.values()))) for row in made]

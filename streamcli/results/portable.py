@@ -23,6 +23,7 @@ from core.errors import StreamError, UsageError
 from streamcli import __version__, files, harmless
 from streamcli.results import migrations, transfer, ulid, values
 from streamcli.results.columns import STATUSES
+from streamcli.results.queue import Cell
 from streamcli.results.store import Store
 from streamcli.results.transfer import ALONE, DOCUMENTS, RUNS, Moved, Others, Record
 
@@ -72,15 +73,21 @@ def export(
     return {ALONE[word].name: len(rows) for word, rows in more.items() if rows}
 
 
-def write(file: Path, kept: Record, **about: str) -> None:
-    """Write one run, whole, to a ``.jsonl`` file; ``about`` is what its first line says besides.
+def write(file: Path, kept: Sequence[Record], more: Others, **about: Any) -> None:
+    """Write whole runs, and rows that belong to none, to a ``.jsonl`` file.
+
+    Args:
+        file: Where to.
+        kept: The runs.
+        more: The rows.
+        **about: What the first line says besides.
 
     Raises:
         UsageError: It can't be written.
         StreamError: The disk is full.
     """
     with _replaced(file) as stream:
-        _write_jsonl(stream, [kept], 1, {}, **about)
+        _write_jsonl(stream, kept, len(kept), more, **about)
 
 
 def load(store: Store, file: Path) -> Moved:
@@ -89,6 +96,7 @@ def load(store: Store, file: Path) -> Moved:
     Raises:
         UsageError: The file can't be read, or is no export.
         StreamError: A run of that name is another one here. Nothing was taken in.
+        Taken: Another worker has made the run of the queue meanwhile.
     """
     if file.suffix != WHOLE:
         raise UsageError(
@@ -103,7 +111,7 @@ def load(store: Store, file: Path) -> Moved:
                 more[word] = _alone(stream, word, about[table.name], line, str(file))
                 line += len(more[word])
             runs = _runs(stream, about["runs"], line, str(file))
-            return transfer.add(store, runs, str(file), more)
+            return transfer.add(store, runs, str(file), more, _cell(about))
     except OSError as problem:
         raise UsageError(f"{file} can't be read: {problem.strerror}.") from problem
     except UnicodeDecodeError as problem:
@@ -118,7 +126,7 @@ def _replaced(file: Path) -> Iterator[TextIO]:
 
 
 def _write_jsonl(
-    stream: TextIO, runs: Iterable[Record], number: int, more: Others, **about: str
+    stream: TextIO, runs: Iterable[Record], number: int, more: Others, **about: Any
 ) -> int:
     head = {"streamcli": __version__, "schema": migrations.known()[-1], "runs": number}
     counts = {table.name: len(more.get(word, ())) for word, table in ALONE.items()}
@@ -175,6 +183,14 @@ def _about(stream: TextIO, name: str) -> dict[str, Any]:
         if not isinstance(about[kind], int):
             raise UsageError(f"{name} line 1: {kind} is {about[kind]!r}, no number.")
     return about
+
+
+def _cell(about: dict[str, Any]) -> Cell | None:
+    """The place in the queue of a run that its database could not take."""
+    match about.get("cell"):
+        case [str(group_id), int(number)]:
+            return Cell(group_id, number)
+    return None
 
 
 def _alone(stream: TextIO, word: str, number: int, first: int, name: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Table, delete, insert, inspect, selec
 from sqlmodel import SQLModel
 
 from core.errors import StreamError, UsageError
-from streamcli.results import addresses, migrations, schema, sqlite_file, ulid
+from streamcli.results import addresses, migrations, queue, schema, sqlite_file, ulid
 from streamcli.results.columns import PUBLIC
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
@@ -108,7 +108,7 @@ def merge(store: Store, other: str) -> Moved:
         raise UsageError(f"{place} is the database itself: name another one.")
     with errors_in_one_line(place):
         engine = sqlite_file.onlooker(file) if file else addresses.connected(url)
-        with engine.connect() as connection:
+        with addresses.snapshots(engine).connect() as connection:
             migrations.current(connection, place)  # raises where it is newer, or another program's
             if not inspect(connection).has_table("runs"):
                 return Moved(0, 0)
@@ -117,7 +117,13 @@ def merge(store: Store, other: str) -> Moved:
     return replace(moved, running=running)
 
 
-def add(store: Store, incoming: Iterable[Record], source: str, more: Others | None = None) -> Moved:
+def add(
+    store: Store,
+    incoming: Iterable[Record],
+    source: str,
+    more: Others | None = None,
+    cell: queue.Cell | None = None,
+) -> Moved:
     """Take in what is not here yet, in one transaction.
 
     A run that is recorded here as running or interrupted, and as done there, is done here then.
@@ -145,6 +151,12 @@ def add(store: Store, incoming: Iterable[Record], source: str, more: Others | No
                         f"run {each.run_id} of {source} is another one in {store.place} "
                         f"({', '.join(names[:3])}): nothing was taken in; delete one of the two."
                     )
+            made = [queue.Ended(queue.DONE, each.run_id) for each in fresh if cell]
+            if cell and made and (other := queue.end(connection, cell, made[0])):
+                raise queue.Taken(
+                    f"run {made[0].what} of {source} was made meanwhile by another worker, as run "
+                    f"{other.what}: nothing was taken in, and the file is not needed."
+                )
             _insert(connection, fresh)
             added, known = added + len(fresh), known + len(batch) - len(fresh)
         new = {word: _new(connection, word, rows) for word, rows in (more or {}).items()}
