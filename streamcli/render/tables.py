@@ -19,13 +19,14 @@ from streamcli import harmless
 from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
 from streamcli.harmless import visible
 from streamcli.render import notes
-from streamcli.render.notes import CHANGE, MARK, marked
+from streamcli.render.notes import ACCURACY, CHANGE, MARK, marked
 from streamcli.results.columns import (
     ALL,
     TABLE,
     TASK,
     Column,
     format_ends,
+    format_span,
     format_value,
 )
 
@@ -36,7 +37,7 @@ SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
 SHARED_TITLE = "Notes on these tables"
-_INTERVAL = re.compile(r" (?=\[|\([+-][\d.,]+ to )")  # before one, in a cell
+_INTERVAL = re.compile(r" (?=\[|\([+-]?[\d.,]+ to )")  # before one, in a cell
 WIDE = 1000  # columns, more than any table takes
 
 
@@ -73,7 +74,7 @@ class Sheet:
 def sheet(comparison: Comparison) -> Sheet:
     """One comparison as a table."""
     mode = str(comparison.same["mode"])
-    columns = _columns(mode)
+    columns = _columns(mode, asked=comparison.runs[ACCURACY].notna().any())
     rows = [cells(row, columns) for row in comparison.runs.to_dict("records")]
     return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
 
@@ -256,11 +257,11 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
     return "\n".join([head, rule, *body])
 
 
-def _columns(mode: str) -> list[Column]:
-    """The columns of a comparison; its time a token is what the mode measures."""
+def _columns(mode: str, *, asked: bool) -> list[Column]:
+    """The columns of a comparison, whose text may have asked; its time is what the mode measures."""
     title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
     time = replace(ALL["compared_ms"], title=title)
-    names = [name for name in TABLE if name not in TASK]
+    names = [name for name in TABLE if name not in TASK and (asked or name != ACCURACY)]
     return [time if name == "compared_ms" else ALL[name].headed for name in names]
 
 
@@ -283,6 +284,8 @@ def values(row: Row, columns: list[Column]) -> dict[str, str]:
     }
     if CHANGE in texts:
         texts[CHANGE] += format_ends(row[f"{CHANGE}_low"], row[f"{CHANGE}_high"])
+    if ACCURACY in texts:
+        texts[ACCURACY] += format_span(row[f"{ACCURACY}_low"], row[f"{ACCURACY}_high"])
     return texts
 
 
