@@ -16,6 +16,7 @@ from rich.text import Text
 
 from core import registry
 from streamcli import harmless
+from streamcli.analysis import distances
 from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
 from streamcli.harmless import visible
 from streamcli.render import notes
@@ -28,6 +29,7 @@ from streamcli.results.columns import (
     format_ends,
     format_span,
     format_value,
+    missing,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +79,33 @@ def sheet(comparison: Comparison) -> Sheet:
     columns = _columns(mode, asked=comparison.runs[ACCURACY].notna().any())
     rows = [cells(row, columns) for row in comparison.runs.to_dict("records")]
     return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
+
+
+def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
+    """Accuracy by distance, a column a run, and what its cells are sorted by; None of no task."""
+    rows: list[Row] = comparison.runs.to_dict("records")
+    rows = [row for row in rows if not missing(row[ACCURACY])]
+    if not rows:
+        return None
+    several = len({row["method"] for row in rows}) < len(rows)
+    names = [notes.row_name(row) if several else str(row["method"]) for row in rows]
+    found = [{span.last: span for span in distances.spans(row["answers"])} for row in rows]
+    columns = [
+        Column("distance", "tokens since it was told", "text", "Distance of a question"),
+        Column("asked", "questions", "count", "How many were asked"),
+        *(Column(name, name, "share", "Share of right answers") for name in names),
+    ]
+    cells, held = [], []
+    for first, last in distances.ends(each.values() for each in found):
+        of = [each.get(last) for each in found]
+        asked = max(span.asked for span in of if span)
+        shares = [f"{span.accuracy:.0%}{format_span(*span.ends)}" if span else "-" for span in of]
+        cells.append([f"{first:,} to {last:,}", f"{asked:,}", *shares])
+        values = [span.accuracy if span else None for span in of]
+        held.append({"distance": last, "asked": asked} | dict(zip(names, values, strict=True)))
+    head = f"Right answers by distance: {title(comparison.same)}"
+    note = f"by distance: 95 % intervals by Wilson; {rows[0]['chance']:.0%} by guessing."
+    return Sheet(head, columns, cells, [note]), held
 
 
 CHECKS = [
@@ -258,7 +287,7 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
 
 
 def _columns(mode: str, *, asked: bool) -> list[Column]:
-    """The columns of a comparison, whose text may have asked; its time is what the mode measures."""
+    """The columns of a comparison; its time is what the mode measures, its text may have asked."""
     title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
     time = replace(ALL["compared_ms"], title=title)
     names = [name for name in TABLE if name not in TASK and (asked or name != ACCURACY)]
