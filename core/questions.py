@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from core.datasets.base import Document
@@ -105,13 +104,8 @@ def _first_tokens(
     first = next((place for place, alike in enumerate(same) if not alike), shortest)
     found = tuple(ids[first] for ids in every if len(ids) > first)
     if len(set(found)) < len(candidates):
-        alike = next(
-            (a, b)
-            for a, b in pairwise(sorted(candidates, key=lambda c: every[candidates.index(c)]))
-            if every[candidates.index(a)][first : first + 1]
-            == every[candidates.index(b)][first : first + 1]
-        )
-        raise _unfit(document, f"begins {alike[0]!r} and {alike[1]!r} with the same token")
+        words = ", ".join(candidates)
+        raise _unfit(document, f"does not tell these apart by one token: {words}")
     return found
 
 

@@ -204,7 +204,7 @@ def wilson(right: int, asked: int) -> tuple[float, float]:
     p, part = right / asked, Z * Z / asked
     half = Z * math.sqrt(p * (1 - p) / asked + part / (4 * asked))
     low, high = ((p + part / 2 + end) / (1 + part) for end in (-half, half))
-    return max(0.0, low), min(1.0, high)
+    return min(p, max(0.0, low)), max(p, min(1.0, high))
 
 
 def perplexity(nats: float) -> float:

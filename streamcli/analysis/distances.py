@@ -59,9 +59,9 @@ def spans(answers: str | None) -> list[Span]:
     ]
 
 
-def ends(every: Iterable[Iterable[Span]]) -> list[tuple[int, int]]:
-    """First and last token of every span of several runs, nearest first."""
-    return sorted({(span.first, span.last) for each in every for span in each})
+def ends(every: Iterable[Iterable[Span]]) -> list[int]:
+    """The last token of every span of several runs, nearest first."""
+    return sorted({span.last for each in every for span in each})
 
 
 def _first(last: int) -> int:

@@ -87,9 +87,9 @@ def answers(rows: Sequence[Row]) -> list[str]:
     counts = " or ".join(f"{questions:,}" for questions, _ in asked)
     return [
         f"{ACCURACY}: of the {counts} questions in the text, those whose true answer was the "
-        f"likeliest of its candidates, at any distance; {asked[0][1]:.0%} by guessing; 95 % "
-        "interval by Wilson, as if questions were independent; `streamcli plot recall` shows it "
-        "by distance."
+        f"likeliest of its candidates, near and far together; {asked[0][1]:.0%} by guessing; "
+        "95 % intervals by Wilson, as if questions were independent; `streamcli plot recall` draws "
+        "it by distance."
     ]
 
 

@@ -81,6 +81,9 @@ def sheet(comparison: Comparison) -> Sheet:
     return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
 
 
+TOLD = Column("distance", "tokens since it was told", "text", "How far back a question asks")
+
+
 def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
     """Accuracy by distance, a column a run, and what its cells are sorted by; None of no task."""
     rows: list[Row] = comparison.runs.to_dict("records")
@@ -91,21 +94,20 @@ def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
     names = [notes.row_name(row) if several else str(row["method"]) for row in rows]
     found = [{span.last: span for span in distances.spans(row["answers"])} for row in rows]
     columns = [
-        Column("distance", "tokens since it was told", "text", "Distance of a question"),
+        TOLD,
         Column("asked", "questions", "count", "How many were asked"),
         *(Column(name, name, "share", "Share of right answers") for name in names),
     ]
     cells, held = [], []
-    for first, last in distances.ends(each.values() for each in found):
+    for last in distances.ends(each.values() for each in found):
         of = [each.get(last) for each in found]
         asked = max(span.asked for span in of if span)
         shares = [f"{span.accuracy:.0%}{format_span(*span.ends)}" if span else "-" for span in of]
-        cells.append([f"{first:,} to {last:,}", f"{asked:,}", *shares])
+        cells.append([next(span.words for span in of if span), f"{asked:,}", *shares])
         values = [span.accuracy if span else None for span in of]
         held.append({"distance": last, "asked": asked} | dict(zip(names, values, strict=True)))
     head = f"Right answers by distance: {title(comparison.same)}"
-    note = f"by distance: 95 % intervals by Wilson; {rows[0]['chance']:.0%} by guessing."
-    return Sheet(head, columns, cells, [note]), held
+    return Sheet(head, columns, cells, []), held
 
 
 CHECKS = [

@@ -70,8 +70,7 @@ def _line(figure: go.Figure, point: Point, aside: float, row: int) -> None:
 
 def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> None:
     """Ticks where spans end, a line at chance, and one where the cache ends."""
-    ends = distances.ends(distances.spans(point.run["answers"]) for point in panel)
-    ticks = [last for _, last in ends]
+    ticks = distances.ends(distances.spans(point.run["answers"]) for point in panel)
     figure.update_xaxes(
         type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks], row=row, col=1
     )
