@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from streamcli.analysis import distances
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 APART = 1.04  # between the marks of two methods, so that their bars don't lie on each other
+TOP = 1.08  # of the axis of shares
 ASKING = "sweep --datasets recall --methods streaming window recompute dense --modes chunked"
 
 
@@ -32,7 +34,7 @@ def recall(found: list[Point], traces: Traces) -> Drawn:
         for place, point in enumerate(panel):
             _line(figure, point, APART ** (place - (len(panel) - 1) / 2), row)
         _mark(figure, panel, chosen, row)
-    figure.update_yaxes(title_text="right answers", range=[-0.03, 1.05], tickformat=".0%")
+    figure.update_yaxes(title_text="right answers", range=[-0.03, TOP], tickformat=".0%")
     title = "tokens since it was told (log)"
     figure.update_xaxes(title_text=title, row=len(chosen.panels), col=1)
     caption = (
@@ -72,22 +74,29 @@ def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> No
     """Ticks where spans end, a line at chance, and one where the cache ends."""
     ticks = distances.ends(distances.spans(point.run["answers"]) for point in panel)
     figure.update_xaxes(
-        type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks], row=row, col=1
+        type="log",
+        range=[math.log10(ticks[0] / 2.2), math.log10(ticks[-1] * 1.1)],
+        tickvals=ticks,
+        ticktext=[f"{tick:,}" for tick in ticks],
+        row=row,
+        col=1,
     )
-    chance = float(panel[0].run["chance"])
     thin = {"color": style.SOFT, "width": 1, "dash": "dot"}
-    small = {"font": {"size": 11, "color": style.SOFT}, "bgcolor": "rgba(255,255,255,0.75)"}
-    share = format_value(COLUMNS["chance"], chance)
-    words: dict[str, Any] = small | {
-        "text": f"chance: {share}",
-        "xanchor": "right",
-        "yanchor": "bottom",
+    small: dict[str, Any] = {
+        "font": {"size": 11, "color": style.SOFT},
+        "bgcolor": "rgba(255,255,255,0.75)",
     }
-    figure.add_hline(y=chance, line=thin, annotation=words, row=row, col=1)
+    chance = float(panel[0].run["chance"])
+    share = format_value(COLUMNS["chance"], chance)
+    words = small | {"text": f"chance: {share}"}
+    left = {"annotation": words, "annotation_position": "top left"}
+    figure.add_hline(y=chance, line=thin, **left, row=row, col=1)
     kept = sum(chosen.budget or (0, 0))
     if ticks[0] / 2 < kept < ticks[-1]:
-        words = small | {"text": f"cache: {kept:,}", "yanchor": "top", "y": 1}
-        figure.add_vline(x=kept, line=thin, annotation=words, row=row, col=1)
+        figure.add_vline(x=kept, line=thin, row=row, col=1)
+        words = small | {"text": f"cache: {kept:,}", "yanchor": "top", "showarrow": False}
+        # of a logarithmic axis, an annotation's place is a logarithm and a line's is not
+        figure.add_annotation(words, x=math.log10(kept), y=TOP, row=row, col=1)
 
 
 def _counts(chosen: Chosen) -> str:
