@@ -321,6 +321,6 @@ def test_right_answers_are_a_line_a_method_with_intervals_beside_chance_and_the_
     assert ticks == (32, 512)
 
 
-def test_where_no_text_asked_there_is_no_figure_of_answers(rows: list[dict[str, Any]]) -> None:
-    found = drawn("recall", rows)
+def test_where_no_text_asked_there_is_no_figure_of_answers() -> None:
+    found = drawn("recall", [run(1), run(2, method="dense")])
     assert found.figure is None and "--datasets recall" in found.caption
