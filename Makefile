@@ -7,6 +7,7 @@
 # make docs       write docs/ anew from the code
 # make models     write docs/models.md anew, under the tested and the newest transformers
 # make generate   write docs/generate.md anew, likewise
+# make soak       kills, locks, stops and writers at a database for minutes: what is lost (ARGS)
 # make peers      our streaming beside the published attention-sinks, in an environment of its own
 
 PYTHON ?= python3
@@ -16,12 +17,12 @@ NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 MODEL_TESTS := tests/core tests/streamcli/test_cli.py tests/streamcli/test_cli_hub.py
 TEST := $(BIN)/python -m pytest --numprocesses 2
-.PHONY: demo test quick check newest docs models generate peers
+.PHONY: demo test quick check newest docs models generate soak peers
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,kvpress,postgres]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,kvpress,postgres,submitit]'
 	touch $@
 
 demo: $(READY)
@@ -58,6 +59,9 @@ generate: $(READY)
 	$(BIN)/python -m tests.support.generating
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
 	PYTHONPATH=.newest $(BIN)/python -m tests.support.generating
+
+soak: $(READY)
+	$(BIN)/python -m tests.attack.soak $(ARGS)
 
 .peers/.ready: tests/peers/requirements.txt
 	$(PYTHON) -m venv .peers

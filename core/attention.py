@@ -14,7 +14,7 @@ Knows nothing of models, modes or how keys are stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,11 +42,13 @@ class ChunkView:
         sinks: Whether query c sees sink s, (C, S) bool.
         back: The rotation that takes each query to its position relative to the sinks, (C, R); None
             where the layer has no rotary positions.
+        tokens: Which token of the stream each key of the window and the chunk is, (N,) int64.
     """
 
     band: Tensor
     sinks: Tensor
     back: Turn | None
+    tokens: Tensor
 
 
 class Stream(Protocol):
@@ -111,8 +113,15 @@ def streaming_attention(model: Any, stream: Stream | None = None) -> Iterator[No
 
 
 @contextmanager
-def attending(model: Any, stream: Stream | None = None) -> Iterator[None]:
+def attending(
+    model: Any, stream: Stream | None = None, function: Callable[..., Any] | None = None
+) -> Iterator[None]:
     """Let ``model`` attend through this module, to what ``stream``, its cache, has kept.
+
+    Args:
+        model: A transformers causal language model.
+        stream: Its cache; None where each forward is given it as ``stream=``.
+        function: What takes the place of ``attend``, if anything.
 
     Raises:
         UsageError: The model's code does not take registered attention functions.
@@ -122,8 +131,11 @@ def attending(model: Any, stream: Stream | None = None) -> Iterator[None]:
             f"a {model.config.model_type!r} model does not take registered attention functions: "
             "feed its cache one token at a time, or choose another model."
         )
-    function = attend if stream is None else _bound(stream)
-    with registered(function, NAME), implementation(model, NAME):
+    function = function or attend
+    with (
+        registered(function if stream is None else _bound(function, stream), NAME),
+        implementation(model, NAME),
+    ):
         yield
 
 
@@ -146,9 +158,9 @@ def attends_to(stream: Stream) -> bool:
     return getattr(AttentionInterface._global_mapping.get(NAME), "stream", None) is stream
 
 
-def _bound(stream: Stream) -> Any:
-    """Our attention to ``stream``, for all layers; a cache of Python numbers is not compiled."""
-    bound: Any = uncompiled(partial(attend, stream=stream))
+def _bound(function: Callable[..., Any], stream: Stream) -> Any:
+    """Attention to ``stream``, for all layers; a cache of Python numbers is not compiled."""
+    bound: Any = uncompiled(partial(function, stream=stream))
     bound.stream = stream
     return bound
 
@@ -190,33 +202,48 @@ def attend(
             "the streaming attention needs its cache: use streaming_attention(model, cache)."
         )
     b, h, c, d = query.shape
+    parts, extra = seen_by(module, query, key, value, stream, scaling, softcap, s_aux)
+    on_cpu = query.device.type == "cpu" and d == value.shape[-1]
+    if extra.plain and (c == 1 or not on_cpu):
+        out = _in_one(parts, extra.scale)
+    else:
+        out = _in_parts(parts, extra)
+    return out.to(value.dtype).reshape(b, h, c, -1).transpose(1, 2).contiguous(), None
+
+
+def seen_by(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    stream: Stream,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+) -> tuple[list[Part], Extra]:
+    """What C queries attend to, see ``attend``: the window and the chunk, then the sinks, if any.
+
+    The heads of a group share their keys, so they stand in a row as Q = G*C queries of one head.
+    """
+    b, h, c, d = query.shape
     k = key.shape[1]
     layer, groups = module.layer_idx, h // k
     scale = d**-0.5 if scaling is None else scaling
     if (grown := stream.grown(layer, c)) is not None:
         query = query * grown[:, None].to(query.dtype)
-    # The heads of a group share their keys, so they stand in a row as G*C queries of one head.
     grouped = query.reshape(b, k, groups * c, d)  # (B, K, G*C, D)
     extra = Extra(scale, softcap, None if s_aux is None else s_aux.view(k, groups, 1))
     if c == 1:
         seen = stream.mask(layer)
         mask = None if seen is None else seen.expand(groups, -1)
-        if extra.plain:
-            out = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
-        else:
-            out = _in_parts([Part(grouped, key, value, mask)], extra)
-    else:
-        view = stream.view(layer, c)
-        s = view.sinks.shape[-1]
-        band = view.band.repeat(groups, 1)
-        parts = [Part(grouped, key[:, :, s:], value[:, :, s:], band)]
-        if s:
-            back = grouped if view.back is None else view.back(query).reshape(grouped.shape)
-            seen = view.sinks.repeat(groups, 1)
-            parts.append(Part(back, key[:, :, :s], value[:, :, :s], seen))
-        on_cpu = query.device.type == "cpu" and d == value.shape[-1]
-        out = _in_parts(parts, extra) if on_cpu or not extra.plain else _in_one(parts, scale)
-    return out.to(value.dtype).reshape(b, h, c, -1).transpose(1, 2).contiguous(), None
+        return [Part(grouped, key, value, mask)], extra
+    view = stream.view(layer, c)
+    s = view.sinks.shape[-1]
+    parts = [Part(grouped, key[:, :, s:], value[:, :, s:], view.band.repeat(groups, 1))]
+    if s:
+        back = grouped if view.back is None else view.back(query).reshape(grouped.shape)
+        parts.append(Part(back, key[:, :, :s], value[:, :, :s], view.sinks.repeat(groups, 1)))
+    return parts, extra
 
 
 class Part(NamedTuple):
@@ -272,9 +299,7 @@ def _in_parts(parts: list[Part], extra: Extra) -> Tensor:
     for part in parts[1:]:
         out, lse = _merge(out, lse, *_weigh_few(part, extra))
     if extra.learned is not None:
-        learned = extra.learned.expand(-1, -1, q.shape[-2] // extra.learned.shape[1])
-        learned = learned.flatten(1)  # (K, Q): a group's queries stand in a row
-        out = out * torch.sigmoid(lse - learned.to(lse.dtype))[..., None]
+        out = out * torch.sigmoid(lse - _learned(extra, lse))[..., None]
     return out
 
 
@@ -292,14 +317,37 @@ def _weigh(part: Part, extra: Extra) -> tuple[Tensor, Tensor]:
 
 def _weigh_few(part: Part, extra: Extra) -> tuple[Tensor, Tensor]:
     """The same in plain operations, which hold Q x N logits at once: for few keys, or a cap."""
-    q, k, v = (each if each.dtype == torch.float64 else each.float() for each in part[:3])
-    logits = (q @ k.transpose(-1, -2)) * extra.scale  # (B, K, Q, N)
-    if extra.cap is not None:
-        logits = extra.cap * torch.tanh(logits / extra.cap)
-    if part.seen is not None:
-        logits = logits.masked_fill(~part.seen, -torch.inf)
+    logits, v = _logits(part, extra), part.v if part.v.dtype == torch.float64 else part.v.float()
     lse = logits.logsumexp(-1)
     return (logits - lse[..., None]).exp() @ v, lse
+
+
+def weights(parts: list[Part], extra: Extra) -> Tensor:
+    """The share of every key in each query's softmax, (B, K, Q, N), part after part.
+
+    They sum to 1, or with learned sinks to what these leave. Holds Q x N numbers at once.
+    """
+    logits = torch.cat([_logits(part, extra) for part in parts], -1)
+    lse = logits.logsumexp(-1)
+    if extra.learned is not None:
+        lse = torch.logaddexp(lse, _learned(extra, lse))
+    return (logits - lse[..., None]).exp()
+
+
+def _logits(part: Part, extra: Extra) -> Tensor:
+    """(B, K, Q, N) in float32 at least; minus infinity where a key is not seen."""
+    q, k = (each if each.dtype == torch.float64 else each.float() for each in part[:2])
+    logits = (q @ k.transpose(-1, -2)) * extra.scale
+    if extra.cap is not None:
+        logits = extra.cap * torch.tanh(logits / extra.cap)
+    return logits if part.seen is None else logits.masked_fill(~part.seen, -torch.inf)
+
+
+def _learned(extra: Extra, lse: Tensor) -> Tensor:
+    """The learned sinks beside log-sum-exps (B, K, Q): a group's queries stand in a row."""
+    assert extra.learned is not None
+    each = extra.learned.expand(-1, -1, lse.shape[-1] // extra.learned.shape[1])
+    return each.flatten(1).to(lse.dtype)
 
 
 def _merge(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:

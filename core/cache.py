@@ -608,7 +608,8 @@ class StreamingKVCache(Cache, Turns):
         band = kept & (key <= query[:, None])  # (C, N)
         sinks = torch.arange(s, device=device) <= query[:, None]  # (C, S)
         back = (kind.cut(query) - self.base - (s + kind.window)).clamp(min=0)
-        return ChunkView(band, sinks, kind.rotation.turn(-back) if kind.rotation and s else None)
+        turned = kind.rotation.turn(-back) if kind.rotation and s else None
+        return ChunkView(band, sinks, turned, key)
 
     def __bool__(self) -> bool:
         """False, or the ``generate`` of Phi-3 and its kin would drop this cache for one of its own.

@@ -21,12 +21,14 @@ from streamcli.commands import (
     generate,
     paper,
     plot,
+    probe,
     report,
     rerun,
     run,
     runs,
     sweep,
     verify,
+    worker,
 )
 from streamcli.jobs import plan
 
@@ -50,7 +52,9 @@ app = typer.Typer(
 MEASURE, LOOK, KEEP, WRITE = "Measure", "Look", "Keep", "Write"  # the groups of --help
 app.command(rich_help_panel=MEASURE)(run.run)
 app.command(rich_help_panel=MEASURE)(sweep.sweep)
+app.command(rich_help_panel=MEASURE)(worker.worker)
 app.command(rich_help_panel=MEASURE)(paper.paper)
+app.command(rich_help_panel=MEASURE)(probe.probe)
 app.command(rich_help_panel=MEASURE)(verify.verify)
 app.command(rich_help_panel=MEASURE)(rerun.rerun)
 app.command(rich_help_panel=MEASURE)(bench.bench)
@@ -101,7 +105,7 @@ def _welcome() -> None:
 PLURALS = _flags(*plan.LISTS, *bench.LISTS, "columns", "add", "remove")
 FORMATTED = (["report"], ["compare"])  # have --format
 AS_JSON = (  # have --json
-    *(["run"], ["bench"], ["generate"], ["chat"], ["paper"]),
+    *(["run"], ["bench"], ["probe"], ["generate"], ["chat"], ["paper"]),
     *(["runs", "list"], ["runs", "show"], ["db", "stats"]),
 )
 EITHER = {"sweep": _flags(*(each.name for each in plan.varied().values()))}  # as plurals are

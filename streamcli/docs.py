@@ -32,7 +32,7 @@ SCHEMA = """\
 
 # The database
 
-Four tables and a view, the same in SQLite and PostgreSQL. Query them as you like; let streamcli
+Five tables and a view, the same in SQLite and PostgreSQL. Query them as you like; let streamcli
 write them. A run is a row of `runs` from its beginning, and the figures stay NULL until it is done.
 Times are text in UTC, `2026-01-31T12:00:00.000000Z`, which sorts as time does. Infinity is stored
 as such, and what is no number as NULL. PostgreSQL calls a BLOB BYTEA. Migrations add columns;
@@ -85,6 +85,22 @@ Python, without streamcli:
 What `streamcli bench` timed, an arm a row. Times of random tokens: never in a table of runs.
 
 {benchmarks}
+
+## `probes`
+
+What `streamcli probe` found of a model's attention, a probe a row.
+
+{probes}
+
+## `queue`
+
+Groups of runs that `streamcli sweep --enqueue` left for `streamcli worker`. A worker claims a group
+in one transaction and keeps it until its runs have ended. One that died, or whose beat stood still
+for 90 s before another worker's eyes, has lost it, and what is left of the group is taken by the
+next. A sweep that makes its own runs holds them here meanwhile, so that no worker makes them as
+well. It is no result: `db export`, `import` and `merge` leave it alone.
+
+{queue}
 """
 HEAD = """\
 {made}
@@ -158,9 +174,12 @@ def schema() -> str:
         "documents": columns.DOCUMENTS,
         "traces": columns.TRACES,
         "benchmarks": columns.BENCHMARKS,
+        "probes": columns.PROBES,
+        "queue": columns.QUEUE,
     }
     found = {}
-    for model in (tables.Run, tables.DocumentRow, tables.Trace, tables.Benchmark):
+    told = (tables.Run, tables.DocumentRow, tables.Trace, tables.Benchmark)
+    for model in (*told, tables.Probe, tables.Group):
         name = str(model.__tablename__)
         rows: list[Any] = []
         for column in SQLModel.metadata.tables[name].columns:

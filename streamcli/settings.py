@@ -131,6 +131,11 @@ def place(db: str | None) -> str:
     return _read(Place, {"db": db}).database_url
 
 
+def environment(database_url: str) -> dict[str, str]:
+    """The environment of a process that records there: of its arguments anyone may read."""
+    return {**os.environ, f"{PREFIX}DATABASE_URL": database_url}
+
+
 def _read(kind: type[Kind], flags: dict[str, Any]) -> Kind:
     given = {FIELDS.get(name, name): value for name, value in flags.items() if value is not None}
     for name in os.environ:

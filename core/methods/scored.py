@@ -44,7 +44,8 @@ from core.models.loading import Loaded
 from core.rope import Rotation, Turn
 
 CACHE, ABSOLUTE = "cache", "absolute"
-EQUAL = 1e-5  # of the lowest score: closer ones are equal; float32 rounds a key to some 1e-7
+# Of the lowest score; closer ones are equal: docs/decisions/0009-which-of-equal-keys.md.
+EQUAL = 1e-5
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class _Shuffled(Watch):
     def view(self, layer: int, c: int) -> ChunkView:
         """A chunk that begins a text."""
         band = torch.ones(c, c, dtype=torch.bool, device=self.model.device).tril()
-        return ChunkView(band, band[:, :0], None)
+        return ChunkView(band, band[:, :0], None, torch.arange(c, device=band.device))
 
     def grown(self, layer: int, c: int) -> Tensor | None:
         """What takes queries from their size where they stand to that at the start."""

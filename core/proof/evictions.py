@@ -29,7 +29,7 @@ from core.proof.reference import _attentions, _nll
 
 NAME = "streamcli-evictions"
 EQUAL = 1e-5  # of a score: what is closer is equal, and of equals the oldest goes
-UNSURE = 1e-3  # of a score: closer ones, rounding may decide between
+UNSURE = 1e-3  # of a score: between closer ones rounding may decide
 
 
 class _Head:
@@ -137,12 +137,14 @@ def _row(
         logits = replay.model(rows[None], use_cache=False, logits_to_keep=1).logits[:, -1]
         scores[t] = _nll(logits, ids[None, t + 1])[0]
         if t >= budget:
-            choices = None if chosen is None else next(chosen).tolist()
+            choices = None if chosen is None else next(chosen, None)
+            if chosen is not None and choices is None:  # it dropped nothing
+                return scores
             for i, heads in enumerate(replay.heads):
                 for k, values in enumerate(worth(heads)):
                     place = sinks + _lowest(values[sinks:])
                     if choices is not None:
-                        lowest, place = values[place], choices[i][k]
+                        lowest, place = values[place], int(choices[i, k])
                         if place < sinks or values[place] > lowest + UNSURE * abs(lowest):
                             return scores
                     del heads[k].kept[place]

@@ -5,9 +5,10 @@ A difference has a telling place: the first token where it passes 1e-3 nats says
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ HALF_PRECISION = 1.3  # times the error that dense attention has in the same num
 HALF = ("bfloat16", "float16")
 LAZILY = 16  # tokens between evictions, where they are put off
 
-_References = dict[tuple[object, ...], Tensor]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,33 @@ class Finding:
         return (self.mean_nats if self.of_mean else self.largest_nats) <= self.limit_nats
 
 
+class _References:
+    """What the obvious loops predict, each computed once for its budget and what was chosen."""
+
+    def __init__(self, loaded: Loaded, ids: Tensor, say: Say) -> None:
+        self.loaded, self.ids, self.say = loaded, ids, say
+        self.known: dict[tuple[object, ...], Tensor] = {}
+
+    def of(self, config: RunConfig, *choices: list[Tensor]) -> Tensor:
+        """Nats (T-1,) of what ``config`` is held against, which follows ``choices``, if any."""
+        where, every = config.spec.reference, config.steps_between_evictions()
+        made = tuple(tuple(each.flatten().tolist()) for dropped in choices for each in dropped)
+        key = (where, config.n_sink, config.window_size, every, config.param, made)
+        if key not in self.known:
+            often = f", evicting every {every}" if every > 1 else ""
+            self.say(f"the obvious loop for {config.method}{often}, token by token")
+            loop, ids = registry.imported(where), self.ids[None]
+            self.known[key] = loop(self.loaded.model, ids, config, *choices)[0].cpu()
+        return self.known[key]
+
+
 def verify(
-    loaded: Loaded, ids: Tensor, config: RunConfig, methods: Sequence[str], modes: Sequence[str]
+    loaded: Loaded,
+    ids: Tensor,
+    config: RunConfig,
+    methods: Sequence[str],
+    modes: Sequence[str],
+    say: Say = lambda words: None,
 ) -> Iterator[Finding]:
     """Compare everything on ``ids`` (T,), one finding at a time.
 
@@ -75,6 +101,7 @@ def verify(
         config: Resolved; its ``n_sink``, ``window`` and ``chunk`` are used.
         methods: Names of methods.
         modes: Names of modes; ones that score every token.
+        say: Is told what is about to be done.
 
     Raises:
         UsageError: Too few tokens for anything to be evicted.
@@ -94,26 +121,27 @@ def verify(
             largest_nats=found.largest_nats,
             mean_nats=found.largest_nats,
         )
-    references: _References = {}
+    references = _References(loaded, ids, say)
     for name in methods:
         for mode in modes:
             engine = config.engine if config.engine in engines(name, mode) else "eager"
             asked = replace(config, method=name, mode=mode, evict_every=None, engine=engine)
             asked = replace(asked, param=own_options.settled(name, {}))
-            yield _method(loaded, ids, asked, references)
+            yield _method(loaded, asked, references)
     if registry.STREAMING in methods:
         plain = replace(config, method=registry.STREAMING, engine="eager")
-        yield from _invariants(loaded, ids, plain, references)
+        yield from _invariants(loaded, plain, references)
 
 
-def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _References) -> Finding:
+def _method(loaded: Loaded, config: RunConfig, references: _References) -> Finding:
     form = config.mode + (f" ({config.chunk})" if config.mode_spec.chunked else "")
     form += f" ({config.engine})" if config.engine not in ("auto", "eager") else ""
+    references.say(f"{config.method} {form}")
     try:
         method: Any = method_of(config)
         if config.spec.chooses:
             method.dropped = []
-        nll = _scores(loaded, [ids], method, config)
+        nll = _scores(loaded, [references.ids], method, config)
     except UsageError as error:
         nan = float("nan")
         return Finding(
@@ -126,51 +154,42 @@ def _method(loaded: Loaded, ids: Tensor, config: RunConfig, references: _Referen
         )
     claimed = config.spec.exact and (config.spec.exact_chunks or not config.mode_spec.chunked)
     choices = (method.dropped,) if config.spec.chooses else ()
-    want = _reference(loaded, ids, config, references, *choices)
+    want = references.of(config, *choices)
     return _compare(loaded, config, nll, want, config.method, form, claimed)
 
 
-def _reference(
-    loaded: Loaded, ids: Tensor, config: RunConfig, known: _References, *choices: list[Tensor]
-) -> Tensor:
-    """The reference's nats (T-1,), computed once for each function, budget and what was chosen."""
-    where, every = config.spec.reference, config.steps_between_evictions()
-    made = tuple(tuple(each.flatten().tolist()) for dropped in choices for each in dropped)
-    key = (where, config.n_sink, config.window_size, every, config.param, made)
-    if key not in known:
-        known[key] = registry.imported(where)(loaded.model, ids[None], config, *choices)[0].cpu()
-    return known[key]
+def _invariants(loaded: Loaded, config: RunConfig, references: _References) -> Iterator[Finding]:
+    ids, say = references.ids, references.say
 
-
-def _invariants(
-    loaded: Loaded, ids: Tensor, config: RunConfig, known: _References
-) -> Iterator[Finding]:
     def streamed(*documents: Tensor, **changed: object) -> Tensor:
         asked = config.resolved(**{"mode": registry.CHUNKED, **changed})
         return _scores(loaded, documents, method_of(asked), asked)
 
-    def finding(subject: str, form: str, got: Tensor, want: Tensor) -> Finding:
-        return _compare(loaded, config, got, want, subject, form, claimed=True)
+    def finding(subject: str, form: str, got: Callable[[], Tensor], want: Tensor) -> Finding:
+        say(f"{subject}: {form}")
+        return _compare(loaded, config, got(), want, subject, form, claimed=True)
 
     budget, total = config.attended_keys, len(ids)
     short = ids[: budget + 1]
     dense = reference.dense_nll(loaded.model, short[None])[0].cpu()
     step = registry.DECODE
-    yield finding("T = S+W+1 is dense", step, streamed(short, mode=step), dense)
-    want = _reference(loaded, ids, config, known)
+    yield finding("T = S+W+1 is dense", step, partial(streamed, short, mode=step), dense)
+    want = references.of(config)
     for size in (1, 7, config.window_size, config.window_size + 1, total):
-        got = streamed(ids, chunk_size=size)
+        got = partial(streamed, ids, chunk_size=size)
         yield finding("any chunk size", f"chunks of {size}", got, want)
-    lazy = config.resolved(evict_every=LAZILY)
-    late = _reference(loaded, ids, lazy, known)
+    late = references.of(config.resolved(evict_every=LAZILY))
     for mode in (step, registry.CHUNKED):
-        got = streamed(ids, evict_every=LAZILY, mode=mode)
+        got = partial(streamed, ids, evict_every=LAZILY, mode=mode)
         yield finding(f"evicting every {LAZILY} tokens", mode, got, late)
     halves = ids[: total // 2], ids[total // 2 :]
     alone = torch.cat([streamed(half) for half in halves])
-    yield finding("batch rows are single rows", "2 rows", streamed(*halves, batch_size=2), alone)
-    yield finding("the frame may move", "every 16 tokens", _moving(loaded, ids, config), want)
+    together = partial(streamed, *halves, batch_size=2)
+    yield finding("batch rows are single rows", "2 rows", together, alone)
+    moving = partial(_moving, loaded, ids, config)
+    yield finding("the frame may move", "every 16 tokens", moving, want)
     for dtype in HALF:
+        say(f"{dtype} against float32")
         yield _half(loaded, ids, config, dtype, want)
 
 

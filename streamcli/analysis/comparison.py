@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from core import registry
 from core.config import SAMPLE, options
 from core.registry import BASELINE, MODES
-from streamcli.results.columns import COLUMNS, SHARED, missing
+from streamcli.results.columns import CLOCK, COLUMNS, SHARED, missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,10 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     ]
     latest["ppl_change_low"] = latest["ppl_change_high"] = math.nan
     latest["clusters"] = None
-    latest["speed_up"] = [_ratio(b and b[time], r[time]) for r, b in zip(rows, held, strict=True)]
+    latest["speed_up"] = [
+        _ratio(b[time] if b and same_clock(r, b) else None, r[time])
+        for r, b in zip(rows, held, strict=True)
+    ]
     latest["baseline_run_id"] = [b["run_id"] if b else None for b in held]
     latest["budget"] = [_budget(row, standard) for row in rows]
     latest["variant"] = _variants(rows)
@@ -157,6 +160,11 @@ def same_budget(row: Row, other: Row) -> bool:
         return False
     means = [number(each["attended_keys_mean"]) for each in (row, other)]
     return any(map(math.isnan, means)) or abs(means[0] - means[1]) <= CLOSE * max(means)
+
+
+def same_clock(row: Row, other: Row) -> bool:
+    """Whether two runs' times may be compared: one machine, processor, threads and mode."""
+    return all(str(row[name]) == str(other[name]) for name in CLOCK)
 
 
 def has_budget(row: Row) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from core.config import LATER, RunConfig
 from core.errors import UsageError
 from streamcli.analysis import repeats, statistics
-from streamcli.analysis.comparison import Comparison, Row, number, saw_tooths
+from streamcli.analysis.comparison import Comparison, Row, number, same_clock, saw_tooths
 from streamcli.analysis.repeats import Key, Times
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.results.columns import CLOCK, HASHES, missing
@@ -216,7 +216,7 @@ def speed_up(
     By rounds, or by repeats made ``apart``; without an interval where there are few, and then of
     their medians. None where clocks differ, or nothing was timed.
     """
-    if not (all(same(run, base, name) for name in CLOCK) and times.every and base_times.every):
+    if not (same_clock(run, base) and times.every and base_times.every):
         return None, 0
     if apart:
         found = statistics.independent_ratio(base_times.every, times.every)

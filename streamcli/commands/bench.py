@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core import registry
+from core import extras, registry
 from core.config import CHUNK, DTYPES, ENGINES, delaying, static
 from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
@@ -174,7 +174,7 @@ def bench(
         rows = job.startup(asked["rounds"])
         sheet = benchmarks.startup(rows, asked["rounds"])
     else:
-        timed = job.run(what, asked, db)
+        timed, ledger = job.run(what, asked, db)
         rows, sheet = timed.rows, benchmarks.sheet(what, asked, timed)
         if out:
             drawn = figures.draw(out.stem, rows, f"{timed.model}, {timed.where}", timed.weights_mib)
@@ -184,6 +184,8 @@ def bench(
         sys.stdout.write(documents.json_list(rows))
     else:
         output.page(sheet)
+    if what != "startup":
+        ledger.settle()
 
 
 def _check_figure(what: str, asked: dict[str, Any], out: Path) -> None:
@@ -222,6 +224,8 @@ def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:
         raise unknown("shape", asked["shape"], SHAPES)
     for method in asked.get("methods") or ():
         registry.check("method", method)
+        if "methods" in named:  # what nobody named is left out where it can't run
+            extras.check(method)
     if "dtype" in asked and asked["dtype"] not in DTYPES:
         raise unknown("dtype", asked["dtype"], DTYPES)
     for name, least in LEAST.items():

@@ -77,8 +77,8 @@ def export(
     """Write every run that has ended to a file; a file of that name is replaced when all went well.
 
     A .jsonl file holds whole runs, with documents and traces, for streamcli
-    db import anywhere; what streamcli bench measured too, unless a filter
-    chooses among the runs.
+    db import anywhere; what streamcli bench and probe found too, unless a
+    filter chooses among the runs.
 
     [dim]streamcli db export runs.jsonl
     streamcli db export runs.csv --method streaming --since 2026-01-31[/dim]
@@ -92,9 +92,10 @@ def export(
     where = options.filters(ctx.params)
     runs = frames.runs(store, status=ended, columns=("run_id",), sort="run_id", **where)
     run_ids = list(runs["run_id"])
-    timed = portable.export(store, file, run_ids, benchmarks=not where)
-    benches = f" and {_rows(timed)} of benchmarks" if timed else ""
-    output.say(f"{file} holds {records.number_of(len(run_ids))}{benches} of {store.place}.")
+    others = portable.export(store, file, run_ids, others=not where)
+    *more, last = [f"{_rows(number)} of {table}" for table, number in others.items()] or [""]
+    first = ", ".join([records.number_of(len(run_ids)), *more])
+    output.say(f"{file} holds {first}{last and f' and {last}'} of {store.place}.")
 
 
 @app.command("import")
@@ -107,9 +108,9 @@ def take_in(
 ) -> None:
     """Take in the runs of a .jsonl file that are not here yet: all of them, or none.
 
-    What streamcli bench measured comes too, where the file has it. A run
-    whose result could not be recorded when it ended, and which is in such a
-    file of its own, is done then.
+    What streamcli bench and probe found comes too, where the file has it. A
+    run whose result could not be recorded when it ended, and which is in such
+    a file of its own, is done then.
 
     [dim]streamcli db import runs.jsonl
     streamcli db import runs.jsonl --db another.db[/dim]
@@ -128,7 +129,7 @@ def merge(
 ) -> None:
     """Take in the runs of another database that are not here yet: all of them, or none.
 
-    What streamcli bench measured comes too. The other one is only read.
+    What streamcli bench and probe found comes too. The other one is only read.
     Works between SQLite and PostgreSQL, both ways.
 
     [dim]streamcli db merge other.db
@@ -184,8 +185,9 @@ def _say_moved(moved: Moved, source: str, store: Store) -> None:
     words = f"{records.number_of(moved.added)} came from {source} to {store.place}"
     words += f", {moved.known:,} were here already" if moved.known else ""
     running = f"; {moved.running:,} still running stayed there" if moved.running else ""
-    benches = f"; {_rows(moved.benchmarks)} of benchmarks came too" if moved.benchmarks else ""
-    output.say(f"{words}{running}{benches}.")
+    others = {"benchmarks": moved.benchmarks, "probes": moved.probes}
+    more = "".join(f"; {_rows(n)} of {table} came too" for table, n in others.items() if n)
+    output.say(f"{words}{running}{more}.")
 
 
 def _rows(number: int) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from core import extras
 from core.errors import UsageError
 from streamcli import options
 from streamcli.jobs.database import opened
@@ -38,10 +39,12 @@ def rerun(
             f"run {before.run_id} allowed pickled weights and the model's own code: add --trust "
             "if you trust its author."
         )
+    config = rerun.pinned(before)
+    extras.check(config.method)
     recorder = Recorder(
         store.engine.url.render_as_string(hide_password=False), True, output.say, watch
     )
-    prepared = recorder.prepare(rerun.pinned(before))
+    prepared = recorder.prepare(config)
     rerun.refuse_another(before, prepared)
     repeat = max([before.repeat, *recorder.finished(prepared).values()]) + 1
     after, nats = recorder.ledger.run(recorder.run(prepared, repeat))

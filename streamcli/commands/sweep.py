@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import Interrupted, StreamError
+from core.errors import Interrupted, StreamError, UsageError, unknown
 from streamcli import options
 from streamcli.jobs import plan, signals
+from streamcli.jobs.executors import EXECUTORS, LOCAL
 from streamcli.jobs.plan import PRESETS, Plan
 
 if TYPE_CHECKING:
     from streamcli.settings import Settings
 
-OWN = ("preset", "file", "dry_run", "force")  # what no run has
+OWN = ("preset", "file", "dry_run", "force", "enqueue", "workers", "executor")  # what no run has
 
 
 @options.run_options(lists=True, **plan.DEFAULTS)
@@ -46,6 +48,30 @@ def sweep(
         bool,
         typer.Option("--force", help="Run also what this machine has finished before."),
     ] = False,
+    enqueue: Annotated[
+        bool,
+        typer.Option(
+            "--enqueue", help="Leave the runs in the database for streamcli worker, and make none."
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Let so many workers make the runs at once, each on cores of its own. "
+            "[dim]\\[default: none, the runs are made here one after the other][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="What starts the workers: "
+            + "; ".join(f"[bold]{name}[/bold], {words}" for name, words in EXECUTORS.items())
+            + ".",
+            autocompletion=lambda: list(EXECUTORS),
+        ),
+    ] = LOCAL,
     repeats: options.Repeats = None,
     db: options.Database = None,
     **given: Any,
@@ -58,11 +84,14 @@ def sweep(
 
     [dim]streamcli sweep --datasets wikitext pg19
     streamcli sweep --preset quick
-    streamcli sweep --methods streaming window --windows 60 124 252 --modes chunked --dry-run[/dim]
+    streamcli sweep --methods streaming window --windows 60 124 252 --modes chunked --dry-run
+    streamcli sweep --datasets pg19 --workers 2 --threads 1
+    streamcli sweep --datasets pg19 --enqueue[/dim]
     """
     from streamcli import settings
     from streamcli.render import output
 
+    _check(executor, workers, enqueue=enqueue, dry_run=dry_run)
     flags = {name: value for name, value in ctx.params.items() if name not in OWN}
     values = plan.gather(flags, preset, file)
     asked = settings.read({name: values[name] for name in plan.single() if name in values})
@@ -74,12 +103,73 @@ def sweep(
         return
     signals.listen()  # torch takes seconds to load
     explicit = values["explicit"] or asked.model_is_explicit
+    if enqueue:
+        _enqueue(todo, asked, explicit, force, values.get("db"))
+        return
     try:
-        _carry_out(todo, asked, explicit, force, values.get("db"))
+        if workers:
+            _hand_out(todo, asked, explicit, force, values.get("db"), (executor, workers))
+        else:
+            _carry_out(todo, asked, explicit, force, values.get("db"))
     except (KeyboardInterrupt, Interrupted) as stop:
         again = "with --force it begins anew" if force else "the same command goes on from here"
         words = str(stop) or "interrupted."
         raise Interrupted(f"{words} What is done is kept; {again}.") from stop
+
+
+def _check(executor: str, workers: int | None, *, enqueue: bool, dry_run: bool) -> None:
+    if executor not in EXECUTORS:
+        raise unknown("executor", executor, EXECUTORS)
+    if executor != LOCAL and not workers:
+        raise UsageError(f"--executor {executor} starts workers: say how many, as --workers 4.")
+    if enqueue and (workers or dry_run):
+        other = "--workers" if workers else "--dry-run"
+        raise UsageError(f"--enqueue only leaves the runs in the database: leave {other} out.")
+
+
+def _enqueue(todo: Plan, asked: Settings, explicit: bool, force: bool, flag: str | None) -> None:
+    """Leave the runs for workers."""
+    from streamcli.jobs import hand_out
+    from streamcli.jobs.database import opened
+    from streamcli.render import output, records
+
+    store = opened(asked.database_url, new=True)
+    sweep, added = hand_out.put(store, todo, explicit, force)
+    there = len(todo) - added
+    if there:
+        output.say(f"{records.number_of(there)} waited there already.")
+    named = f" --db {shlex.quote(store.place if '://' in flag else flag)}" if flag else ""
+    if added:
+        output.say(
+            f"{records.number_of(added)} of sweep {sweep} wait in {store.place}; "
+            f"next: streamcli worker{named}"
+        )
+
+
+def _hand_out(
+    todo: Plan,
+    asked: Settings,
+    explicit: bool,
+    force: bool,
+    flag: str | None,
+    how: tuple[str, int],
+) -> None:
+    """Let workers make the runs, show them, and say what became of them."""
+    from streamcli.analysis.selection import of_repeats
+    from streamcli.jobs.hand_out import HandOut
+    from streamcli.render import output
+    from streamcli.render.progress import Board
+
+    with Board([arm for arm, _ in todo]) as board:
+        done = HandOut.of(todo, asked.database_url, board.ended, output.say)
+        done.carry_out(*how, explicit=explicit, force=force)
+    if done.run_ids:
+        output.terminal(of_repeats(done.runs()))
+        output.say_recorded(done.store.place, flag)
+    for line in done.summary():
+        output.say(line)
+    if done.failed or done.left:
+        raise StreamError(f"{done.failed + done.left} of {len(todo)} runs failed.")
 
 
 def _show(todo: Plan, asked: Settings, force: bool) -> None:

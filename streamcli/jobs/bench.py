@@ -14,6 +14,7 @@ from core import registry
 from core.config import AS_SHIPPED, STATIC, RunConfig, engines
 from core.errors import StreamError, UsageError
 from streamcli.jobs.database import opened
+from streamcli.jobs.ledger import Ledger
 from streamcli.render.benchmarks import Timed
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ PLAIN = "plain forwards"
 WIDE = 1.25  # ends of an interval of one arm over itself, above which times are doubted
 
 
-def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
-    """Time the arms of a benchmark and record them.
+def run(what: str, asked: dict[str, Any], db: str | None) -> tuple[Timed, Ledger]:
+    """Time the arms of a benchmark and record them; the ledger says in the end what is not.
 
     Args:
         what: ``decode``, ``window``, ``prompt``, ``length`` or ``perplexity``.
@@ -44,8 +45,10 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
     from core.measure.meters import MIB
     from core.measure.quiet import Quiet
     from core.models import shapes
+    from streamcli import settings
     from streamcli.render import output
-    from streamcli.results import benchmarks
+    from streamcli.results import alone
+    from streamcli.results.schema import Benchmark
 
     if asked["threads"]:
         torch.set_num_threads(asked["threads"])
@@ -63,10 +66,13 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
     for done in bench.run(arms, machine, asked["rounds"], asked["steps"], asked["seed"]):
         output.passing(f"round {done}/{asked['rounds']}")
     output.passing("")
-    benchmarks.record(store, [_record(what, asked, loaded, arm, machine) for arm in arms])
-    output.say(f"recorded in the table benchmarks of {store.place}")
+    rows = alone.named(Benchmark, [_record(what, asked, loaded, arm, machine) for arm in arms])
+    ledger = Ledger(store, settings.place(db), output.say)
+    ledger.benchmark(rows)
+    if not ledger.timed:
+        output.say(f"recorded in the table benchmarks of {store.place}")
     device, cores = str(loaded.model.device), torch.get_num_threads()
-    return Timed(
+    timed = Timed(
         rows=[{"bench": what, **_row(arm, arms, machine)} for arm in arms],
         model=f"{loaded.name}, {asked['dtype']}",
         where=f"{cores} CPU thread{'s' * (cores > 1)}" if device == "cpu" else device,
@@ -75,6 +81,7 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> Timed:
         gflops_per_s=machine.flops_per_s / 1e9,
         weights_mib=sum(weight.nbytes for weight in loaded.model.parameters()) / MIB,
     )
+    return timed, ledger
 
 
 def startup(rounds: int) -> list[dict[str, Any]]:

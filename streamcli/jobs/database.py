@@ -26,19 +26,31 @@ def opened(db: str | None, *, new: bool = False) -> Store:
         UsageError: No such file, or no database.
     """
     from streamcli import settings
-    from streamcli.results import addresses
     from streamcli.results.store import Store
 
-    url = settings.place(db)
-    file = addresses.file_of(addresses.located(url))
-    if db and not new and file and not os.path.exists(file):
-        raise UsageError(f"there is no database {file}: name another with --db, or leave that out.")
+    url = settings.place(db) if new else place(db)
     store = Store.open(url)
     if not new and (words := waiting(store, url)):
         from streamcli.render import output
 
         output.say(words)
     return store
+
+
+def place(db: str | None) -> str:
+    """Where the results database is that ``--db`` names, which must be there.
+
+    Raises:
+        UsageError: It names no such file.
+    """
+    from streamcli import settings
+    from streamcli.results import addresses
+
+    found = settings.place(db)
+    file = addresses.file_of(addresses.located(found))
+    if db and file and not os.path.exists(file):
+        raise UsageError(f"there is no database {file}: name another with --db, or leave that out.")
+    return found
 
 
 def waiting(store: Store, place: str) -> str:

@@ -6,18 +6,19 @@ even then goes to a file that ``streamcli db import`` takes, and is shown all th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from core import process
 from core.errors import Interrupted, StreamError
 from core.result import RunResult
 from streamcli.jobs import database, signals
 from streamcli.render.progress import spelled
-from streamcli.results import unrecorded
+from streamcli.results import transfer, unrecorded
+from streamcli.results.queue import Cell, Taken
 from streamcli.results.schema import Run, unpack
 from streamcli.results.store import Store, Unfinishable
 from streamcli.results.transfer import Record
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Say = Callable[[str], None]
+Given = TypeVar("Given")
 
 PATIENCE_S = 180.0  # with a database that can't be written to
 PAUSE_S = 10.0
+HASTE_S = 1.0  # of patience when a stop has come
 
 
 class Unrecordable(StreamError):
@@ -51,6 +54,8 @@ class Ledger:
         say: Is told what the user must know.
         kept: The finished runs that the database could not take.
         files: Where they were written to, as far as that was possible.
+        timed: How many benchmarks it could not take either.
+        refused: Whether it has refused the latest result so far.
     """
 
     store: Store
@@ -58,6 +63,8 @@ class Ledger:
     say: Say
     kept: dict[str, Record] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    timed: int = 0
+    refused: bool = False
 
     @classmethod
     def open(cls, place: str, say: Say) -> Self:
@@ -83,18 +90,43 @@ class Ledger:
         Raises:
             Unrecordable: The database did not take it for minutes.
         """
-        try:
-            self._patiently(lambda: self.store.enter(run), "The next run waits")
-        except StreamError as error:
-            raise Unrecordable(error) from error
+        self.until_told(lambda: self.store.enter(run))
 
-    def finish(self, run: Run, result: RunResult) -> None:
-        """Record what a run found: in the database, else in a file."""
+    def finish(self, run: Run, result: RunResult, cell: Cell | None = None) -> None:
+        """Record what a run found: in the database, else in a file.
+
+        Raises:
+            Taken: Another worker has made this run of the queue meanwhile.
+        """
         waits = f"Run {run.run_id} is finished and its result is kept"
+        self.refused = False
+
+        def say(words: str) -> None:
+            self.refused = True
+            self.say(words)
+
         try:
-            self._patiently(lambda: self.store.finish(run.run_id, result), waits)
+            patiently(lambda: self.store.finish(run.run_id, result, cell), waits, say)
+        except Taken:
+            raise
         except StreamError as error:
-            self.say(f"{_sentence(error)} {self._put_aside(run, result)}")
+            self.say(f"{_sentence(error)} {self._put_aside(run, result, cell)}")
+
+    def benchmark(self, rows: list[dict[str, Any]]) -> None:
+        """Record what was timed: in the database, else in a file.
+
+        Raises:
+            Interrupted: It was stopped while the database did not take it.
+        """
+        waits = "What was timed is kept"
+        try:
+            patiently(
+                lambda: transfer.add(self.store, (), "bench", {"benchmark": rows}), waits, self.say
+            )
+        except KeyboardInterrupt as stop:
+            raise Interrupted(f"interrupted. {self._put_times_aside(rows)}") from stop
+        except StreamError as error:
+            self.say(f"{_sentence(error)} {self._put_times_aside(rows)}")
 
     def fail(self, run: Run, error: StreamError) -> None:
         """Record that a run failed, and why."""
@@ -103,10 +135,18 @@ class Ledger:
         except StreamError as problem:
             self.say(f"run {run.run_id} failed, which could not be recorded: {problem}")
 
-    def interrupt(self, run: Run, result: RunResult | None) -> Interrupted:
+    def interrupt(self, run: Run, result: RunResult | None, cell: Cell | None) -> Interrupted:
         """Record that a run was stopped, before its end or while its result was being recorded."""
+        if result and not self.refused:
+            try:  # the stop came in between
+                self.store.hasty(HASTE_S).finish(run.run_id, result, cell)
+                return Interrupted(f"interrupted; run {run.run_id} was finished and is recorded.")
+            except Taken as taken:
+                return Interrupted(f"interrupted; {taken}")
+            except (KeyboardInterrupt, StreamError):
+                pass  # it is not waited for
         if result:
-            return Interrupted(f"interrupted. {self._put_aside(run, result)}")
+            return Interrupted(f"interrupted. {self._put_aside(run, result, cell)}")
         try:
             self.store.interrupt(run.run_id)
         except StreamError as problem:
@@ -141,45 +181,67 @@ class Ledger:
         Raises:
             StreamError: A finished run is not.
         """
-        if not self.kept:
+        number = len(self.kept) + self.timed
+        if not number:
             return
-        number, lost = len(self.kept), len(self.kept) - len(self.files)
-        words = (
-            f"{number} finished run{'s' * (number > 1)} could not be recorded in {self.store.place}"
-        )
+        lost = number - len(self.files)
+        what = f"{number} finished run{'s' * (number > 1)}" if self.kept else "what was timed"
+        words = f"{what} could not be recorded in {self.store.place}"
         if self.files:
             words += f"; to add: {database.importing(self.files, self.place)}"
         if lost:
             words += f"; {lost} could be written nowhere, so keep what is shown above"
         raise StreamError(words)
 
-    def _put_aside(self, run: Run, result: RunResult) -> str:
+    def _put_aside(self, run: Run, result: RunResult, cell: Cell | None) -> str:
         """Keep the result of a run in memory and in a file; what to say of it."""
         with signals.ignored():
             kept = self.kept[run.run_id] = unrecorded.record(run, result)
-            try:
-                file = unrecorded.write(self.store, kept)
-            except StreamError as problem:
-                return str(problem)
-            self.files.append(file)
-        words = database.importing([file], self.place)
-        return f"The result of run {run.run_id} is in {file}; to add it: {words}"
+            return self._written(f"The result of run {run.run_id}", [kept], cell=cell)
 
-    def _patiently(self, act: Callable[[], object], waits: str) -> None:
-        """Do what the database may refuse for a while; raises as ``act`` does in the end."""
-        until = monotonic() + PATIENCE_S
-        while True:
-            try:
-                act()
-                return
-            except Unfinishable:
+    def _put_times_aside(self, rows: list[dict[str, Any]]) -> str:
+        """Keep what was timed in a file; what to say of it."""
+        with signals.ignored():
+            self.timed += 1
+            return self._written("What was timed", [], rows)
+
+    def _written(
+        self, what: str, kept: list[Record], rows: Sequence[Any] = (), cell: Cell | None = None
+    ) -> str:
+        try:
+            file = unrecorded.write(self.store, kept, rows, cell)
+        except StreamError as problem:
+            return str(problem)
+        self.files.append(file)
+        words = database.importing([file], self.place)
+        return f"{what} is in {file}; to add it: {words}"
+
+    def until_told(self, act: Callable[[], Given]) -> Given:
+        """Ask the database for what must be there before the next run.
+
+        Raises:
+            Unrecordable: It did not answer for minutes.
+        """
+        try:
+            return patiently(act, "The next run waits", self.say)
+        except StreamError as error:
+            raise Unrecordable(error) from error
+
+
+def patiently(act: Callable[[], Given], waits: str, say: Say) -> Given:
+    """Do what a database may refuse for a while, each wait said; raises as ``act`` does then."""
+    until = monotonic() + PATIENCE_S
+    while True:
+        try:
+            return act()
+        except (Unfinishable, Taken):
+            raise
+        except StreamError as error:
+            left_s = until - monotonic()
+            if left_s <= 0:
                 raise
-            except StreamError as error:
-                left_s = until - monotonic()
-                if left_s <= 0:
-                    raise
-                self.say(f"{_sentence(error)} {waits}; trying again for {spelled(left_s)}.")
-                sleep(min(PAUSE_S, left_s))
+            say(f"{_sentence(error)} {waits}; trying again for {spelled(left_s)}.")
+            sleep(min(PAUSE_S, left_s))
 
 
 def _sentence(error: StreamError) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import reprlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -169,9 +169,7 @@ class Plan:
     def __iter__(self) -> Iterator[tuple[RunConfig, int]]:
         """Each run as its arm and its round, in order."""
         for group in self.groups:
-            for turn in range(self.repeats):
-                for arm in reversed(group) if turn % 2 else group:
-                    yield arm, turn
+            yield from rounds(group, self.repeats)
 
     @property
     def arms(self) -> tuple[RunConfig, ...]:
@@ -186,6 +184,13 @@ class Plan:
             if len(values) > 1:
                 words.append(f"{field} {getattr(arm, field)}")
         return ", ".join([*words, *([f"round {turn + 1}"] if self.repeats > 1 else [])])
+
+
+def rounds(group: Sequence[RunConfig], repeats: int) -> Iterator[tuple[RunConfig, int]]:
+    """Each run of a group as its arm and its round, in order."""
+    for turn in range(repeats):
+        for arm in reversed(group) if turn % 2 else group:
+            yield arm, turn
 
 
 def gather(flags: dict[str, Any], preset: str | None, file: Path | None) -> dict[str, Any]:

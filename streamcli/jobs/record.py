@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from core.modes.base import Progress
 from core.runner import Prepared, Text
 from streamcli.jobs import signals
 from streamcli.jobs.ledger import Ledger, Say, Unrecordable
-from streamcli.results import values
+from streamcli.results import addresses, values
+from streamcli.results.queue import Cell, Taken
 from streamcli.results.store import Store
 
 Watch = Callable[[Prepared], AbstractContextManager[Progress]]
@@ -60,6 +62,12 @@ class Recorder:
         if self._ledger is None:
             self._ledger = Ledger.open(self.place, self.say)
         return self._ledger
+
+    @property
+    def has_database(self) -> bool:
+        """Whether the results database is there, so that to open it leaves no trace."""
+        file = addresses.file_of(addresses.located(self.place))
+        return self._ledger is not None or file is None or os.path.exists(file)
 
     @property
     def store(self) -> Store:
@@ -123,18 +131,21 @@ class Recorder:
                 self._notes_shown.add(note)
         return prepared
 
-    def run(self, prepared: Prepared, repeat: int) -> str:
-        """Evaluate a prepared run and return the name of its row; raises as ``record`` does."""
+    def run(self, prepared: Prepared, repeat: int, cell: Cell | None = None) -> str:
+        """Evaluate a prepared run and return the name of its row; raises as ``record`` does.
+
+        Where it has a place in the queue, and another worker has made it meanwhile: ``Taken``.
+        """
         ledger, made = self.ledger, (prepared.config, prepared.facts, prepared.environment)
         run, result = values.run(*made, repeat, self.sweep), None
         try:
             ledger.begin(run)
             with self.watch(prepared) as progress:
                 result = runner.execute(prepared, progress)
-            ledger.finish(run, result)
+            ledger.finish(run, result, cell)
         except KeyboardInterrupt as stop:
-            raise ledger.interrupt(run, result) from stop
-        except Unrecordable:
+            raise ledger.interrupt(run, result, cell) from stop
+        except (Unrecordable, Taken):
             raise
         except StreamError as error:
             ledger.fail(run, error)
@@ -145,8 +156,12 @@ class Recorder:
             raise failure from error
         return run.run_id
 
-    def finished(self, prepared: Prepared) -> dict[str, int]:
-        """The finished runs of this very configuration, model, tokens and host: their repeats.
+    def finished(self, prepared: Prepared, *, anywhere: bool = False) -> dict[str, int]:
+        """The finished runs of this very configuration, model and tokens: their repeats.
+
+        Args:
+            prepared: The run.
+            anywhere: Whether those of other machines count.
 
         Raises:
             Unrecordable: The database does not tell.
@@ -161,14 +176,15 @@ class Recorder:
                 weights_sha256=prepared.facts.weights_sha256,
                 files_sha256=prepared.facts.files_sha256,
                 tokens_sha256=prepared.facts.tokens_sha256,
-                host=prepared.environment.host,
+                host=None if anywhere else prepared.environment.host,
             )
         except StreamError as error:
             raise Unrecordable(error) from error
         return {str(row.run_id): int(row.repeat) for row in rows.itertuples()}
 
     def _prepare(self, config: RunConfig) -> Prepared:
-        key = (config.model, config.dtype, config.device, config.source, str(config.trust))
+        what = (config.model, config.dtype, config.device, config.source)
+        key = (*what, str(config.trust), str(self.explicit))
         if key not in self._loaded:
             self._loaded.clear()  # before the next one comes in: two may not fit
             self._texts.clear()

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Timer
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 SAME_S = (
     1.0  # stops that follow each other faster are one: a key held down, a terminal's and a kill
 )
 
+AGAIN_S = 0.05  # until a stop is raised again that a finalizer swallowed
+
 _last = {"s": -math.inf}
+_others: dict[str, Callable[[sys.UnraisableHookArgs], object]] = {}
 
 
 def listen() -> None:
     """Have every stop raise KeyboardInterrupt, but for Ctrl-C where a shell has turned it off."""
+    if sys.unraisablehook is not _unraised:
+        _others["hook"] = sys.unraisablehook
+        sys.unraisablehook = _unraised
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
@@ -80,3 +88,14 @@ def _stop(_number: int, _frame: object) -> None:
     if now - _last["s"] > SAME_S:
         _last["s"] = now
         raise KeyboardInterrupt
+
+
+def _unraised(what: sys.UnraisableHookArgs) -> None:
+    """Raise a stop once more, in a moment, that came where Python drops what is raised."""
+    if what.exc_type is not KeyboardInterrupt:
+        _others["hook"](what)
+        return
+    _last["s"] = -math.inf
+    again = Timer(AGAIN_S, signal.raise_signal, [signal.SIGTERM])
+    again.daemon = True
+    again.start()

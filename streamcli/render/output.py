@@ -90,6 +90,14 @@ def passing(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def doing(text: str) -> None:
+    """What takes a while: passing on a terminal, a line each elsewhere; empty when all is done."""
+    if sys.stderr.isatty():
+        passing(text)
+    elif text:
+        say(f"{text} ...")
+
+
 def json_lines(runs: pd.DataFrame) -> None:
     """Each run as one JSON object whose keys are the column names, one a line."""
     for row in runs.to_dict("records"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from streamcli.analysis.history import Outlook
 from streamcli.render.progress import spelled
@@ -68,3 +70,21 @@ def _total(outlooks: Sequence[Outlook]) -> str:
     if unknown:
         return f"at least {spelled(sum(known))}, and {unknown} of which no similar run tells"
     return f"about {spelled(sum(known))}, and the time to load"
+
+
+def queue(sweeps: Sequence[dict[str, Any]], place: str) -> Sheet:
+    """What is in the queue, a line a sweep, and why runs of it failed."""
+    numbers = ("runs", "done", "failed", "left out", "waiting", "claimed")
+    columns = [
+        Column("sweep", "sweep", "text", "Sweep that the runs belong to"),
+        *(Column(name, name, "count", "How many") for name in numbers),
+        Column("by", "by", "text", "Machines whose workers have what is claimed"),
+    ]
+    rows, why = [], Counter[str]()
+    for each in sweeps:
+        counts = [f"{each[name]:,}" for name in numbers]
+        at = [f"{n} on {host}" if n > 1 else str(host) for host, n in each["by"].items()]
+        rows.append([each["sweep"], *counts, ", ".join(at) or "-"])
+        why.update(each["why"])
+    failures = [f"{number} failed: {what}" for what, number in why.items()]
+    return Sheet(f"The queue of {place}", columns, rows, failures)

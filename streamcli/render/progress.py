@@ -47,12 +47,13 @@ class Board:
 
     Args:
         runs: The configurations of all runs, in order.
+        quiet: Whether nothing is shown.
     """
 
-    def __init__(self, runs: list[RunConfig]) -> None:
-        self.runs, self.done = runs, 0
+    def __init__(self, runs: list[RunConfig], *, quiet: bool = False) -> None:
+        self.runs, self.done, self.quiet = runs, 0, quiet
         self.spent_s: dict[tuple[str, str, int | None], list[float]] = {}
-        self.bars = _bars()
+        self.bars = _bars(quiet)
         self.task = self.bars.add_task("sweep", total=len(runs), count=self._count, words="")
 
     def __enter__(self) -> Self:
@@ -82,7 +83,7 @@ class Board:
         left = self._left_s()
         words = "" if left is None else f"about {spelled(left)} left"
         self.bars.update(self.task, completed=self.done, count=self._count, words=words)
-        if always or self.bars.disable:
+        if not self.quiet and (always or self.bars.disable):
             print(
                 f"streamcli: {self._count} {line(name)}: {line(how)}", file=sys.stderr, flush=True
             )
@@ -104,7 +105,7 @@ def _kind(run: RunConfig) -> tuple[str, str, int | None]:
     return run.method, run.mode, run.window
 
 
-def _bars() -> Progress:
+def _bars(quiet: bool = False) -> Progress:
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -113,7 +114,7 @@ def _bars() -> Progress:
         TextColumn("{task.fields[words]}"),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=quiet or not console.is_terminal,
     )
 
 

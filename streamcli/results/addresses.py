@@ -12,7 +12,13 @@ from core.errors import UsageError, unknown
 from streamcli.results import sqlite_file
 
 SECRET = re.compile("pass(?!file)|pwd|secret|token", re.IGNORECASE)  # in names of a URL's query
-CONNECT_TIMEOUT_S = 10
+PATIENCE = {  # with a server that is gone or does not answer: what a URL's own query may change
+    "connect_timeout": 10,  # s
+    "tcp_user_timeout": 60_000,  # ms until what was sent must have arrived
+    "keepalives_idle": 30,  # s without a word, after which it is asked whether it is there
+    "keepalives_interval": 10,  # s between such questions
+    "keepalives_count": 3,  # of them without an answer
+}
 INSTALL = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary"}
 EXAMPLES = "a path such as data/streamcli.db, or a URL such as postgresql+psycopg://user@host/name"
 
@@ -83,6 +89,13 @@ def connected(url: URL) -> Engine:
     return engine
 
 
+def snapshots(engine: Engine) -> Engine:
+    """The same, for transactions that see one state throughout; those of an SQLite file do so."""
+    if file_of(engine.url):
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
 def _file(url: URL, path: str) -> URL:
     try:
         file = Path(path).expanduser().absolute()
@@ -105,4 +118,4 @@ def _masked(text: str) -> str:
 def _connect_args(url: URL) -> dict[str, int]:
     if file_of(url):
         return {"timeout": sqlite_file.BUSY_TIMEOUT_S}
-    return {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+    return {name: value for name, value in PATIENCE.items() if name not in url.query}

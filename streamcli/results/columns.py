@@ -33,6 +33,7 @@ LEFT = ("text", "sha", "flag")
 SHA_SHOWN = 10
 LARGE_PERPLEXITY = 1000
 STATUSES = ("running", "done", "failed", "interrupted")
+STATES = ("waiting", "claimed", "held", "done")  # of a group in the queue
 
 
 class Group(StrEnum):
@@ -283,7 +284,7 @@ COLUMNS = _by_name(
     _column("python", "python", "text", "code environment around", "Version of Python"),
     _column("host", "host", "text", "machine environment shared clock repeat around",
             "Name of the machine"),
-    _column("cpu", "CPU", "text", "machine environment around", "Name of the processor"),
+    _column("cpu", "CPU", "text", "machine environment clock around", "Name of the processor"),
     _column("gpu", "GPU", "text", "machine environment clock around", "Name of the accelerator"),
     _column("load_1m", "load", "fixed", "machine environment",
             "Load average when the run began", digits=2),
@@ -423,6 +424,62 @@ BENCHMARKS = _by_name(
             "Milliseconds of every timed step, round by round, packed as a trace is"),
     _column("interval", "95 % interval", "text", "time derived", "Both ends of that interval"),
     _column("ratio_to_floor", "to floor", "ratio", "time derived", "Time a token over its floor"),
+)
+PROBES = _by_name(
+    _column("probe_id", "probe", "text", "run database", "Name of the row, a ULID"),
+    _column("created_at", "ended", "text", "run database", "When the probe ended, UTC"),
+    _column("threshold", "threshold", "significant", "form config",
+            "Attention beyond which a token is a sink of a head (epsilon)"),
+    _column("tokens", "tokens", "count", "text result",
+            "Tokens of the first document, on which attention was looked at", unit="tokens"),
+    _column("pieces", "texts", "count", "text result",
+            "Texts of 64 tokens that the sink rate is an average over"),
+    _column("scored_tokens", "scored", "count", "quality result",
+            "Tokens that the perplexities are of", unit="tokens"),
+    _column("n_layers", "layers", "count", "model result", "Layers of the model"),
+    _column("n_heads", "heads", "count", "model result", "Query heads of a layer"),
+    _column("sink_rate", "sink rate", "fixed", "quality result",
+            "Share of all heads whose mean attention to the first token is beyond the threshold"),
+    _column("mass_before", "before", "fixed", "quality result",
+            "Attention to the first S tokens, mean over heads, where nothing is evicted"),
+    _column("mass_after", "after", "fixed", "quality result",
+            "The same in a stream of S sinks and a window, once something was evicted"),
+    _column("suffices", "S that suffices", "count", "quality result",
+            "The smallest S that no larger one betters by more than 1 % of perplexity"),
+    _column("perplexities", "perplexities", "plain", "quality result",
+            "Perplexity by S, at a budget of as many keys, as JSON"),
+    _column("sinks", "sinks", "plain", "quality result",
+            "Tokens that are sinks: position, text, share of heads and attention, as JSON"),
+    _column("before", "before", "plain", "quality result",
+            "Attention to the first S tokens by layer and head, row by row, packed as a trace is"),
+    _column("after", "after", "plain", "quality result", "The same after eviction"),
+)
+QUEUE = _by_name(
+    _column("group_id", "group", "text", "run database", "Name of the group, a ULID"),
+    _column("state", "state", "text", "run database",
+            "waiting, claimed by a worker, held by a sweep that makes its own runs, or done"),
+    _column("sweep", "sweep", "text", "run database",
+            "Sweep that it belongs to, a ULID, which its runs bear"),
+    _column("created_at", "enqueued", "text", "run database", "When it was enqueued, UTC"),
+    _column("arms", "arms", "plain", "setting config", "Its configurations, as JSON"),
+    _column("keys", "keys", "plain", "setting config", "Their names, separated by spaces"),
+    _column("repeats", "repeats", "count", "repeats config", "Rounds of them"),
+    _column("within_trained", "within trained", "flag", "setting config",
+            "Whether a budget beyond the trained length is left out"),
+    _column("explicit", "explicit", "flag", "setting config",
+            "Whether the model was named, so that no stand-in may take its place"),
+    _column("force", "force", "flag", "setting config",
+            "Whether what is finished elsewhere is made again"),
+    _column("ended", "ended", "plain", "words database",
+            "How each run ended that has, as JSON: by number, how, and its name or why"),
+    _column("deaths", "deaths", "count", "repeats database",
+            "Workers that died with it since a run of it ended last"),
+    _column("worker", "worker", "text", "machine database", "Who has claimed it, a ULID"),
+    _column("host", "host", "text", "machine environment", "Name of the machine that had it last"),
+    _column("process", "process", "text", "machine environment", "Process that had it last"),
+    _column("beat", "beat", "count", "machine database",
+            "Grows while its worker lives and reaches the database"),
+    _column("seen_at", "seen", "text", "machine database", "When it last grew, UTC"),
 )
 # fmt: on
 ALL = COLUMNS | DERIVED_COLUMNS

@@ -18,10 +18,10 @@ from streamcli.results import addresses, schema, transfer
 from streamcli.results.columns import NAMED, VIEW
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
-from streamcli.results.transfer import BENCHMARKS, DOCUMENTS, RUNS, TRACES, Record
+from streamcli.results.transfer import ALONE, DOCUMENTS, RUNS, TRACES, Record
 
 COUNTED = ("status", *NAMED)
-TABLES = (RUNS.name, DOCUMENTS.name, TRACES.name, BENCHMARKS.name)
+TABLES = (RUNS.name, DOCUMENTS.name, TRACES.name, *(each.name for each in ALONE.values()))
 NLL_ERROR = 1e-6  # of a sum of float32 numbers, relative
 SUM_ERROR = 1e-9  # of a sum of float64 numbers, relative
 

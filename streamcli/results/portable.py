@@ -1,8 +1,8 @@
 """Runs in files. A ``.jsonl`` file is whole and portable; a ``.csv`` file holds the rows alone.
 
-The first line of a ``.jsonl`` file is about the file; then comes a row of ``benchmarks`` a line, if
-any, and a run a line: its row, its documents, and its packed trace. Packed numbers are in base64.
-JSON has no infinity, which goes as ``"inf"``.
+The first line of a ``.jsonl`` file is about the file; then come the rows that belong to no run, if
+any, a benchmark or a probe a line, and a run a line: its row, its documents, and its packed trace.
+Packed numbers are in base64. JSON has no infinity, which goes as ``"inf"``.
 """
 
 from __future__ import annotations
@@ -23,26 +23,33 @@ from core.errors import StreamError, UsageError
 from streamcli import __version__, files, harmless
 from streamcli.results import migrations, transfer, ulid, values
 from streamcli.results.columns import STATUSES
+from streamcli.results.queue import Cell
 from streamcli.results.store import Store
-from streamcli.results.transfer import BENCHMARKS, DOCUMENTS, RUNS, Moved, Record
+from streamcli.results.transfer import ALONE, DOCUMENTS, RUNS, Moved, Others, Record
 
 WHOLE, ROWS = ".jsonl", ".csv"
 PARTS = ("run", "documents", "trace")
 TRACE = ("nll", "latency_ms")
-STEPS = "latency_ms"  # of a benchmark, packed as a trace is
+PACKED = {  # columns of rows that belong to no run, packed as a trace is
+    word: [column.name for column in table.columns if isinstance(column.type, LargeBinary)]
+    for word, table in ALONE.items()
+}
 
 
-def export(store: Store, file: Path, run_ids: Sequence[str], *, benchmarks: bool = False) -> int:
+def export(
+    store: Store, file: Path, run_ids: Sequence[str], *, others: bool = False
+) -> dict[str, int]:
     """Write these runs to a file, whole or only their rows; the file is there when all are.
 
     Args:
         store: Where they are.
         file: A ``.jsonl`` or ``.csv`` file.
         run_ids: Names in full.
-        benchmarks: Whether every benchmark goes with them, which only a ``.jsonl`` file can hold.
+        others: Whether all that belongs to no run goes with them, which only a ``.jsonl`` file can
+            hold.
 
     Returns:
-        How many rows of benchmarks were written.
+        How many of these rows were written, by the name of their table.
 
     Raises:
         UsageError: The file is of another kind, or can't be written.
@@ -55,34 +62,41 @@ def export(store: Store, file: Path, run_ids: Sequence[str], *, benchmarks: bool
         )
     with store.transaction() as connection, _replaced(file) as stream:
         runs = transfer.records(connection, run_ids)
-        timed: Sequence[Any] = ()
+        more: Others = {}
         if file.suffix == ROWS:
             written = _write_csv(stream, runs)
         else:
-            timed = transfer.benchmarks(connection) if benchmarks else ()
-            written = _write_jsonl(stream, runs, len(run_ids), timed)
+            more = transfer.others(connection) if others else {}
+            written = _write_jsonl(stream, runs, len(run_ids), more)
         if written != len(run_ids):
             raise StreamError(f"runs were deleted meanwhile: {file} was not written; try again.")
-    return len(timed)
+    return {ALONE[word].name: len(rows) for word, rows in more.items() if rows}
 
 
-def write(file: Path, kept: Record, **about: str) -> None:
-    """Write one run, whole, to a ``.jsonl`` file; ``about`` is what its first line says besides.
+def write(file: Path, kept: Sequence[Record], more: Others, **about: Any) -> None:
+    """Write whole runs, and rows that belong to none, to a ``.jsonl`` file.
+
+    Args:
+        file: Where to.
+        kept: The runs.
+        more: The rows.
+        **about: What the first line says besides.
 
     Raises:
         UsageError: It can't be written.
         StreamError: The disk is full.
     """
     with _replaced(file) as stream:
-        _write_jsonl(stream, [kept], 1, (), **about)
+        _write_jsonl(stream, kept, len(kept), more, **about)
 
 
 def load(store: Store, file: Path) -> Moved:
-    """Take in every run and benchmark of a ``.jsonl`` file that is not here yet.
+    """Take in every run and other row of a ``.jsonl`` file that is not here yet.
 
     Raises:
         UsageError: The file can't be read, or is no export.
         StreamError: A run of that name is another one here. Nothing was taken in.
+        Taken: Another worker has made the run of the queue meanwhile.
     """
     if file.suffix != WHOLE:
         raise UsageError(
@@ -92,9 +106,12 @@ def load(store: Store, file: Path) -> Moved:
     try:
         with file.open(encoding="utf-8") as stream:
             about = _about(stream, str(file))
-            timed = _benchmarks(stream, about["benchmarks"], str(file))
-            runs = _runs(stream, about["runs"], 2 + len(timed), str(file))
-            return transfer.add(store, runs, str(file), timed)
+            more, line = {}, 2
+            for word, table in ALONE.items():
+                more[word] = _alone(stream, word, about[table.name], line, str(file))
+                line += len(more[word])
+            runs = _runs(stream, about["runs"], line, str(file))
+            return transfer.add(store, runs, str(file), more, _cell(about))
     except OSError as problem:
         raise UsageError(f"{file} can't be read: {problem.strerror}.") from problem
     except UnicodeDecodeError as problem:
@@ -109,13 +126,15 @@ def _replaced(file: Path) -> Iterator[TextIO]:
 
 
 def _write_jsonl(
-    stream: TextIO, runs: Iterable[Record], number: int, timed: Sequence[Any], **about: str
+    stream: TextIO, runs: Iterable[Record], number: int, more: Others, **about: Any
 ) -> int:
     head = {"streamcli": __version__, "schema": migrations.known()[-1], "runs": number}
-    stream.write(json.dumps({**head, "benchmarks": len(timed), **about}) + "\n")
-    for row in timed:
-        plain = {**_finite(row), STEPS: _text(row[STEPS])}
-        stream.write(json.dumps({"benchmark": plain}, allow_nan=False) + "\n")
+    counts = {table.name: len(more.get(word, ())) for word, table in ALONE.items()}
+    stream.write(json.dumps({**head, **counts, **about}) + "\n")
+    for word, rows in more.items():
+        for row in rows:
+            plain = {**_finite(row), **{name: _text(row[name]) for name in PACKED[word]}}
+            stream.write(json.dumps({word: plain}, allow_nan=False) + "\n")
     written = 0
     for each in runs:
         trace = {name: _text(blob) for name, blob in (each.trace or {}).items()} or None
@@ -150,8 +169,9 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _about(stream: TextIO, name: str) -> dict[str, Any]:
-    """The first line; an older file has no word of benchmarks, and none."""
-    about = {"benchmarks": 0, **_object(stream.readline(), f"{name} line 1")}
+    """The first line; an older file has no word of some kinds of rows, and none of them."""
+    none = {table.name: 0 for table in ALONE.values()}
+    about = {**none, **_object(stream.readline(), f"{name} line 1")}
     if not isinstance(about.get("runs"), int) or "streamcli" not in about:
         raise UsageError(f"{name} is no export of streamcli: its first line does not say so.")
     if about.get("schema") not in migrations.known():
@@ -159,28 +179,38 @@ def _about(stream: TextIO, name: str) -> dict[str, Any]:
             f"{name} was written by a newer streamcli (schema {about.get('schema')}, this one "
             f"knows {migrations.known()[-1]}): upgrade."
         )
-    if not isinstance(about["benchmarks"], int):
-        raise UsageError(f"{name} line 1: benchmarks is {about['benchmarks']!r}, no number.")
+    for kind in none:
+        if not isinstance(about[kind], int):
+            raise UsageError(f"{name} line 1: {kind} is {about[kind]!r}, no number.")
     return about
 
 
-def _benchmarks(stream: TextIO, number: int, name: str) -> list[dict[str, Any]]:
-    """So many rows of benchmarks, every column of each."""
+def _cell(about: dict[str, Any]) -> Cell | None:
+    """The place in the queue of a run that its database could not take."""
+    match about.get("cell"):
+        case [str(group_id), int(number)]:
+            return Cell(group_id, number)
+    return None
+
+
+def _alone(stream: TextIO, word: str, number: int, first: int, name: str) -> list[dict[str, Any]]:
+    """So many rows that belong to no run, from the line ``first`` on: every column of each."""
     found: dict[str, dict[str, Any]] = {}
-    for line in range(2, 2 + number):
+    table = ALONE[word]
+    for line in range(first, first + number):
         where = f"{name} line {line}"
-        row = _object(stream.readline() or "{}", where).get("benchmark")
+        row = _object(stream.readline() or "{}", where).get(word)
         if not isinstance(row, dict):
-            raise UsageError(f"{where} is not one of the {number} benchmarks: it was cut short.")
+            raise UsageError(f"{where} is not one of the {number} {table.name}: it was cut short.")
         try:
-            steps = _bytes(row.get(STEPS))
+            packed = {each: _bytes(row.get(each)) for each in PACKED[word]}
         except (TypeError, ValueError) as problem:
-            raise UsageError(f"{where}: the times are damaged.") from problem
-        row = _row({**row, STEPS: steps}, BENCHMARKS, where)
-        named = str(row["benchmark_id"])
+            raise UsageError(f"{where}: {' or '.join(PACKED[word])} is damaged.") from problem
+        row = _row({**row, **packed}, table, where)
+        named = str(row[transfer.key_of(word).name])
         if not ulid.is_one(named) or named in found:
-            raise UsageError(f"{where}: {named!r} is no name of a benchmark, or a second time.")
-        found[named] = {column.name: row.get(column.name) for column in BENCHMARKS.columns}
+            raise UsageError(f"{where}: {named!r} is no name of a {word}, or a second time.")
+        found[named] = {column.name: row.get(column.name) for column in table.columns}
     return list(found.values())
 
 

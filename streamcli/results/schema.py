@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import BigInteger, CheckConstraint, Index
 from sqlmodel import Field, SQLModel
 
-from streamcli.results.columns import SAME_RUN, STATUSES
+from streamcli.results.columns import SAME_RUN, STATES, STATUSES
 
 Whole = Annotated[int, Field(sa_type=BigInteger)]
 WholeOrNone = Annotated[int | None, Field(sa_type=BigInteger)]
@@ -193,6 +193,76 @@ class Benchmark(SQLModel, table=True):
     cpu: str
     gpu: str | None = None
     load_1m: float | None = None
+
+
+class Probe(SQLModel, table=True):
+    """What ``streamcli probe`` found of a model's attention."""
+
+    __tablename__ = "probes"
+
+    probe_id: str = Field(primary_key=True, max_length=26)
+    created_at: str
+    model: str
+    dataset: str
+    n_sink: Whole
+    window: Whole
+    attended_keys: Whole
+    threshold: float
+    dtype: str
+    device: str
+    threads: Whole
+    tokens: Whole
+    pieces: Whole
+    scored_tokens: Whole
+    n_layers: Whole
+    n_heads: Whole
+    sink_rate: float
+    mass_before: float
+    mass_after: float
+    suffices: Whole
+    perplexities: str
+    sinks: str
+    before: bytes
+    after: bytes
+    model_revision: str | None = None
+    weights_sha256: str | None = None
+    tokens_sha256: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    versions: str
+    host: str
+    cpu: str
+    gpu: str | None = None
+    load_1m: float | None = None
+
+
+class Group(SQLModel, table=True):
+    """Runs of an enqueued sweep that are held against each other: what a worker claims at once.
+
+    ``ended`` says, as JSON, how each run ended that has: by its number in the group's own order,
+    how, and its name or why.
+    """
+
+    __tablename__ = "queue"
+    __table_args__: Any = (CheckConstraint(f"state IN {STATES}", name="ck_queue_state"),)
+
+    group_id: str = Field(primary_key=True, max_length=26)
+    state: str = Field(index=True)
+    sweep: str = Field(index=True)
+    created_at: str
+    arms: str
+    keys: str
+    repeats: Whole
+    within_trained: bool
+    explicit: bool
+    force: bool
+    ended: str
+    deaths: Whole
+    worker: str | None = None
+    host: str | None = None
+    process: str | None = None
+    beat: Whole
+    seen_at: str | None = None
 
 
 def pack(values: NDArray[np.float32]) -> bytes:

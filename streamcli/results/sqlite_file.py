@@ -111,11 +111,12 @@ def _connect(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> Non
 
 
 def _begin(connection: Connection) -> None:
-    if not connection.get_execution_options().get("writes"):
+    options = connection.get_execution_options()
+    if not options.get("writes"):
         connection.exec_driver_sql("BEGIN")
         return
     driver: Any = connection.connection.driver_connection
-    until = time.monotonic() + BUSY_TIMEOUT_S
+    until = time.monotonic() + options.get("wait_s", BUSY_TIMEOUT_S)
     driver.execute(f"PRAGMA busy_timeout={SLICE_MS}")  # while SQLite waits, Ctrl-C does nothing
     while True:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.result import RunResult
-from streamcli.results import addresses, migrations, sqlite_file, values
+from streamcli.results import addresses, migrations, queue, sqlite_file, values
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.schema import Run, Trace, unpack
 
@@ -88,14 +88,20 @@ class Store:
         with self._writing() as session:
             session.merge(run)
 
-    def finish(self, run_id: str, result: RunResult) -> Run:
+    def finish(self, run_id: str, result: RunResult, cell: queue.Cell | None = None) -> Run:
         """Record everything a run found, in one transaction, and return its row.
 
         A run that was taken for dead meanwhile, and recorded as interrupted, is done all the same.
         One that is done with this very result stays so: the answer to a commit may have been lost.
 
+        Args:
+            run_id: The run.
+            result: What it found.
+            cell: The run's place in the queue, where it has one; that has ended then as well.
+
         Raises:
             Unfinishable: The run is not there, has failed, or is done with another result.
+            Taken: Another worker has made it meanwhile; this one is recorded as interrupted.
         """
         found, rows = values.found(result), values.rows(run_id, result)
         with self._writing() as session:
@@ -105,8 +111,15 @@ class Store:
             if run is None or run.status not in ("running", "interrupted"):
                 state = run.status if run else "not there"
                 raise Unfinishable(f"{self.place}: run {run_id} is {state}, it can't be finished.")
-            values.finish(run, result)
+            made = queue.Ended(queue.DONE, run_id)
+            other = queue.end(session.connection(), cell, made) if cell else None
+            if other:
+                run.status, run.finished_at, rows = "interrupted", values.now(), []
+            else:
+                values.finish(run, result)
             session.add_all([run, *rows])
+        if other:
+            raise queue.Taken(f"run {run_id} was made meanwhile by another worker: {other.what}.")
         return run
 
     def fail(self, run_id: str, error: str) -> None:
@@ -222,12 +235,17 @@ class Store:
 
     @contextmanager
     def transaction(self, *, writes: bool = False) -> Iterator[Connection]:
-        """One transaction, for ``transfer`` and ``maintenance``; nothing stays where it raises."""
-        with (
-            errors_in_one_line(self.place),
-            (self._writes if writes else self.engine).begin() as connection,
-        ):
+        """One transaction, for ``transfer`` and ``maintenance``; nothing stays where it raises.
+
+        One that only reads sees the database as it was when it began, whatever others write.
+        """
+        engine = self._writes if writes else addresses.snapshots(self.engine)
+        with errors_in_one_line(self.place), engine.begin() as connection:
             yield connection
+
+    def hasty(self, wait_s: float) -> Store:
+        """The same, waiting no longer than this for another process that writes to a file."""
+        return replace(self, engine=self.engine.execution_options(wait_s=wait_s))
 
     def _current(self, file: Path | None) -> bool:
         if file and not file.exists():

@@ -6,16 +6,16 @@ Only runs that have ended travel. What comes in is one transaction: all of it or
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Column, Connection, Table, delete, insert, inspect, select
 from sqlmodel import SQLModel
 
 from core.errors import StreamError, UsageError
-from streamcli.results import addresses, migrations, schema, sqlite_file, ulid
+from streamcli.results import addresses, migrations, queue, schema, sqlite_file, ulid
 from streamcli.results.columns import PUBLIC
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
@@ -24,10 +24,14 @@ BATCH = 200  # runs in memory at a time
 MINE = ("tags", "comment")  # the owner's words, which make no other run of it
 BEGINNING = ("created_at", "config_key", "host", "pid")  # by which a run is known to be the same
 
-RUNS, DOCUMENTS, TRACES, BENCHMARKS = (
+RUNS, DOCUMENTS, TRACES, BENCHMARKS, PROBES = (
     SQLModel.metadata.tables[str(model.__tablename__)]
-    for model in (schema.Run, schema.DocumentRow, schema.Trace, schema.Benchmark)
+    for model in (schema.Run, schema.DocumentRow, schema.Trace, schema.Benchmark, schema.Probe)
 )
+# Of rows that belong to no run, by the word for one of them.
+ALONE = {"benchmark": BENCHMARKS, "probe": PROBES}
+
+Others: TypeAlias = Mapping[str, Sequence[Any]]  # rows that belong to no run, by that word
 
 T = TypeVar("T")
 
@@ -54,12 +58,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Moved:
-    """How many runs were new, known here, or still running; and new benchmark rows."""
+    """How many runs were new, known here, or still running; and other rows that were new."""
 
     added: int
     known: int
     running: int = 0
     benchmarks: int = 0
+    probes: int = 0
 
 
 def records(connection: Connection, run_ids: Iterable[str]) -> Iterator[Record]:
@@ -86,7 +91,7 @@ def ended(connection: Connection) -> tuple[list[str], int]:
 
 
 def merge(store: Store, other: str) -> Moved:
-    """Take in every ended run of another database that is not here yet, and every benchmark.
+    """Take in every ended run of another database that is not here yet, and what belongs to none.
 
     The other is only read.
 
@@ -103,16 +108,22 @@ def merge(store: Store, other: str) -> Moved:
         raise UsageError(f"{place} is the database itself: name another one.")
     with errors_in_one_line(place):
         engine = sqlite_file.onlooker(file) if file else addresses.connected(url)
-        with engine.connect() as connection:
+        with addresses.snapshots(engine).connect() as connection:
             migrations.current(connection, place)  # raises where it is newer, or another program's
             if not inspect(connection).has_table("runs"):
                 return Moved(0, 0)
             names, running = ended(connection)
-            moved = add(store, records(connection, names), place, benchmarks(connection))
+            moved = add(store, records(connection, names), place, others(connection))
     return replace(moved, running=running)
 
 
-def add(store: Store, incoming: Iterable[Record], source: str, timed: Sequence[Any] = ()) -> Moved:
+def add(
+    store: Store,
+    incoming: Iterable[Record],
+    source: str,
+    more: Others | None = None,
+    cell: queue.Cell | None = None,
+) -> Moved:
     """Take in what is not here yet, in one transaction.
 
     A run that is recorded here as running or interrupted, and as done there, is done here then.
@@ -140,21 +151,41 @@ def add(store: Store, incoming: Iterable[Record], source: str, timed: Sequence[A
                         f"run {each.run_id} of {source} is another one in {store.place} "
                         f"({', '.join(names[:3])}): nothing was taken in; delete one of the two."
                     )
+            made = [queue.Ended(queue.DONE, each.run_id) for each in fresh if cell]
+            if cell and made and (other := queue.end(connection, cell, made[0])):
+                raise queue.Taken(
+                    f"run {made[0].what} of {source} was made meanwhile by another worker, as run "
+                    f"{other.what}: nothing was taken in, and the file is not needed."
+                )
             _insert(connection, fresh)
             added, known = added + len(fresh), known + len(batch) - len(fresh)
-        named = set(connection.execute(select(BENCHMARKS.c.benchmark_id)).scalars())
-        new = [dict(row) for row in timed if row["benchmark_id"] not in named]
-        if new:
-            connection.execute(insert(BENCHMARKS), new)
-    return Moved(added, known, benchmarks=len(new))
+        new = {word: _new(connection, word, rows) for word, rows in (more or {}).items()}
+        for word, rows in new.items():
+            if rows:
+                connection.execute(insert(ALONE[word]), rows)
+    return Moved(added, known, **{ALONE[word].name: len(rows) for word, rows in new.items()})
 
 
-def benchmarks(connection: Connection) -> Sequence[Any]:
-    """What ``streamcli bench`` recorded, from a database of this or an older schema."""
-    if not inspect(connection).has_table(BENCHMARKS.name):
-        return []
-    query = select(*_columns(connection, BENCHMARKS)).order_by(BENCHMARKS.c.benchmark_id)
-    return connection.execute(query).mappings().all()
+def others(connection: Connection) -> Others:
+    """Every row that belongs to no run, from a database of this or an older schema."""
+    found: dict[str, Sequence[Any]] = {}
+    for word, table in ALONE.items():
+        if inspect(connection).has_table(table.name):
+            query = select(*_columns(connection, table)).order_by(key_of(word))
+            found[word] = connection.execute(query).mappings().all()
+    return found
+
+
+def key_of(word: str) -> Column[Any]:
+    """The column that names the rows of a table of ``ALONE``."""
+    key: Column[Any] = ALONE[word].c[f"{word}_id"]
+    return key
+
+
+def _new(connection: Connection, word: str, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Those of these rows that are not here."""
+    here = set(connection.execute(select(key_of(word))).scalars())
+    return [dict(row) for row in rows if row[key_of(word).name] not in here]
 
 
 def without_id(row: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Finished runs that their database could not take: each in a file of its own, for later.
+"""Finished runs and benchmarks that their database could not take: in files, for later.
 
 A file is an export like any other (``portable``), whose first line also names the database. It lies
 beside the database, else in the working folder, else in a new folder for temporary files.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from sqlmodel import col, select
 from core.errors import StreamError
 from core.result import RunResult
 from streamcli.results import addresses, portable, transfer, ulid, values
-from streamcli.results.schema import DocumentRow, Run, Trace
+from streamcli.results.queue import Cell
+from streamcli.results.schema import Benchmark, DocumentRow, Run, Trace
 from streamcli.results.store import Store
 from streamcli.results.transfer import Record
 
@@ -33,21 +34,25 @@ def record(run: Run, result: RunResult) -> Record:
     return Record(run.model_dump(), documents, trace)
 
 
-def write(store: Store, kept: Record) -> Path:
-    """Write a finished run to a file for ``streamcli db import``; where it is.
+def write(
+    store: Store, kept: Sequence[Record], timed: Sequence[Any] = (), cell: Cell | None = None
+) -> Path:
+    """Write finished runs, or rows of benchmarks, to a file for ``streamcli db import``.
+
+    The file bears the name of the first, and the place in the queue of the run, if it has one.
 
     Raises:
         StreamError: It can be written nowhere.
     """
-    problems = []
+    name, problems = kept[0].run_id if kept else timed[0]["benchmark_id"], list[str]()
     for folder in _folders(store):
-        file = folder / f"{PREFIX}{kept.run_id}{portable.WHOLE}"
+        file = folder / f"{PREFIX}{name}{portable.WHOLE}"
         try:
-            portable.write(file, kept, database=store.place)
+            portable.write(file, kept, {"benchmark": timed}, database=store.place, cell=cell)
             return file
         except StreamError as problem:
             problems.append(str(problem))
-    raise StreamError(f"the result of run {kept.run_id} could be written nowhere: {problems[-1]}")
+    raise StreamError(f"the result of {name} could be written nowhere: {problems[-1]}")
 
 
 def waiting(store: Store) -> list[Path]:
@@ -57,7 +62,8 @@ def waiting(store: Store) -> list[Path]:
     if not files:
         return []
     done = select(Run.run_id).where(col(Run.run_id).in_(files), col(Run.status) == "done")
-    known = {name for (name,) in store.read(done)}
+    timed = select(Benchmark.benchmark_id).where(col(Benchmark.benchmark_id).in_(files))
+    known = {name for query in (done, timed) for (name,) in store.read(query)}
     return [files[name] for name in sorted(files) if name not in known]
 
 

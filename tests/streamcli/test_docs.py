@@ -31,7 +31,7 @@ HEAVY = {
     *("pyarrow", "pydantic_settings", "scipy", "sqlalchemy", "sqlmodel", "torch", "transformers"),
     "yaml",
 }
-RUNS = r"streamcli (run|sweep|paper|verify|bench|rerun|generate|chat)\b"  # a model
+RUNS = r"streamcli (run|sweep|paper|verify|probe|bench|rerun|generate|chat)\b"  # a model
 OLD, NEW = "91e204b", "2c060ec"  # commits that examples name
 
 # What makes an example small, offline or independent of this machine's speed: a pattern, and what
@@ -46,6 +46,7 @@ STAND_INS = {
     r"--format (?:png|pdf|svg)": "--format html",  # images have tests of their own
     r" --curve \S+": "",  # a file of the user's
     r"^streamcli plot window": "streamcli plot main",  # the tiny runs have a single cache size
+    r"^(streamcli probe.*?)(?: --window \d+)?((?: --.*)?)$": (r"\1\2 --max-tokens 100 --window 28"),
     r"^(streamcli verify.*)$": r"\1 --max-tokens 24 --window 8 --chunk-size 8",
     r"^(streamcli paper\b.*?)(?: --max-tokens \d+)?$": r"\1 --max-tokens 80",
     r" --shape \S+": "",

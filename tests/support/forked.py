@@ -111,7 +111,9 @@ def together(db: str) -> list[int]:
 
 SCENARIOS = {scenario.__name__: scenario for scenario in (killed, stopped, together)}
 
-if __name__ == "__main__":
+
+def warm() -> None:
+    """Import what children need, and load the model that all of them are to have."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
     for module in HEAVY:
@@ -124,6 +126,10 @@ if __name__ == "__main__":
     for method in ("streaming", "recompute"):  # one that moves positions, and one that does not
         config = RunConfig(model="bundled", method=method)
         anatomy.of(runner.load_model(config, explicit=True).model)
+
+
+if __name__ == "__main__":
+    warm()
     ends = {}
     for name, scenario in SCENARIOS.items():
         ends[name] = scenario(f"{sys.argv[1]}/{name}.db")

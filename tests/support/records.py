@@ -91,6 +91,15 @@ ARM: dict[str, Any] = {  # a row of benchmarks, but for its name and time
     "latency_ms": pack(np.ones(6, np.float32)),
 }
 
+PROBED: dict[str, Any] = {  # a row of probes, likewise
+    **{"model": "random:tiny", "dataset": "random tokens", "dtype": "float32", "device": "cpu"},
+    **{"n_sink": 4, "window": 60, "attended_keys": 65, "threshold": 0.3, "threads": 2},
+    **{"tokens": 200, "pieces": 3, "scored_tokens": 199, "n_layers": 2, "n_heads": 3},
+    **{"sink_rate": 0.5, "mass_before": 0.4, "mass_after": 0.3, "suffices": 1},
+    **{"perplexities": '{"0": 9.0}', "sinks": "[]", "versions": "x==1", "host": "h", "cpu": "c"},
+    **{name: pack(np.ones(6, np.float32)) for name in ("before", "after")},
+}
+
 
 @cache
 def empty() -> bytes:

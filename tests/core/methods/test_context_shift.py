@@ -15,6 +15,7 @@ from core.engine import Engine
 from core.errors import UsageError
 from core.measure.meters import token_nll
 from core.methods.base import Method
+from core.models import anatomy
 from core.models.loading import Loaded
 from core.proof import reference
 from tests.support import families
@@ -117,6 +118,8 @@ def test_what_cannot_be_dropped_is_refused(neox: Loaded) -> None:
     with pytest.raises(UsageError, match="n_discard is -1: it must be 0, for half, or more"):
         RunConfig(method="context-shift", param=(("n_discard", -1),))
     other = replace(neox, model=families.build("gptj"))
+    if anatomy.of(other.model).registered:
+        pytest.skip("this transformers lets it take attention functions")
     with pytest.raises(UsageError, match="a 'gptj' model does not: use --method streaming"):
         shifting().start(other, 1)
     assert shifting(1).start(other, 1).held() == 0

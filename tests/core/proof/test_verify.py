@@ -18,6 +18,7 @@ from core.models.loading import Loaded
 from core.proof import evictions
 from core.proof.verify import Finding, verify
 from streamcli import cli
+from streamcli.render import tables
 from tests.support.samples import fed_nll, method_of
 
 MODES = ("decode-loop", "chunked")
@@ -65,6 +66,16 @@ def test_a_planted_trap_fails_and_is_named(
     assert TRAPS[trap, mode] in found.diagnosis
 
 
+def test_each_comparison_is_told_before_it_is_made(neox: Loaded, ids: Tensor) -> None:
+    told: list[str] = []
+    for finding in verify(neox, ids, CONFIG, ("streaming", "dense"), MODES, told.append):
+        if finding.subject != "layers are as seen":
+            last = [each for each in told if "obvious loop" not in each][-1]
+            assert last.startswith(finding.subject.split(" drifts")[0]), (last, finding)
+    loops = [each for each in told if "obvious loop" in each]
+    assert len(loops) == 3 and "for dense" in loops[1] and "every 16" in loops[2]
+
+
 @pytest.mark.parametrize("trap", ["DropsTheShortest", "KeysStayWhereTheyCame"])
 def test_a_wrong_choice_fails_and_so_do_keys_that_stand_wrong(
     neox: Loaded, ids: Tensor, trap: str, monkeypatch: pytest.MonkeyPatch
@@ -76,6 +87,12 @@ def test_a_wrong_choice_fails_and_so_do_keys_that_stand_wrong(
     for found in prove(neox, ids, "broken")[1:]:
         assert found.claimed and not found.passed
         assert "at the first eviction: eviction or rotation" in found.diagnosis
+
+
+def test_a_table_says_where_choices_are_followed() -> None:
+    found = Finding(subject="tova", form="", claimed=True, largest_nats=0.0, mean_nats=0.0)
+    said = [tables.findings([each], "").notes for each in (found, replace(found, subject="mit"))]
+    assert ["Of keys whose scores" in " ".join(notes) for notes in said] == [True, False]
 
 
 def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Tensor) -> None:
@@ -93,6 +110,7 @@ def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Ten
         j for j in range(21) if text[0, j] == text[0, first[0, 0, 0]] and j != first[0, 0, 0]
     ]
     first[0, 0, 0] = twin
+    assert evictions.knorm(neox.model, text, config, [])[0, 21:].isnan().all()
     other = evictions.knorm(neox.model, text, config, [first, *method.dropped[1:]])
     assert torch.equal(other[0, :21], own[0, :21])  # the last of them before anything went
     assert other[0, 21].isfinite() and other[0, 21] != own[0, 21]
@@ -141,3 +159,20 @@ def test_the_command_ends_with_1_where_a_claim_does_not_hold(
         plant(monkeypatch, "streaming", "NoRotation")
     assert "claims do not hold; the first: streaming, decode-loop: at the first eviction" in err
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_quick_is_smaller_and_tells_what_it_does_also_where_nobody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["verify", "--model", "bundled", "--dataset", "bundled-narrative", "--methods", "dense"]
+    for more, sizes in ((["--quick"], (72, 16)), (["--quick", "--window", "30"], (72, 30))):
+        monkeypatch.setattr(sys, "argv", ["streamcli", *words, *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert not ended.value.code, err
+        assert "on {} tokens of bundled-narrative; S=4, W={}\n".format(*sizes) in out
+        assert "the obvious loops read 72 tokens one by one" in err
+        assert "streamcli: dense chunked (32) ...\n" in err

@@ -221,6 +221,19 @@ def test_two_runs_of_other_modes_are_paired_but_their_times_are_not(tmp_path: Pa
     assert pair.why == "times not compared: mode decode-loop against chunked"
 
 
+def test_times_of_machines_of_one_name_and_other_processors_are_not_compared(
+    tmp_path: Path,
+) -> None:
+    store = recorded(tmp_path / "runs.db", {**RECOMPUTE, "cpu": "Another"}, STREAMING)
+    (found,) = comparisons(frames.latest(store))
+    times = dict(zip(found.runs["method"], found.runs["speed_up"], strict=True))
+    assert np.isnan(times["streaming"]) and times["recompute"] == 1
+    first = str(frames.runs(store)["run_id"].iloc[-1])
+    pair = compare.of_two(store, first, "latest")
+    assert pair.difference and pair.speed_up is None
+    assert pair.why == "times not compared: cpu Another against A processor"
+
+
 def test_a_loss_is_one_that_the_interval_does_not_doubt(tmp_path: Path) -> None:
     store = recorded(tmp_path / "runs.db", STREAMING, RECOMPUTE)
     random = np.random.default_rng(3)

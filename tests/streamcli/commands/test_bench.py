@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from core import engine, weights
+from core import engine, extras, weights
 from core.config import RunConfig
 from core.errors import UsageError
 from core.measure import bench, floors
@@ -245,3 +245,12 @@ def test_startup_times_whole_commands_and_names_one_that_fails(
     monkeypatch.setattr(subprocess, "run", lambda call, **_: CompletedProcess(call, 1, "", "why"))
     failed = typed("bench", "startup", "--rounds", "2")
     assert (failed.code, failed.err) == (1, "streamcli: `streamcli --help` failed: why\n")
+
+
+def test_a_method_whose_package_is_not_there_is_told_before_anything_is_built(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda package: None)
+    monkeypatch.setattr(shapes, "build", lambda *_, **__: pytest.fail("a model was built"))
+    done = typed("bench", "decode", "--methods", "streaming", "kvpress")
+    assert done.refuses(2, "'kvpress' needs the package kvpress", "pip install")

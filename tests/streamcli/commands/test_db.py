@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from streamcli.results import benchmarks, frames
+from streamcli.results import alone, frames
+from streamcli.results.schema import Benchmark, Probe
 from streamcli.results.store import Store
-from tests.support.records import ARM
+from tests.support.records import ARM, PROBED
 from tests.support.typed import DB, Type
 
 pytest_plugins = ("tests.support.typed",)
@@ -51,11 +52,18 @@ def test_an_export_goes_into_another_database_and_is_known_there_then(
     assert Path("again.jsonl").read_bytes() == Path("runs.jsonl").read_bytes()
 
 
-def test_an_export_of_all_brings_benchmarks_and_says_so(typed: Type, store: Store) -> None:
-    benchmarks.record(store, [ARM])
-    assert "holds 4 runs and 1 row of benchmarks of" in typed("db", "export", "all.jsonl").err
+def test_an_export_of_all_brings_what_belongs_to_no_run_and_says_so(
+    typed: Type, store: Store
+) -> None:
+    alone.record(store, Benchmark, [ARM])
+    alone.record(store, Probe, [PROBED])
+    held = "holds 4 runs, 1 row of benchmarks and 1 row of probes of"
+    assert held in typed("db", "export", "all.jsonl").err
     done = typed("db", "import", "all.jsonl", "--db", "b.db")
-    assert "4 runs came from" in done.err and "; 1 row of benchmarks came too." in done.err
+    assert (
+        "4 runs came from" in done.err
+        and "; 1 row of benchmarks came too; 1 row of probes came too." in done.err
+    )
     assert "holds 2 runs of" in typed("db", "export", "all.jsonl", "--mode", "chunked").err
     assert "holds 4 runs of" in typed("db", "export", "all.csv").err
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from core import extras
 from core.config import RunConfig
+from core.models import loading
 from core.packaged import bundled
 from streamcli.analysis.comparison import groups
 from streamcli.analysis.repetition import scores
@@ -147,3 +149,12 @@ def test_differences_of_scores_are_told_for_what_is_no_number_too() -> None:
     assert scores(one, np.array([1, np.inf, 3.5], np.float32)).startswith("at most 5.0e-01")
     assert "nan nats apart (token 2)" in scores(one, np.array([1, np.inf, np.nan], np.float32))
     assert scores(one, one[:2]) == "not the same number of tokens"
+
+
+def test_a_method_whose_package_is_gone_is_told_before_anything_is_loaded(
+    typed: Type, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(store, "method = 'kvpress', engine = 'eager'")
+    monkeypatch.setattr(extras, "find_spec", lambda package: None)
+    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert typed("rerun", "latest").refuses(2, "'kvpress' needs the package kvpress", "pip install")

@@ -119,6 +119,27 @@ def test_a_finished_result_is_saved_by_a_stop_while_it_waits(
     assert store.reap(process.ended) == [file.stem[-26:]]
 
 
+# A stop that comes while an object is finalized, where Python drops what is raised.
+SWALLOWED = """
+import signal, time
+from streamcli.jobs import signals
+signals.listen()
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0)
+Finalized()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise SystemExit(7)
+"""
+
+
+def test_a_stop_that_python_drops_comes_again(tmp_path: Path) -> None:
+    assert Child(tmp_path, "-c", SWALLOWED).ended() == (7, "")
+
+
 def test_keys_held_down_interrupt_a_run_once(tmp_path: Path) -> None:
     child = Child(tmp_path, "-c", CODE, "middle", *RUN)
     child.until_told()

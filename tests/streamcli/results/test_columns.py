@@ -22,6 +22,7 @@ from streamcli.results.columns import (
     COLUMNS,
     DOCUMENTS,
     HEADINGS,
+    PROBES,
     SAME_RUN,
     TABLE,
     TRACES,
@@ -32,12 +33,13 @@ from streamcli.results.columns import (
     format_value,
     reading,
 )
-from streamcli.results.schema import Benchmark, DocumentRow, Run, Trace
+from streamcli.results.schema import Benchmark, DocumentRow, Probe, Run, Trace
 
 TABLES: list[tuple[Any, dict[str, Any]]] = [
     (DocumentRow, DOCUMENTS),
     (Trace, TRACES),
     (Benchmark, BENCHMARKS),
+    (Probe, PROBES),
 ]
 
 

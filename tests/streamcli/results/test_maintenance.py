@@ -15,7 +15,7 @@ from core.config import RunConfig
 from core.environment import Environment
 from core.facts import RunFacts
 from core.result import RunResult
-from streamcli.results import maintenance
+from streamcli.results import maintenance, transfer
 from streamcli.results.maintenance import Finding
 from streamcli.results.schema import pack
 from streamcli.results.store import Store
@@ -39,6 +39,27 @@ def filled(
 
 def test_a_sound_database_has_no_findings(filled: tuple[Store, str]) -> None:
     assert maintenance.check(filled[0]) == []
+
+
+def test_a_run_that_ends_meanwhile_is_no_finding(
+    filled: tuple[Store, str],
+    config: RunConfig,
+    facts: RunFacts,
+    environment: Environment,
+    sound: RunResult,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, _ = filled
+    runs = [store.begin(config, facts, environment, number) for number in (1, 2)]
+    read = transfer._rows
+
+    def ends(connection: Any, table: Any, columns: Any, names: Any) -> Any:
+        if table is transfer.DOCUMENTS:  # when the rows of runs have been read
+            store.finish(runs.pop(), sound)
+        return read(connection, table, columns, names)
+
+    monkeypatch.setattr(transfer, "_rows", ends)
+    assert maintenance.check(store) == [] and len(runs) == 1
 
 
 WRONG: dict[str, tuple[str, dict[str, Any]]] = {

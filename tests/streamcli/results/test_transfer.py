@@ -21,12 +21,12 @@ from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.result import RunResult
-from streamcli.results import benchmarks, frames, migrations, portable, transfer
+from streamcli.results import alone, frames, migrations, portable, transfer
 from streamcli.results.columns import COLUMNS
-from streamcli.results.schema import pack
+from streamcli.results.schema import Benchmark, Probe, pack
 from streamcli.results.store import Store
 from streamcli.results.transfer import Moved, Record
-from tests.support.records import ARM
+from tests.support.records import ARM, PROBED
 
 Make = Callable[..., str]
 
@@ -260,59 +260,69 @@ def test_a_trace_in_a_file_can_be_read_without_streamcli(
 
 
 def timed(store: Store) -> None:
-    """Records two arms of a benchmark, one of them with unusual numbers."""
+    """Records two arms of a benchmark, one of them with unusual numbers, and a probe."""
     odd = np.array([0x7FC12345, 0x80000000, 1], dtype=np.uint32).view(np.float32)
     told = {"floor_ms": 1 / 3, "git_dirty": True, "latency_ms": pack(odd)}
     plain = {**ARM, "floor_ms": None, "git_dirty": None}
     more = {**told, "ms_per_token_high": math.inf, "arm": '"ä",\n'}
-    benchmarks.record(store, [plain, {**plain, **more}])
+    alone.record(store, Benchmark, [plain, {**plain, **more}])
+    alone.record(store, Probe, [{**PROBED, "before": pack(odd), "sinks": '["ä\\n"]'}])
 
 
 def arms(store: Store) -> Any:
     with store.transaction() as connection:
-        query = text("SELECT * FROM benchmarks ORDER BY benchmark_id")
-        return connection.execute(query).all()
+        queries = ("benchmarks ORDER BY benchmark_id", "probes ORDER BY probe_id")
+        return [
+            row
+            for query in queries
+            for row in connection.execute(text(f"SELECT * FROM {query}")).all()
+        ]
 
 
-def test_a_merge_brings_benchmarks_too_and_once(store: Store, file: Path, make: Any) -> None:
+def test_a_merge_brings_what_belongs_to_no_run_too_and_once(
+    store: Store, file: Path, make: Any
+) -> None:
     source = Store.open(file)
     make(source, 1)
     timed(source)
-    assert transfer.merge(store, str(file)) == Moved(2, 0, running=1, benchmarks=2)
-    assert transfer.merge(store, str(file)) == Moved(0, 2, running=1, benchmarks=0)
+    assert transfer.merge(store, str(file)) == Moved(2, 0, running=1, benchmarks=2, probes=1)
+    assert transfer.merge(store, str(file)) == Moved(0, 2, running=1)
     assert arms(store) == arms(source)
 
 
-def test_a_file_brings_benchmarks_back_bit_for_bit(
+def test_a_file_brings_what_belongs_to_no_run_back_bit_for_bit(
     store: Store, tmp_path: Path, make: Any, file: Path
 ) -> None:
     names, target = make(store, 1), tmp_path / "all.jsonl"
     timed(store)
-    assert portable.export(store, target, names, benchmarks=True) == 2
+    found = portable.export(store, target, names, others=True)
+    assert found == {"benchmarks": 2, "probes": 1}
     again = Store.open(file)
-    assert portable.load(again, target) == Moved(2, 0, benchmarks=2)
-    assert arms(again) == arms(store) and len(arms(again)) == 2 and whole(again) == whole(store)
-    assert portable.load(again, target) == Moved(0, 2, benchmarks=0)
-    portable.export(again, tmp_path / "again.jsonl", names, benchmarks=True)
+    assert portable.load(again, target) == Moved(2, 0, benchmarks=2, probes=1)
+    assert arms(again) == arms(store) and len(arms(again)) == 3 and whole(again) == whole(store)
+    assert portable.load(again, target) == Moved(0, 2)
+    portable.export(again, tmp_path / "again.jsonl", names, others=True)
     assert (tmp_path / "again.jsonl").read_bytes() == target.read_bytes()
-    assert portable.export(store, target, names) == 0  # as a bundle has it
-    assert portable.export(store, tmp_path / "rows.csv", names, benchmarks=True) == 0
+    assert portable.export(store, target, names) == {}  # as a bundle has it
+    assert portable.export(store, tmp_path / "rows.csv", names, others=True) == {}
     assert portable.load(Store.open(tmp_path / "other.db"), target) == Moved(2, 0)
 
 
-def test_benchmarks_that_are_not_right_are_refused_in_one_line(
+def test_rows_of_no_run_that_are_not_right_are_refused_in_one_line(
     tmp_path: Path, make: Any, file: Path
 ) -> None:
     store = Store.open(file)
     timed(store)
-    portable.export(store, tmp_path / "good.jsonl", make(store, 1), benchmarks=True)
+    portable.export(store, tmp_path / "good.jsonl", make(store, 1), others=True)
     good = (tmp_path / "good.jsonl").read_text().splitlines()
     bad: dict[str, Callable[[list[Any]], Any]] = {
         "line 3 is not one of the 2 benchmarks": lambda f: f.pop(2),
         "line 2 is not one of the 2 benchmarks": lambda f: f.__delitem__(slice(1, None)),
         "line 1: benchmarks is 'two'": lambda f: f[0].update(benchmarks="two"),
-        "line 2 is no run": lambda f: f[0].pop("benchmarks"),
-        "the times are damaged": lambda f: f[1]["benchmark"].update(latency_ms="*"),
+        "line 2 is not one of the 1 probes": lambda f: f[0].pop("benchmarks"),
+        "line 4 is no run": lambda f: f[0].pop("probes"),
+        "before or after is damaged": lambda f: f[3]["probe"].update(after=None),
+        "latency_ms is damaged": lambda f: f[1]["benchmark"].update(latency_ms="*"),
         "there is no column 'mine'": lambda f: f[1]["benchmark"].update(mine=1),
         "rounds is None": lambda f: f[1]["benchmark"].pop("rounds"),
         "'x' is no name of a benchmark": lambda f: f[1]["benchmark"].update(benchmark_id="x"),

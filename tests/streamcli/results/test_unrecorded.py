@@ -289,6 +289,30 @@ def test_two_databases_in_a_folder_are_not_mixed_up(
     assert "wait in" in typed("runs", "list").err
 
 
+def test_what_was_timed_survives_a_lock(
+    typed: Type, lock: Callable[[], None], little: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.measure import bench
+
+    run = bench.run
+
+    def locked(*given: Any) -> Iterator[int]:
+        yield from run(*given)
+        lock()
+
+    monkeypatch.setattr(bench, "run", locked)
+    words = ("bench", "decode", "--shape", "tiny", "--methods", "streaming", "--engines", "eager")
+    done = typed(*words, "--windows", "28", "--rounds", "2", "--steps", "3")
+    assert done.code == 1 and "streaming" in done.out
+    assert "What was timed is kept; trying again for" in done.err
+    assert "what was timed could not be recorded in" in done.err.splitlines()[-1]
+    (file,) = (path for path in DB.parent.iterdir() if NAME.fullmatch(path.name))
+    lock()
+    assert f"streamcli db import {file.absolute()}" in typed("runs", "list").err
+    assert "2 rows of benchmarks came too" in typed("db", "import", str(file)).err
+    assert "wait in" not in typed("runs", "list").err
+
+
 def test_a_server_that_stopped(
     typed: Type,
     after_scoring: Break,

@@ -1,0 +1,94 @@
+"""From what was asked to a model's attention, looked at and recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from core import registry
+from core.config import RunConfig
+from streamcli.jobs.database import opened
+
+if TYPE_CHECKING:
+    from core.runner import Prepared
+    from core.sinks import Probe
+
+MAX_TOKENS, WINDOW = 2048, 252
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What was found of which model, and where it was recorded.
+
+    Attributes:
+        found: What was found.
+        what: The model and the text, in words.
+        row: The row of the database, with numbers and lists in place of what is packed there.
+        place: The database.
+    """
+
+    found: Probe
+    what: str
+    row: dict[str, Any]
+    place: str
+
+
+def run(asked: dict[str, Any], threshold: float, db: str | None) -> Probed:
+    """Probe the model that a command's options name, and record what was found.
+
+    Raises:
+        StreamError: The model or text can't be had, or is none that can be probed.
+    """
+    from core import runner
+    from core.probe import probe
+    from streamcli import settings
+    from streamcli.render import output
+    from streamcli.results import alone, schema
+
+    read = settings.read(asked)
+    config = read.config(
+        method=registry.STREAMING, mode=registry.CHUNKED, batch_size=1, evict_every=None
+    )
+    loaded = runner.load_model(config, explicit=read.model_is_explicit)
+    prepared = runner.prepare(config, loaded, runner.read_text(config, loaded))
+    for note in prepared.notes:
+        output.say(note)
+    with runner.memory_in_words(prepared.config, "--max-tokens or --window"):
+        found = probe(loaded, prepared.tokens, prepared.config, threshold, output.doing)
+    output.doing("")
+    store = opened(db, new=True)
+    row = _row(found, prepared)
+    (name,) = alone.record(store, schema.Probe, [row])
+    whole = {
+        "perplexities": found.perplexities,
+        "sinks": [asdict(sink) for sink in found.sinks],
+        "before": found.before.tolist(),
+        "after": found.after.tolist(),
+    }
+    what = f"{prepared.config.model} on {prepared.config.dataset}"
+    return Probed(found, what, {"probe_id": name, **row, **whole}, store.place)
+
+
+def _row(found: Probe, prepared: Prepared) -> dict[str, Any]:
+    """A probe as a row of the database."""
+    from streamcli.results import schema
+
+    layers, heads = found.before.shape
+    names = schema.Probe.model_fields
+    known = {**vars(prepared.facts), **vars(prepared.environment), **_of_run(prepared.config)}
+    return {name: known[name] for name in names if name in known} | {
+        **{name: getattr(found, name) for name in names if hasattr(found, name)},
+        "n_layers": layers,
+        "n_heads": heads,
+        "mass_before": float(found.before.mean()),
+        "mass_after": float(found.after.mean()),
+        "perplexities": json.dumps(found.perplexities),
+        "sinks": json.dumps([asdict(sink) for sink in found.sinks]),
+        "before": schema.pack(found.before),
+        "after": schema.pack(found.after),
+    }
+
+
+def _of_run(config: RunConfig) -> dict[str, Any]:
+    return {**vars(config), "attended_keys": config.attended_keys}

@@ -1,0 +1,74 @@
+"""``streamcli probe`` as it is typed: said in words, drawn, written and recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from streamcli.results.schema import unpack
+from streamcli.results.store import Store
+from tests.support.typed import DB, Type
+
+pytest_plugins = ("tests.support.typed",)
+
+WHAT = ("--model", "bundled", "--dataset", "bundled-narrative", "--threads", "1")
+SMALL = (*WHAT, "--max-tokens", "200", "--window", "28")
+
+
+def rows() -> list[Any]:
+    with Store.open(DB).transaction() as connection:
+        return list(connection.execute(text("SELECT * FROM probes")).mappings())
+
+
+def test_the_bundled_model_has_no_sinks_and_is_told_so(typed: Type) -> None:
+    done = typed("probe", *SMALL)
+    assert done.code == 0, done.err
+    title, found, keep, elsewhere, blank, *rest = done.out.splitlines()
+    assert title == "probe: bundled on bundled-narrative" and blank == ""
+    assert found.startswith("No sinks: 0.0 % of 16 heads give the first token more than 0.3 of")
+    assert keep.startswith("Keep none: at 32 keys no number of sinks betters the perplexity of a")
+    assert elsewhere == "No other token is a sink of 1 % of the heads."
+    assert rest[0].split("layer") == ["", " before eviction    ", " after, 4 + 28 keys"]
+    assert [line.split()[0] for line in rest[1:5]] == ["0", "1", "2", "3"]
+    assert all(len(line.split()) == 10 for line in rest[1:5])
+    assert "over 3 texts of 64 tokens" in rest[5] and "arXiv 2410.10781" in rest[5]
+    assert "By number of sinks, at 32 keys" in done.out and "Sinks among" not in done.out
+    assert "streamcli: perplexity of S = 8, W = 24 ..." in done.err  # piped: told as it goes
+    assert done.err.splitlines()[-1].startswith("streamcli: recorded in the table probes of ")
+    assert not Path("figures").exists()
+
+
+def test_what_was_found_is_recorded_and_printed_whole(typed: Type) -> None:
+    done = typed("probe", *SMALL, "--json", "--threshold", "0.01", "--n-sink", "2")
+    assert done.code == 0, done.err
+    shown, (row,) = json.loads(done.out), rows()
+    assert shown["probe_id"] == row["probe_id"] and row["attended_keys"] == 31
+    assert json.loads(row["sinks"]) == shown["sinks"] and len(shown["sinks"]) > 1
+    assert json.loads(row["perplexities"]) == shown["perplexities"]
+    assert [len(shown["before"]), len(shown["before"][0])] == [row["n_layers"], row["n_heads"]]
+    assert unpack(row["after"]).tolist() == [share for layer in shown["after"] for share in layer]
+    assert row["mass_before"] == pytest.approx(unpack(row["before"]).mean())
+    assert row["threshold"] == 0.01 and row["tokens"] == 200 and row["scored_tokens"] == 199
+    assert row["tokens_sha256"] and row["weights_sha256"] and row["versions"]
+
+
+def test_a_page_of_it_stands_alone_and_the_words_are_on_it(typed: Type) -> None:
+    done = typed("probe", *SMALL, "--format", "html", "--out", "maps")
+    assert done.code == 0, done.err
+    page = Path("maps/probe.html").read_text()
+    assert "No sinks: 0.0 % of 16 heads" in page and "After, 4 + 28 keys" in page
+    assert "maps/probe.html holds the heat map" in done.err
+    assert page.count('"type":"heatmap"') == 2 and Path("maps/plotly.min.js").is_file()
+
+
+def test_what_can_not_be_is_refused_before_anything_is_recorded(typed: Type) -> None:
+    assert typed("probe", *SMALL, "--threshold", "0").refuses(2, "--threshold is 0", "above 0")
+    assert typed("probe", *SMALL, "--threshold", "1.5").refuses(2, "1.5")
+    assert typed("probe", *SMALL, "--n-sink", "0").refuses(2, "n_sink is 0", "1 or more")
+    short = typed("probe", *SMALL, "--max-tokens", "60")
+    assert short.code == 2 and "60 tokens hardly fill a cache of 33 keys" in short.err
+    assert not DB.exists()

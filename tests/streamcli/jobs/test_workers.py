@@ -1,0 +1,153 @@
+"""Any number of workers share one plan: every run is made once, whatever becomes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import process
+from streamcli.jobs.claims import queue_of
+from streamcli.results import frames
+from streamcli.results.queue import DONE, OVER, Queue
+from streamcli.results.store import Store
+from streamcli.settings import PREFIX
+from tests.support import workers
+from tests.support.typed import Type
+
+pytest_plugins = ("tests.support.typed",)
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
+TINY = (
+    *("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60"),
+    *("--modes", "chunked", "--windows", "20", "--methods", "streaming", "window", "dense"),
+)
+KEY = ["dataset", "batch_size", "method", "repeat"]
+
+
+def test_four_workers_killed_at_random_make_every_run_once(where: str, tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    command = [sys.executable, "-m", "tests.support.workers", where]
+    env["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    ends = json.loads(done.stdout)
+    assert ends.count(-signal.SIGKILL) > 2 and set(ends) == {0, -signal.SIGKILL}, done.stderr
+    store = Store.open(where)
+    runs = frames.runs(store, status=None)
+    made = runs.query("status == 'done'")
+    assert len(made) == workers.RUNS and not made.duplicated(KEY).any()
+    assert set(runs["status"]) <= {"done", "interrupted"}
+    groups = queue_of(store).groups()
+    assert {each.state for each in groups} == {OVER} and len(groups) == workers.GROUPS
+    named = {ended.what for each in groups for ended in each.ended.values()}
+    assert named == set(made["run_id"])
+    for _, each in made.groupby(["dataset", "batch_size"]):
+        assert each["sweep"].nunique() == 1
+
+
+def test_a_queue_is_filled_looked_at_worked_off_and_emptied(typed: Type) -> None:
+    code, out, err = typed(*TINY, "--enqueue", "--repeats", "2")
+    assert (code, out) == (0, "") and "6 runs of sweep " in err and "next: streamcli worker" in err
+    assert "6 runs waited there already." in typed(*TINY, "--enqueue", "--repeats", "2").err
+    assert typed("worker", "--status").out.split()[-7:] == ["6", "0", "0", "0", "6", "0", "-"]
+    code, _, err = typed("worker")
+    assert code == 0 and "1 group of runs: 6 done." in err
+    assert typed("worker", "--status").out.split()[-7:] == ["6", "6", "0", "0", "0", "0", "-"]
+    assert "0 runs that waited are out of the queue." in typed("worker", "--clear").err
+    assert "is empty: streamcli sweep --enqueue fills it" in typed("worker", "--status").err
+    typed(*TINY, "--enqueue", "--repeats", "2")
+    assert "1 group of runs: 6 finished before." in typed("worker").err
+    typed(*TINY, "--enqueue", "--force")
+    assert "3 runs that waited are out of the queue." in typed("worker", "--clear").err
+    assert len(frames.runs(Store.open("data/streamcli.db"), status=None)) == 6
+
+
+def test_what_another_machine_has_finished_a_worker_does_not_make_again(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed(*TINY)
+    monkeypatch.setattr("platform.node", lambda: "another")
+    typed(*TINY, "--enqueue")
+    assert "1 group of runs: 3 finished before." in typed("worker").err
+
+
+def test_a_sweep_takes_what_waits_and_leaves_what_a_worker_has(typed: Type) -> None:
+    typed(*TINY[:-1], "--enqueue")
+    store = Store.open("data/streamcli.db")
+    other = Queue(store, "there", None, process.ended)
+    assert other.claim()
+    code, _, err = typed(*TINY)
+    assert code == 0
+    assert "3 runs: 1 done, 2 left to other processes, which make them." in err
+    other.release()
+    assert "3 runs: 2 done, 1 finished on this machine before" in typed(*TINY).err
+    (group,) = other.groups()
+    assert group.state == OVER and {each.how for each in group.ended.values()} == {DONE}
+    assert len(frames.runs(store, status=None)) == 3
+    assert "0 groups of runs: none made." in typed("worker").err
+
+
+def test_what_workers_without_a_server_made_is_merged(typed: Type, home: Path) -> None:
+    for name, methods in {"a": ["streaming", "window"], "b": ["dense"]}.items():
+        db = ("--db", f"{name}.db")
+        assert typed(*TINY[:-3], *methods, "--enqueue", *db).code == 0
+        assert typed("worker", *db).code == 0
+        assert typed("db", "merge", f"{name}.db", "--db", "all.db").code == 0
+    assert "2 were here already" in typed("db", "merge", "a.db", "--db", "all.db").err
+    runs = frames.runs(Store.open("all.db"), status=None)
+    assert sorted(runs["method"]) == ["dense", "streaming", "window"]
+    assert runs["sweep"].nunique() == 2
+    assert "is empty" in typed("worker", "--status", "--db", "all.db").err
+    assert typed("db", "check", "--db", "all.db").code == 0
+
+
+def test_a_failed_run_is_in_the_queue_with_its_reason(typed: Type, no_kvpress: None) -> None:
+    typed(*TINY[:-4], "--methods", "kvpress", "dense", "--enqueue")
+    code, _, err = typed("worker")
+    assert code == 1 and "1 group of runs: 1 done, 1 failed." in err
+    out = typed("worker", "--status").out
+    assert "1 failed: the package kvpress is not installed" in out
+
+
+def test_an_interrupted_worker_gives_back_what_it_had(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core import runner
+
+    execute = runner.execute
+
+    def stops(prepared: object, meter: object) -> object:
+        raise KeyboardInterrupt
+
+    typed(*TINY, "--enqueue")
+    monkeypatch.setattr(runner, "execute", stops)
+    code, _, err = typed("worker")
+    assert code == 130 and "What it had claimed waits for other workers." in err
+    assert typed("worker", "--status").out.split()[-7:] == ["3", "0", "0", "0", "3", "0", "-"]
+    monkeypatch.setattr(runner, "execute", execute)
+    assert "1 group of runs: 3 done." in typed("worker").err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("sweep", "--executor", "nothing", "--workers", "2"), "executor"),
+        (("sweep", "--enqueue", "--workers", "2"), "leave --workers out"),
+        (("sweep", "--enqueue", "--dry-run"), "leave --dry-run out"),
+        (("worker", "--status", "--clear"), "give one of them"),
+        (("worker", "--status", "--forever"), "leave it out"),
+        (("worker", "--db", "none.db"), "there is no database"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    typed: Type, words: tuple[str, ...], told: str
+) -> None:
+    assert typed(*words).refuses(2, told)
