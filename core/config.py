@@ -75,8 +75,8 @@ class RunConfig:
     dataset: str = option(
         "wikitext",
         WHAT,
-        f"{', '.join(registry.DATASETS)}, wikitext:CONFIG, pg19:BOOK, a .txt, .jsonl or .parquet "
-        "file, or a folder of .txt files.",
+        f"{', '.join(registry.DATASETS)}, wikitext:CONFIG, pg19:BOOK, recall:SEED, "
+        "passkey:WORDS, a .txt, .jsonl or .parquet file, or a folder of .txt files.",
         several="datasets",
         reads=True,
     )

@@ -336,6 +336,8 @@ DATASETS = {
     "pg19": "core.datasets.pg19:read",
     "bundled-encyclopedia": "core.datasets.bundled:read",
     "bundled-narrative": "core.datasets.bundled:read",
+    "recall": "core.datasets.recall:read",
+    "passkey": "core.datasets.passkey:read",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 FILLING = "too few tokens for steps with a full cache: latency is that of a filling cache."
 
 LARGEST_EXPONENT = 700  # nats; a perplexity above it is infinite
+Z = 1.959963984540054  # of the normal distribution, two-sided 5 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,21 @@ class DocumentResult:
     nll_nats: float
     words: int
     utf8_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a run made of one question.
+
+    Attributes:
+        distance: d, tokens from where the answer was told to the query that must know it.
+        candidates: How many answers were held apart.
+        right: Whether the true one was the likeliest.
+    """
+
+    distance: int
+    candidates: int
+    right: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +85,7 @@ class RunResult:
         peak_mem_mib: Peak resident memory (CPU) or allocated memory (GPU) during the run.
         keys_before: Keys that the longest context's prefill made; None but in kvpress-official.
         keys_after: Keys of them that were still there when its continuation began; None likewise.
+        answers: What became of each question, in the order of the stream; none but of a task.
         notes: Sentences that a reader of the figures must know.
     """
 
@@ -96,6 +114,7 @@ class RunResult:
     keys_before: int | None = None
     keys_after: int | None = None
     compile_s: float = 0.0
+    answers: tuple[Answer, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -136,12 +155,56 @@ class RunResult:
         return self.scored_tokens / self.total_s if self.total_s else math.nan
 
     @property
+    def questions(self) -> int | None:
+        """Number of questions; None where the text has none."""
+        return len(self.answers) or None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Right answers over questions, whatever their distances; None without questions."""
+        return accuracy(self.answers)[0] if self.answers else None
+
+    @property
+    def accuracy_low(self) -> float | None:
+        """Lower end of its 95 % interval, by Wilson."""
+        return accuracy(self.answers)[1] if self.answers else None
+
+    @property
+    def accuracy_high(self) -> float | None:
+        """Upper end of it."""
+        return accuracy(self.answers)[2] if self.answers else None
+
+    @property
+    def chance(self) -> float | None:
+        """The accuracy of guessing: mean over questions of 1 / candidates."""
+        if not self.answers:
+            return None
+        return sum(1 / each.candidates for each in self.answers) / len(self.answers)
+
+    @property
     def _total_nats(self) -> float:
         return sum(document.nll_nats for document in self.documents)
 
     @property
     def _bytes(self) -> int:
         return max(1, sum(document.utf8_bytes for document in self.documents))
+
+
+def accuracy(answers: Sequence[Answer]) -> tuple[float, float, float]:
+    """Right answers over all of at least one, and the 95 % interval of that share."""
+    right = sum(each.right for each in answers)
+    return right / len(answers), *wilson(right, len(answers))
+
+
+def wilson(right: int, asked: int) -> tuple[float, float]:
+    """The 95 % score interval of a share of independent trials (Wilson, JASA 22, 1927).
+
+    (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) with p = right/asked, n = asked.
+    """
+    p, part = right / asked, Z * Z / asked
+    half = Z * math.sqrt(p * (1 - p) / asked + part / (4 * asked))
+    low, high = ((p + part / 2 + end) / (1 + part) for end in (-half, half))
+    return min(p, max(0.0, low)), max(p, min(1.0, high))
 
 
 def perplexity(nats: float) -> float:

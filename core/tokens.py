@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
 from core import paths, registry
 from core.datasets import files
 from core.datasets.base import Corpus
 from core.errors import UsageError, unknown
+from core.questions import TokenQuestion, asked_in, placed
 
 if TYPE_CHECKING:
     import torch
@@ -31,10 +32,14 @@ BREAK = re.compile(r"(?<=\S)(?=\s)")
 
 @dataclass(frozen=True)
 class TokenDocument:
-    """One stream: token ids (T,) on the CPU. The first one is never scored."""
+    """One stream: token ids (T,) on the CPU, and its questions in order.
+
+    The first token is never scored.
+    """
 
     name: str
     ids: torch.Tensor
+    questions: tuple[TokenQuestion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,9 @@ def tokenize(
         if len(ids) < 2:
             short += 1
             continue
-        documents.append(TokenDocument(document.name, _tensor(ids)))
+        every = [each.moved(len(before)) for each in placed(document, tokenizer, skip)]
+        asked = tuple(asked_in(every, 0, len(ids) - 1))
+        documents.append(TokenDocument(document.name, _tensor(ids), asked))
         left -= len(ids)
         if left < 2:
             break
@@ -231,7 +238,14 @@ def _joined(documents: list[TokenDocument]) -> TokenDocument:
     import torch
 
     name = f"{len(documents)} documents, end to end"
-    return TokenDocument(name, torch.cat([document.ids for document in documents]))
+    starts = accumulate((len(document.ids) for document in documents), initial=0)
+    questions = [
+        question.moved(start)
+        for start, document in zip(starts, documents, strict=False)
+        for question in document.questions
+    ]
+    ids = torch.cat([document.ids for document in documents])
+    return TokenDocument(name, ids, tuple(questions))
 
 
 def _some_ids(tokenizer: Any, text: str, before: list[int], skip: int, need: float) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a source of text gives: documents with their boundaries kept."""
+"""What a source of text gives: documents with their boundaries kept, and what is asked in them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,34 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Question:
+    """A place of a text where an answer stands that was told earlier in the same text.
+
+    Nothing is asked beside the stream: the question and its true answer are part of the text.
+
+    Attributes:
+        told: Place of the answer's first character where it was told last.
+        asked: Place of its first character where it is asked for.
+        right: Which of the candidates it is.
+        candidates: What the answer might be, as it stands in the text.
+    """
+
+    told: int
+    asked: int
+    right: int
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Document:
-    """One text that is one stream: a book, an article, a row, a file."""
+    """One text that is one stream: a book, an article, a row, a file; with its questions in order.
+
+    What makes a text a task is that it has questions.
+    """
 
     name: str
     text: str
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.config import RunConfig
-from core.measure.meters import MIB, PeakMemory
+from core.measure.meters import MIB, PeakMemory, token_nll
 from core.methods.base import Method, Stream, past_trained_length
 from core.models import anatomy
 from core.models.loading import Loaded
-from core.result import DocumentResult, RunResult
+from core.questions import asked_in
+from core.result import Answer, DocumentResult, RunResult
 from core.tokens import TokenDocument, TokenStream, text_size
 
 Progress = Callable[[int, float], None]
@@ -81,6 +82,7 @@ class Scored:
     nll: Tensor
     first: int
     feeds: tuple[int, ...]
+    answers: tuple[Answer, ...]
 
 
 @dataclass
@@ -105,17 +107,18 @@ class Scores:
 
     def of(self, batch: Batch) -> BatchScores:
         """The scores of one batch, to be filled in."""
-        width = batch.ids.shape[1] - 1
-        return BatchScores(self, batch, torch.zeros(len(batch.documents), width))
+        rows, width = len(batch.documents), batch.ids.shape[1] - 1
+        return BatchScores(self, batch, torch.zeros(rows, width), [[] for _ in range(rows)])
 
 
 @dataclass
 class BatchScores:
-    """(B, T-1) nats: the score of token t+1 stands at t."""
+    """(B, T-1) nats: the score of token t+1 stands at t; and each document's answers so far."""
 
     scores: Scores
     batch: Batch
     nll: Tensor
+    answers: list[list[Answer]]
     first: int = 0
     feeds: list[int] = field(default_factory=list)
 
@@ -124,11 +127,16 @@ class BatchScores:
         self.first = tokens
         self.feeds.append(tokens)
 
-    def put(self, start: int, nll: Tensor) -> None:
-        """Enter the scores (B, C) of the tokens after ``start``, which were fed at once."""
-        self.nll[:, start : start + nll.shape[1]] = nll.cpu()
-        self.feeds.append(nll.shape[1])
-        stop = start + nll.shape[1]
+    def put(self, start: int, logits: Tensor) -> None:
+        """Score by logits (B, C, V) what follows the C tokens from ``start``, fed at once."""
+        size = logits.shape[1]
+        stop = start + size
+        nll = token_nll(logits, self.batch.ids[:, start + 1 : stop + 1])
+        self.nll[:, start:stop] = nll.cpu()
+        self.feeds.append(size)
+        for row, document in enumerate(self.batch.documents):
+            asked = asked_in(document.questions, start, stop)
+            self.answers[row] += [q.answered(logits[row, q.at - start]) for q in asked]
         for row, length in enumerate(self.batch.lengths):
             new = self.nll[row, start : min(stop, length - 1)]
             self.scores.done_tokens += len(new)
@@ -140,7 +148,8 @@ class BatchScores:
         feeds, scores, task = tuple(self.feeds), self.scores, self.scores.task
         for row, document in enumerate(self.batch.documents):
             nll = self.nll[row, self.first : len(document.ids) - 1]
-            scores.scored.append(Scored(document, nll, self.first, feeds))
+            answers = tuple(self.answers[row])
+            scores.scored.append(Scored(document, nll, self.first, feeds, answers))
         rows = len(self.batch.documents)
         formula = task.method.kv_formula_bytes(task.loaded, rows, feeds)
         scores.kv_bytes = max(scores.kv_bytes, stream.kv_bytes())
@@ -202,6 +211,7 @@ def result(task: Task, scores: Scores, timing: Timing, peak: PeakMemory) -> RunR
         peak_mem_mib=peak_mem_mib,
         keys_before=timing.keys_before,
         keys_after=timing.keys_after,
+        answers=tuple(answer for part in scores.scored for answer in part.answers),
         notes=(
             *past_trained_length(task.config.method, task.loaded, furthest),
             *task.method.notes(task.loaded, longest),

@@ -14,7 +14,7 @@ import torch
 from core import weights
 from core.config import AS_SHIPPED, STATIC
 from core.errors import UsageError
-from core.measure.meters import Clock, PeakMemory, token_nll
+from core.measure.meters import Clock, PeakMemory
 from core.methods.base import Stream
 from core.modes import chunked
 from core.modes.base import Batch, Scores, Task, Timing, batches, result
@@ -39,7 +39,7 @@ def _whole(task: Task) -> RunResult:
         with laid_out_for(task, len(batch.documents)) as laid_out:
             for t in range(width):
                 logits, ms = step(task, stream, batch, t)
-                sheet.put(t, token_nll(logits, batch.ids[:, t + 1 : t + 2]))
+                sheet.put(t, logits)
                 latency.append(ms)
                 steady.append(len(latency) > WARMUP_STEPS and t >= full)
         sheet.close(stream)

@@ -49,7 +49,7 @@ def sections(query: Query, found: Selection) -> list[Section]:
     if query.compares:
         pairs = list(zip(found.comparisons, found.whole, strict=True))
         pairs.sort(key=lambda pair: mode_place(str(pair[0].same["mode"])))
-        return [Section(tables.sheet(p), p.runs, _words(query, found, w)) for p, w in pairs]
+        return [each for p, w in pairs for each in _compared(p, _words(query, found, w))]
     columns = query.columns or (LISTED if query.lists else TABLE)
     if not query.group_by:
         return [Section(documents.flat(rows, columns, _title(query, rows)), rows)]
@@ -59,6 +59,15 @@ def sections(query: Query, found: Selection) -> list[Section]:
         Section(documents.flat(part, rest, f"{column.title}: {format_value(column, value)}"), part)
         for value, part in _by(rows, column.name)
     ]
+
+
+def _compared(shown: Comparison, words: list[str]) -> list[Section]:
+    """The table of a comparison; of a task, also that of its answers by distance."""
+    import pandas as pd
+
+    table = Section(tables.sheet(shown), shown.runs, words)
+    found = tables.distances_sheet(shown)
+    return [table, Section(found[0], pd.DataFrame(found[1]))] if found else [table]
 
 
 def over(query: Query, found: Selection) -> Section | None:

@@ -13,8 +13,8 @@ from streamcli.analysis.paired import UNMEASURED, Pair, Paired
 from streamcli.analysis.repeats import RULE
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.analysis.verdicts import MARGIN, Judged, decimals, judged, tests
-from streamcli.render.notes import MARK, intervals, row_name, timed
-from streamcli.render.tables import VERDICT, Sheet, cells, title
+from streamcli.render.notes import ACCURACY, MARK, answers, intervals, row_name, timed
+from streamcli.render.tables import VERDICT, Sheet, cells, title, values
 from streamcli.results.columns import (
     ALL,
     AROUND,
@@ -28,6 +28,7 @@ from streamcli.results.columns import (
     Use,
     chosen,
     format_value,
+    missing,
 )
 
 TIME, RATIO, PPL = ALL["ms"], ALL["speed_up"], ALL["ppl"]
@@ -97,6 +98,9 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
         for name in COLUMNS
         if name in DIFFERING and str(base[name]) != str(run[name])
     ]
+    if not missing(run[ACCURACY]):
+        shares = [COLUMNS[ACCURACY]]
+        rows.append([ACCURACY, *(values(each, shares)[ACCURACY] for each in (base, run)), ""])
     rows.append([PPL.title, *(format_value(PPL, each["ppl"]) for each in (base, run))])
     scope = f", {pair.difference.scope}" if pair.difference and pair.difference.scope else ""
     rows[-1].append(f"{nats_of(pair.difference)} nats a token{scope}")
@@ -163,7 +167,9 @@ def _sheet(heading: str, found: Sequence[Judged], notes: list[str], base: str) -
     first = [replace(column, title=column.symbol or column.title) for column in METHOD]
     kv = COLUMNS["kv_mib"].headed
     nats = replace(ALL["difference_nats"], title=f"nats vs {base}")
-    columns = [*first, ALL["repeats"], PPL, nats, TIME, RATIO, kv, ALL[VERDICT]]
+    told = any(not missing(each.pair.run[ACCURACY]) for each in found)
+    shares = [COLUMNS[ACCURACY]] if told else []
+    columns = [*first, ALL["repeats"], PPL, nats, *shares, TIME, RATIO, kv, ALL[VERDICT]]
     rows = []
     for each in found:
         pair = each.pair
@@ -173,6 +179,7 @@ def _sheet(heading: str, found: Sequence[Judged], notes: list[str], base: str) -
                 str(len(pair.times.every)),
                 format_value(PPL, pair.run["ppl"]),
                 "-" if pair.is_base else nats_of(pair.difference),
+                *values(pair.run, shares).values(),
                 format_value(TIME, pair.times.median),
                 "-" if pair.is_base else _ratio(pair),
                 format_value(kv, pair.run["kv_mib"]),
@@ -205,7 +212,7 @@ def _notes(found: Sequence[Judged], mode: str, base: str, *, apart: bool = False
         words.append(f"95 % interval by Student's t on the logs of {counts} {what}")
     if alone:
         words.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
-    return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}."]
+    return [*notes, *answers(rows), f"{timed(mode, rows)}; {'; '.join(words)}."]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:

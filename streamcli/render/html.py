@@ -163,7 +163,7 @@ def _facts(sections: Sequence[Section], place: str) -> list[tuple[str, str]]:
     days = sorted({text[:10] for text in began})
     if days:
         facts.append(("Runs begun", days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"))
-    facts.append(("Rows", f"{sum(len(each.rows) for each in sections):,}"))
+    facts.append(("Rows", f"{sum(len(e.rows) for e in sections if 'run_id' in e.rows):,}"))
     facts.append(("Database", place))
     return [(title, text) for title, text in facts if text]
 

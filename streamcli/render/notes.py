@@ -12,7 +12,7 @@ from streamcli.analysis.comparison import Comparison, Row, saw_tooths
 from streamcli.analysis.repeats import RULE
 from streamcli.results.columns import ALL, missing
 
-CHANGE = "ppl_change"
+CHANGE, ACCURACY = "ppl_change", "accuracy"
 MARK = "*"  # on the keys of a row with another budget
 
 
@@ -27,6 +27,7 @@ def of_comparison(comparison: Comparison, mode: str) -> list[str]:
         "keys: the most a query may see, itself included; KV: all that is held between steps, "
         "working copies too; peak: of the process.",
         *changes(rows := runs.to_dict("records")),
+        *answers(rows),
         f"{mode}: {timed(mode, rows)}{repeated(rows)}.",
         *_budgets(comparison),
     ]
@@ -76,6 +77,24 @@ def changes(rows: Sequence[Row]) -> list[str]:
     ]
     words = intervals(found).removeprefix("; ")
     return [f"{ALL[CHANGE].title}: {words}."] if words else []
+
+
+def answers(rows: Sequence[Row]) -> list[str]:
+    """What accuracy is, where the text of a table asks questions."""
+    asked = sorted({(int(r["questions"]), float(r["chance"])) for r in rows if _asked(r)})
+    if not asked:
+        return []
+    counts = " or ".join(f"{questions:,}" for questions, _ in asked)
+    return [
+        f"{ACCURACY}: of the {counts} questions in the text, those whose true answer was the "
+        f"likeliest of its candidates, near and far together; {asked[0][1]:.0%} by guessing; "
+        "95 % intervals by Wilson, as if questions were independent; `streamcli plot recall` draws "
+        "it by distance."
+    ]
+
+
+def _asked(row: Row) -> bool:
+    return not missing(row.get(ACCURACY))
 
 
 def _scope(row: Row) -> str:

@@ -77,7 +77,10 @@ def pages(
 def terminal(found: list[Comparison]) -> None:
     """Every comparison as a table, and of several an overview."""
     first = overview.section(found)
-    sheets = [tables.sheet(comparison) for comparison in in_order(found)]
+    sheets = []
+    for comparison in in_order(found):
+        by_distance = tables.distances_sheet(comparison)
+        sheets += [tables.sheet(comparison), *([by_distance[0]] if by_distance else [])]
     pages(sheets, above=first.sheet if first else None)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.result import perplexity
+from streamcli.analysis import distances
 from streamcli.analysis.comparison import time_column
-from streamcli.render.tables import Sheet, unused_sizes
+from streamcli.render.tables import TOLD, Sheet, unused_sizes
 from streamcli.results.columns import (
     ALL,
     COLUMNS,
@@ -20,6 +21,7 @@ from streamcli.results.columns import (
     Column,
     Group,
     chosen,
+    format_span,
     format_value,
     reading,
 )
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 WHAT = Column("what", "", "text", "What is told")
 VALUE = Column("value", "", "text", "Its value")
+ANSWERS = "answers"  # told by distance
 SHORTEST = 10  # characters of a ULID that tell the millisecond
 RUN = [name for name in chosen(Group.RUN) if name in PUBLIC]
 LISTED = reading((*RUN, *TASK, "method", "kept", "ppl", "compared_ms"))
@@ -86,10 +89,17 @@ def details(run: dict[str, Any], documents: pd.DataFrame) -> list[Sheet]:
     sheets = []
     for title, groups in HEADINGS.items():
         names = [name for name in reading(chosen(*groups, stored=True)) if not _same(run, name)]
+        names = [name for name in names if name != ANSWERS]
         rows = [_fact(COLUMNS[name], run[name]) for name in names]
         if rows := [row for row in rows if row[1] not in ("", "-")]:
             columns = [Column("what", title, "text", ""), VALUE, WHAT]
             sheets.append(Sheet("", columns, rows, []))
+    if spans := distances.spans(run[ANSWERS]):
+        by_distance = [
+            [span.words, f"{span.accuracy:.0%}{format_span(*span.ends)}", f"{span.asked:,}"]
+            for span in spans
+        ]
+        sheets.append(Sheet("", [TOLD, COLUMNS["accuracy"], COLUMNS["questions"]], by_distance, []))
     rows = []
     for row in documents.to_dict("records"):
         row["ppl"] = perplexity(row["nll_nats"] / max(1, row["scored_tokens"]))

@@ -16,17 +16,20 @@ from rich.text import Text
 
 from core import registry
 from streamcli import harmless
+from streamcli.analysis import distances
 from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
 from streamcli.harmless import visible
 from streamcli.render import notes
-from streamcli.render.notes import CHANGE, MARK, marked
+from streamcli.render.notes import ACCURACY, CHANGE, MARK, marked
 from streamcli.results.columns import (
     ALL,
     TABLE,
     TASK,
     Column,
     format_ends,
+    format_span,
     format_value,
+    missing,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
 SHARED_TITLE = "Notes on these tables"
-_INTERVAL = re.compile(r" (?=\[|\([+-][\d.,]+ to )")  # before one, in a cell
+_INTERVAL = re.compile(r" (?=\[|\([+-]?[\d.,]+ to )")  # before one, in a cell
 WIDE = 1000  # columns, more than any table takes
 
 
@@ -73,9 +76,38 @@ class Sheet:
 def sheet(comparison: Comparison) -> Sheet:
     """One comparison as a table."""
     mode = str(comparison.same["mode"])
-    columns = _columns(mode)
+    columns = _columns(mode, asked=comparison.runs[ACCURACY].notna().any())
     rows = [cells(row, columns) for row in comparison.runs.to_dict("records")]
     return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
+
+
+TOLD = Column("distance", "tokens since it was told", "text", "How far back a question asks")
+
+
+def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
+    """Accuracy by distance, a column a run, and what its cells are sorted by; None of no task."""
+    rows: list[Row] = comparison.runs.to_dict("records")
+    rows = [row for row in rows if not missing(row[ACCURACY])]
+    if not rows:
+        return None
+    several = len({row["method"] for row in rows}) < len(rows)
+    names = [notes.row_name(row) if several else str(row["method"]) for row in rows]
+    found = [{span.last: span for span in distances.spans(row["answers"])} for row in rows]
+    columns = [
+        TOLD,
+        Column("asked", "questions", "count", "How many were asked"),
+        *(Column(name, name, "share", "Share of right answers") for name in names),
+    ]
+    cells, held = [], []
+    for last in distances.ends(each.values() for each in found):
+        of = [each.get(last) for each in found]
+        asked = max(span.asked for span in of if span)
+        shares = [f"{span.accuracy:.0%}{format_span(*span.ends)}" if span else "-" for span in of]
+        cells.append([next(span.words for span in of if span), f"{asked:,}", *shares])
+        values = [span.accuracy if span else None for span in of]
+        held.append({"distance": last, "asked": asked} | dict(zip(names, values, strict=True)))
+    head = f"Right answers by distance: {title(comparison.same)}"
+    return Sheet(head, columns, cells, []), held
 
 
 CHECKS = [
@@ -262,11 +294,11 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
     return "\n".join([head, rule, *body])
 
 
-def _columns(mode: str) -> list[Column]:
-    """The columns of a comparison; its time a token is what the mode measures."""
+def _columns(mode: str, *, asked: bool) -> list[Column]:
+    """The columns of a comparison; its time is what the mode measures, its text may have asked."""
     title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
     time = replace(ALL["compared_ms"], title=title)
-    names = [name for name in TABLE if name not in TASK]
+    names = [name for name in TABLE if name not in TASK and (asked or name != ACCURACY)]
     return [time if name == "compared_ms" else ALL[name].headed for name in names]
 
 
@@ -289,6 +321,8 @@ def values(row: Row, columns: list[Column]) -> dict[str, str]:
     }
     if CHANGE in texts:
         texts[CHANGE] += format_ends(row[f"{CHANGE}_low"], row[f"{CHANGE}_high"])
+    if ACCURACY in texts:
+        texts[ACCURACY] += format_span(row[f"{ACCURACY}_low"], row[f"{ACCURACY}_high"])
     return texts
 
 

@@ -25,6 +25,7 @@ Form = Literal[
     "significant",
     "perplexity",
     "percent",
+    "share",
     "ratio",
     "exponent",
 ]
@@ -46,6 +47,7 @@ class Group(StrEnum):
     SETTING = "setting"
     REPEATS = "repeats"
     QUALITY = "quality"
+    ANSWERS = "answers"  # to the questions in a text that has some
     TIME = "time"
     SPEED = "speed"
     MEMORY = "memory"
@@ -84,7 +86,7 @@ class Use(Flag):
 FOUND = "What it found"
 HEADINGS = {  # of a page on one run
     "What ran": (Group.RUN, Group.MODEL, Group.TEXT, Group.FORM, Group.METHOD, Group.SETTING),
-    FOUND: (Group.QUALITY, Group.TIME, Group.SPEED, Group.MEMORY, Group.KEYS),
+    FOUND: (Group.QUALITY, Group.ANSWERS, Group.TIME, Group.SPEED, Group.MEMORY, Group.KEYS),
     "Where it comes from": (Group.CODE, Group.MACHINE),
     "In words": (Group.WORDS,),
 }
@@ -309,6 +311,16 @@ COLUMNS = _by_name(
             "Tokens of each document that were left out before", unit="tokens"),
     _column("concatenate", "concatenated", "flag", "form config",
             "Whether all documents were one stream"),
+    _column("questions", "questions", "count", "answers result",
+            "Questions that the text asks and the run was scored on"),
+    _column("accuracy", "accuracy", "share", "answers result table",
+            "Share of questions whose true answer was the likeliest of the candidates"),
+    _column("accuracy_low", "accuracy from", "share", "answers result",
+            "Lower end of its 95 % interval, by Wilson"),
+    _column("accuracy_high", "accuracy to", "share", "answers result", "Upper end"),
+    _column("chance", "chance", "share", "answers result", "Accuracy of guessing"),
+    _column("answers", "answers", "text", "answers result",
+            "Of each question in order its distance in tokens, and 1 where right, as JSON"),
 )
 DERIVED_COLUMNS = _by_name(
     _column("runs", "runs", "count", "repeats derived added",
@@ -541,6 +553,8 @@ def format_value(column: Column, value: Any) -> str:
             return f"{value:.1e}"
         case "percent":
             return f"{value:+.2%}" if abs(value) < 1 else f"{value:+,.0%}"
+        case "share":
+            return f"{value:.1%}"
         case "ratio":
             return f"{_significant(float(value), 3)}x"
         case "significant":
@@ -556,6 +570,13 @@ def format_ends(low: Any, high: Any) -> str:
     if 0 < width < math.inf:
         digits = min(4, max(int(width < 100), 1 - math.floor(math.log10(width))))
     return f" ({100 * low:+,.{digits}f} to {100 * high:+,.{digits}f})"
+
+
+def format_span(low: Any, high: Any) -> str:
+    """The interval of a share beside it, in percent; nothing if unknown."""
+    if missing(low) or missing(high):
+        return ""
+    return f" ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _significant(value: float, digits: int) -> str:

@@ -121,6 +121,12 @@ class Run(SQLModel, table=True):
     tokens_per_document: WholeOrNone = None
     skip_tokens: WholeOrNone = None
     concatenate: bool | None = None
+    questions: WholeOrNone = None
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    chance: float | None = None
+    answers: str | None = None
 
 
 class DocumentRow(SQLModel, table=True):

@@ -58,7 +58,12 @@ def finish(run: Run, result: RunResult) -> None:
 
 def found(result: RunResult) -> dict[str, Any]:
     """What is known when a run is done."""
-    counted = {"documents": len(result.documents), "notes": plain("notes", "\n".join(result.notes))}
+    answers = [[each.distance, int(each.right)] for each in result.answers]
+    counted = {
+        "documents": len(result.documents),
+        "notes": plain("notes", "\n".join(result.notes)),
+        "answers": json.dumps(answers, separators=(",", ":")) if answers else None,
+    }
     return _alike(result, properties=True) | counted
 
 
@@ -112,5 +117,5 @@ def _alike(
     return {
         name: plain(name, getattr(source, name))
         for name in row.model_fields
-        if name in names and name not in ("documents", "notes", "param")
+        if name in names and name not in ("documents", "notes", "param", "answers")
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,14 +18,19 @@ from core.tokens import TokenDocument, TokenStream
 from tests.support.method_cases import N_SINK, WINDOW
 
 
-def evaluate(loaded: Loaded, documents: list[Tensor], **asked: Any) -> RunResult:
+def evaluate(
+    loaded: Loaded, documents: Sequence[Tensor | TokenDocument], **asked: Any
+) -> RunResult:
     """The result of S = 4 and W = 27 in chunks of 16, unless asked otherwise."""
     seen: list[tuple[int, float]] = []
     config = RunConfig(
         **{"n_sink": N_SINK, "window": WINDOW, "device": "cpu", "chunk_size": 16, **asked}
     )
     stream = TokenStream(
-        tuple(TokenDocument(f"document {i}", ids) for i, ids in enumerate(documents)),
+        tuple(
+            each if isinstance(each, TokenDocument) else TokenDocument(f"document {i}", each)
+            for i, each in enumerate(documents)
+        ),
         sha256="",
         bos="none",
         notes=(),

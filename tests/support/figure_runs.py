@@ -46,6 +46,7 @@ COMMON: dict[str, Any] = {
     "n_sink": 4,
     "evict_every": 1,
 }
+ASKED = {"answers": "[[7,1],[40,0],[90,1],[300,0]]", "questions": 4, "chance": 0.1}
 PPL = {"streaming": 37.0, "window": 370.0, "recompute": 36.5, "dense": 30.0, "mit": 37.0}
 MS = {"streaming": 9.0, "window": 8.5, "recompute": 80.0, "dense": 10.0, "mit": 11.0}
 
@@ -86,7 +87,7 @@ def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def study() -> list[dict[str, Any]]:
-    """Two texts, methods, windows, sinks and modes; decode-loop at W = 60 three times."""
+    """Two texts that ask, methods, windows, sinks, modes; decode-loop at W = 60 three times."""
     asked: list[dict[str, Any]] = []
     for text in ("one", "two"):
         for window in (60, 124):
@@ -99,7 +100,7 @@ def study() -> list[dict[str, Any]]:
         asked += [{"dataset": text, "n_sink": s} for s in (0, 1, 2, 8)]
         for method in ("streaming", "recompute", "dense"):
             asked.append({"dataset": text, "method": method, "mode": "chunked"})
-    rows = [run(number, **columns) for number, columns in enumerate(asked, start=100)]
+    rows = [run(number, **columns) | ASKED for number, columns in enumerate(asked, start=100)]
     again = [
         row for row in rows if row["mode"] == "decode-loop" and row["n_sink"] + row["window"] == 64
     ]

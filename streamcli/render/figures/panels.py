@@ -27,7 +27,7 @@ MODE = ("mode", "context_tokens")
 TEXT = ("dataset", "tokens_sha256")
 SETTING = tuple(name for name in SHARED if name not in (*MODE, *TEXT))
 TOLD = (  # of a run, by a caption or an axis
-    *chosen(Group.RUN, Group.METHOD, Group.MEMORY, stored=True),
+    *chosen(Group.RUN, Group.METHOD, Group.MEMORY, Group.ANSWERS, stored=True),
     *AROUND,
     *("scored_tokens", "documents", "trained_length"),
 )

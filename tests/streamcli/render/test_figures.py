@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
+from core.result import wilson
 from streamcli.analysis.comparison import comparisons
 from streamcli.render.figures import panels
 from streamcli.render.figures.streams import moving_mean
@@ -289,3 +291,36 @@ def test_memory_is_measured_marks_on_the_formulas_line() -> None:
     assert lines["streaming"] == ((0, 399), (pytest.approx(6.4), pytest.approx(6.4)))
     assert lines["mit"] == ((0, 64, 399), (0, pytest.approx(6.4), pytest.approx(6.4)))
     assert lines["recompute"][1] == (0, 0)
+
+
+def answered(number: int, method: str, near: int, far: int, **more: Any) -> dict[str, Any]:
+    """A run of 10 questions at 20 tokens and 10 at 500, so many of each right."""
+    answers = [[20, int(n < near)] for n in range(10)] + [[500, int(n < far)] for n in range(10)]
+    row = run(number, method=method, mode="chunked", dataset="recall", **more)
+    return row | {"answers": json.dumps(answers), "questions": 20, "chance": 0.1}
+
+
+def test_right_answers_are_a_line_a_method_with_intervals_beside_chance_and_the_cache() -> None:
+    rows = [answered(1, "streaming", 9, 1), answered(2, "dense", 10, 8), run(3, method="window")]
+    found = drawn("recall", rows)
+    figure = found.figure
+    assert figure and "10.0%" in str(figure.layout.annotations)
+    for name, shares in (("streaming", (0.9, 0.1)), ("dense", (1.0, 0.8))):
+        (line,) = named(figure, name)
+        assert line.y == pytest.approx(shares)
+        for place, share in enumerate(shares):
+            low, high = wilson(round(10 * share), 10)
+            assert line.y[place] + line.error_y.array[place] == pytest.approx(high)
+            assert line.y[place] - line.error_y.arrayminus[place] == pytest.approx(low)
+        assert 16 < line.x[0] < 32 and 256 < line.x[1] < 512
+    assert not named(figure, "window")
+    assert [shape.x0 for shape in figure.layout.shapes if shape.x0 == shape.x1] == [64]
+    assert [shape.y0 for shape in figure.layout.shapes if shape.y0 == shape.y1] == [0.1]
+    assert "cache: 64" in str(figure.layout.annotations)
+    ticks = next(iter(figure.select_xaxes())).tickvals
+    assert ticks == (32, 512)
+
+
+def test_where_no_text_asked_there_is_no_figure_of_answers() -> None:
+    found = drawn("recall", [run(1), run(2, method="dense")])
+    assert found.figure is None and "--datasets recall" in found.caption

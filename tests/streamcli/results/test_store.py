@@ -16,7 +16,7 @@ from core.config import RunConfig
 from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
-from core.result import DocumentResult, RunResult
+from core.result import Answer, DocumentResult, RunResult, wilson
 from streamcli.results import frames, ulid, values
 from streamcli.results.schema import Run, Trace
 from streamcli.results.store import Store
@@ -50,7 +50,7 @@ def test_a_finished_run_comes_back_as_it_was(
     assert (run.status, run.repeat, run.error) == ("done", 2, None)
     for source in (config, facts, environment, result):
         for field in fields(source):
-            if field.name not in ("documents", "nll", "latency_ms", "notes", "param"):
+            if field.name not in ("documents", "nll", "latency_ms", "notes", "param", "answers"):
                 assert getattr(run, field.name) == getattr(source, field.name), field.name
     for name in ("scored_tokens", "nll_nats", "ppl", "word_ppl", "byte_ppl", "tokens_per_s"):
         assert getattr(run, name) == getattr(result, name), name
@@ -257,3 +257,19 @@ def test_a_forked_child_does_not_count_on_from_its_parent(monkeypatch: pytest.Mo
 def test_a_row_is_a_plain_value_after_the_session(store: Store, run_id: str) -> None:
     run = store.get(run_id)
     assert isinstance(run, Run) and run.host == "bench"
+
+
+def test_what_became_of_each_question_is_kept_in_order_with_the_accuracy(
+    store: Store, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
+) -> None:
+    answers = [Answer(distance=d, candidates=4, right=r) for d, r in ((7, True), (900, False))]
+    run_id = store.begin(config, facts, environment, 0)
+    store.finish(run_id, replace(result, answers=tuple(answers)))
+    row = store.get(run_id)
+    assert row.answers == "[[7,1],[900,0]]"
+    assert (row.questions, row.accuracy, row.chance) == (2, 0.5, 0.25)
+    assert (row.accuracy_low, row.accuracy_high) == wilson(1, 2)
+    again = store.begin(config, facts, environment, 1)
+    store.finish(again, result)
+    row = store.get(again)
+    assert [row.answers, row.questions, row.accuracy, row.chance] == [None] * 4

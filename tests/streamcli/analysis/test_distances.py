@@ -1,0 +1,36 @@
+"""Answers by distance: spans that double, each with its own count."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from core.result import wilson
+from streamcli.analysis import distances
+from streamcli.analysis.distances import Span
+
+
+def test_every_answer_is_counted_in_the_one_span_that_its_distance_is_in() -> None:
+    draw = random.Random(0)
+    answers = [[draw.randrange(1, 3000), draw.randrange(2)] for _ in range(500)]
+    answers += [[distance, 1] for distance in (1, 16, 17, 32, 33, 256, 257)]
+    found = distances.spans(json.dumps(answers))
+    assert [(span.first, span.last) for span in found][:3] == [(1, 16), (17, 32), (33, 64)]
+    for before, after in zip(found, found[1:], strict=False):
+        assert (after.first, after.last) == (before.last + 1, 2 * before.last)
+    for span in found:
+        inside = [right for distance, right in answers if span.first <= distance <= span.last]
+        assert (span.asked, span.right) == (len(inside), sum(inside))
+        assert span.accuracy == pytest.approx(sum(inside) / len(inside))
+        assert span.ends == wilson(sum(inside), len(inside))
+        assert span.first - 1 < span.middle < span.last
+    assert sum(span.asked for span in found) == len(answers)
+
+
+def test_a_run_without_questions_has_no_span_and_runs_share_the_ends_of_theirs() -> None:
+    assert distances.spans(None) == []
+    one, other = distances.spans("[[3,1],[70,0]]"), distances.spans("[[40,1]]")
+    assert distances.ends([one, other]) == [16, 64, 128]
+    assert other == [Span(first=33, last=64, asked=1, right=1)]
