@@ -169,7 +169,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         evict_every=1,
         static=True,
         exact=False,
-        look=Look("#0072B2", "circle-cross-open", "2px,3px", "."),
+        look=Look("#17A2B8", "circle-cross-open", "2px,3px", "."),
     ),
     "context-shift": MethodSpec(
         where="core.methods.context_shift:ContextShift",

@@ -17,7 +17,6 @@ from streamcli.commands.sweep import sweep
 from streamcli.render.figures import NAMES, TITLES, draw, panels, style
 from streamcli.results.columns import ADDED
 from tests.support.figure_runs import drawn, frame, named, run, study, traces
-from tests.support.method_cases import SCORED
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +159,12 @@ def test_a_caption_says_that_others_are_not_shown_exactly_where_they_are_not() -
 def test_what_keeps_as_many_keys_without_sinks_stands_beside_streaming() -> None:
     rows = [run(0), run(1, method="recompute")]
     whole = {"n_sink": 0, "window": 64}
-    rows += [run(2 + i, method=name, **whole) for i, name in enumerate(SCORED)]
+    scored = [name for name, each in METHODS.items() if each.chooses]
+    rows += [run(2 + i, method=name, **whole) for i, name in enumerate(scored)]
     for name in ("decode-runtime", "decode-perplexity"):
         figure = drawn(name, rows).figure
         assert figure
-        assert list(figure.layout.yaxis.ticktext) == ["streaming", *SCORED, "recompute"]
+        assert list(figure.layout.yaxis.ticktext) == ["streaming", *scored, "recompute"]
     other = drawn("decode-runtime", [*rows[:2], run(2, method="tova", n_sink=0, window=60)]).figure
     assert other and not named(other, "tova")
 
