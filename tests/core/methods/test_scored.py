@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -40,11 +41,10 @@ def expected(method: Method, loaded: Loaded, ids: Tensor) -> Tensor:
 
 def family(name: str, **other: Any) -> Loaded:
     """A tiny model of a family, some of its configuration changed."""
-    if other:
-        named = {"model_type": families.model_type(name)}
-        families.FAMILIES[f"other {name}"] = families.FAMILIES[name] | named | other
-        name = f"other {name}"
-    return Loaded(families.build(name), None, "", None, "", 256, 0)
+    named = {"model_type": families.model_type(name)}
+    changed = families.FAMILIES | {name: families.FAMILIES[name] | named | other}
+    with patch.object(families, "FAMILIES", changed):
+        return Loaded(families.build(name), None, "", None, "", 256, 0)
 
 
 @pytest.fixture(scope="module")
