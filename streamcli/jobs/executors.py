@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import StreamError, UsageError
+from core.hub import first_line
 
 LOCAL, SUBMITIT, RAY = "local", "submitit", "ray"
 EXECUTORS = {
@@ -197,6 +198,7 @@ class _Submitted:
     job: Any
     log: _Log
     here: bool
+    why: list[str] = field(default_factory=list)
 
     def ended(self) -> int | None:
         from submitit.core.utils import UncompletedJobError
@@ -207,11 +209,12 @@ class _Submitted:
             return int(self.job.result())
         except UncompletedJobError:
             return KILLED
-        except Exception:
+        except Exception as error:  # whatever submitit or the job raised
+            self.why = [f"a worker failed: {first_line(error)}."]
             return 1
 
     def said(self) -> list[str]:
-        return self.log.lines()
+        return [*self.log.lines(), *self.why]
 
     def stop(self, *, at_once: bool) -> None:
         if self.job.done():
@@ -237,6 +240,7 @@ def _submitit(job: Job, place: int) -> Started:
 @dataclass
 class _Task:
     task: Any
+    why: list[str] = field(default_factory=list)
 
     def ended(self) -> int | None:
         import ray
@@ -247,11 +251,12 @@ class _Task:
             return int(ray.get(self.task))
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
             return KILLED
-        except Exception:  # cancelled, or what the task raised
+        except Exception as error:  # cancelled, or what the task raised
+            self.why = [f"a worker failed: {first_line(error)}."]
             return 1
 
     def said(self) -> list[str]:
-        return []  # Ray itself brings what its tasks say
+        return self.why  # Ray itself brings what its tasks say
 
     def stop(self, *, at_once: bool) -> None:
         import ray

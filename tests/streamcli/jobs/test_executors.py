@@ -14,6 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from streamcli.jobs import executors
 from streamcli.results import frames
 from streamcli.results.store import Store
 from streamcli.settings import PREFIX
@@ -123,6 +124,26 @@ def test_too_many_workers_are_refused_and_leave_nothing(typed: Type) -> None:
     done = typed("sweep", *PLAN, "--workers", "999")
     assert done.code == 2 and "--workers is 999, of 1 thread each, but there are" in done.err
     assert "is empty" in typed("worker", "--status").err
+
+
+def test_a_job_that_raises_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+
+    class Broken:
+        def done(self) -> bool:
+            return True
+
+        def result(self) -> int:
+            raise RuntimeError("no such file: model\nand a trace")
+
+    class Log:
+        def lines(self) -> list[str]:
+            return ["from its log"]
+
+    monkeypatch.setattr(executors, "_Log", Log)
+    job = executors._Submitted(Broken(), executors._Log(), here=True)  # type: ignore[call-arg]
+    assert job.ended() == 1
+    assert job.said() == ["from its log", "a worker failed: no such file: model."]
 
 
 def test_an_engine_that_is_not_installed_is_named(
