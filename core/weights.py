@@ -32,7 +32,7 @@ from torch import Tensor, library, nn
 from core.config import AS_SHIPPED
 
 SOURCE = Path(__file__).with_suffix(".c")
-FORMATS = {torch.float16: "product_float16", torch.bfloat16: "product_bfloat16"}
+FORMATS = {torch.float16: "of_float16", torch.bfloat16: "of_bfloat16"}  # as ``weights.c`` has them
 LANES = 16  # numbers that ``weights.c`` may widen at once: rows are whole multiples of it
 FEW = 8  # vectors up to which a product is bound by its matrix
 NARROW = (
@@ -59,7 +59,10 @@ def for_decoding(model: Any, rows: int, engine: str = "eager") -> Iterator[tuple
     if engine == AS_SHIPPED:
         yield ()
         return
-    with by_columns(model), in_16_bits(model) if rows <= FEW else nullcontext(False) as narrow:
+    with (
+        by_columns(model),
+        in_16_bits(model, rows) if rows <= FEW else nullcontext(False) as narrow,
+    ):
         yield (NARROW,) if narrow else ()
 
 
@@ -93,15 +96,17 @@ def by_columns(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def in_16_bits(model: Any) -> Iterator[bool]:
+def in_16_bits(model: Any, rows: int = 1) -> Iterator[bool]:
     """Read weights that are exact in 16 bits from copies in them, half their size; no more after.
 
+    The product with ``rows`` vectors is compiled at once, that with others when it is asked for.
     Yields whether there are any.
     """
     before: list[tuple[Any, type]] = []
     try:
-        for module in _layers(model, nn.Linear, _Shared) if kernel() else ():
-            if (kept := _narrowed(module.weight)) is not None:
+        for module in _layers(model, nn.Linear, _Shared) if compiler() else ():
+            kept = _narrowed(module.weight)
+            if kept is not None and kernel(kept.dtype, rows):
                 before.append((module, type(module)))
                 module.__class__, module.kept = _Narrow, kept
         yield bool(before)
@@ -125,25 +130,29 @@ def compiler() -> str | None:
 
 
 @cache
-def kernel() -> dict[torch.dtype, Any]:
-    """``weights.c``, compiled for this processor in 0.2 s; empty where that can't be done."""
+def kernel(stored: torch.dtype, vectors: int) -> Any:
+    """``weights.c`` for so many vectors, compiled for this processor in 0.2 s; None where it can't.
+
+    Args:
+        stored: How the weights are stored, one of ``FORMATS``.
+        vectors: M, at most ``FEW``.
+    """
     if (found := compiler()) is None:
-        return {}
+        return None
     threads = Path(torch.__file__).parent.glob("lib/libgomp*")  # torch's own, so as to share them
     try:
         with TemporaryDirectory() as folder:
             built = Path(folder) / "weights.so"
             words = [found, "-x", "c", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"]
-            words += [str(SOURCE), "-o", str(built), "-x", "none", *map(str, threads)]
+            words += [f"-DM={vectors}", f"-DWIDEN={FORMATS[stored]}", str(SOURCE)]
+            words += ["-o", str(built), "-x", "none", *map(str, threads)]
             subprocess.run(words, capture_output=True, check=True, timeout=60)
-            made = CDLL(str(built))
+            product = CDLL(str(built)).product
     except (OSError, subprocess.SubprocessError):
-        return {}
-    products = {each: made[name] for each, name in FORMATS.items()}
-    for product in products.values():
-        product.argtypes = [c_void_p, c_void_p, c_void_p, c_long, c_long, c_long, c_int]
-        product.restype = None
-    return products
+        return None
+    product.argtypes = [c_void_p, c_void_p, c_void_p, c_long, c_long, c_int]
+    product.restype = None
+    return product
 
 
 def _layers(model: Any, *kinds: type) -> list[Any]:
@@ -185,7 +194,7 @@ class _Narrow(nn.Linear):
 def _few(layer: nn.Linear, x: Tensor, product: Callable[..., Tensor], *given: Any) -> Tensor:
     """The layer's output (..., N) for x (..., K), by ``product`` where that is a few vectors."""
     rows = x.reshape(-1, x.shape[-1])  # (M, K)
-    if len(rows) > FEW or x.dtype != torch.float32:
+    if not 0 < len(rows) <= FEW or x.dtype != torch.float32:
         return nn.Linear.forward(layer, x)
     out = product(rows, *given).view(*x.shape[:-1], layer.out_features)
     return out if layer.bias is None else out + layer.bias
@@ -211,7 +220,7 @@ def _widen(rows: Tensor, kept: Tensor) -> Tensor:
     (n, k), rows = kept.shape, rows.contiguous()
     out = rows.new_empty(len(rows), n)
     places = (rows.data_ptr(), kept.data_ptr(), out.data_ptr())
-    kernel()[kept.dtype](*places, len(rows), n, k, torch.get_num_threads())
+    kernel(kept.dtype, len(rows))(*places, n, k, torch.get_num_threads())
     return out
 
 

@@ -104,7 +104,9 @@ def test_a_model_says_the_same(
 
 @needs_kernel
 @pytest.mark.parametrize("dtype", [HALF, BRAIN])
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 97, 64), (3, 4, 16), (8, 3, 1024)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 97, 64), (2, 3, 48), (3, 4, 16), (5, 1, 32), (8, 3, 1024)]
+)
 def test_a_product_in_16_bits_is_that_of_the_same_numbers_in_float32(
     dtype: torch.dtype, m: int, n: int, k: int
 ) -> None:
@@ -195,11 +197,11 @@ def test_steps_that_fill_a_cache_are_those_of_an_eager_run(neox: Loaded) -> None
 
 @needs_kernel
 def test_where_there_is_a_compiler_the_kernel_is_made() -> None:
-    assert weights.kernel()
+    assert weights.kernel(HALF, 1) and weights.kernel(BRAIN, 8)
 
 
 def test_without_a_kernel_nothing_is_kept_in_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "kernel", dict)
+    monkeypatch.setattr(weights, "kernel", lambda *asked: None)
     with in_16_bits(tiny_neox()) as any_kept:
         assert not any_kept
 
@@ -208,7 +210,7 @@ def test_a_compiler_that_fails_makes_no_kernel(monkeypatch: pytest.MonkeyPatch) 
     for found in ("false", "/no/such/compiler", None):
         weights.kernel.cache_clear()
         monkeypatch.setattr(weights, "compiler", lambda found=found: found)
-        assert not weights.kernel()
+        assert not weights.kernel(HALF, 1)
     weights.kernel.cache_clear()
 
 
