@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
-from core.registry import STREAMING
+from core.registry import BASELINE, STREAMING, check
 from streamcli.analysis import summary
 from streamcli.analysis.comparison import Comparison, mode_place
 from streamcli.analysis.selection import ANY, Query, Selection
+from streamcli.jobs import compare
 from streamcli.jobs.select import select, times
-from streamcli.render import blocks, documents, html, output, overview, tables
+from streamcli.render import blocks, compared, documents, html, output, overview, tables
 from streamcli.render.documents import Section
 from streamcli.results.columns import (
     ALL,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from streamcli.render.figures import Drawn
+    from streamcli.render.tables import Sheet
 
 
 # The columns of a list of runs where none are named; of other tables they are ``TABLE``.
@@ -39,6 +41,11 @@ LISTED = tuple(
     for name in chosen(stored=True)
     if name in ASKED or name == "error" or (ALL[name].group is Group.RUN and name in PUBLIC)
 )
+# Of a block's words, beside what chooses runs.
+OPTIONS = {
+    **dict.fromkeys(("results", "words"), ("status", "sort", "columns", "group_by", "limit")),
+    "compare": ("baseline", "across_budgets", "columns"),
+}
 
 
 def sections(query: Query, found: Selection) -> list[Section]:
@@ -127,24 +134,42 @@ def updated(store: Store, markdown: str, name: str) -> str:
 
 
 def _block(store: Store, kind: str, words: str, name: str) -> str:
-    query = _query(words, f"{name}: block {' '.join([kind, words]).strip()!r}")
-    found = select(store, query)
+    block = f"block {' '.join([kind, words]).strip()!r}"
+    empty = UsageError(
+        f"{name}: no run in {store.place} is what {block} asks for; nothing was changed. Name the "
+        "database with --db, or record runs."
+    )
+    where, asked = _asked(words, f"{name}: {block}", kind)
+    if kind == "compare":
+        pages = _held(store, where, asked)
+        if not pages:
+            raise empty
+        return tables.markdown_pages(pages)
+    found = select(store, query := Query(where=where, **asked))
     parts = sections(query, found)
     if not parts:
-        raise UsageError(
-            f"{name}: no run in {store.place} is what block {' '.join([kind, words]).strip()!r} "
-            "asks for; nothing was changed. Name the database with --db, or record runs."
-        )
+        raise empty
     if kind == "results":
         return documents.markdown([Section(part.sheet, part.rows) for part in parts])
     conclusions = [f"**{p.sheet.title}.** {' '.join(p.words)}" for p in parts if p.words]
     return "\n\n".join([*conclusions, summary.caution(found.comparisons)])
 
 
-def _query(words: str, where: str) -> Query:
-    """What a marker asks for: options of ``streamcli report``, such as ``mode=chunked``."""
-    asked: dict[str, Any] = {"where": {}}
-    own = ("status", "sort", "columns", "group_by", "limit")
+def _held(store: Store, where: dict[str, Any], asked: dict[str, Any]) -> list[Sheet]:
+    """The tables of ``streamcli compare``, with the columns that are asked for."""
+    baseline = asked.get("baseline", BASELINE)
+    check("method", baseline)
+    across = asked.get("across_budgets", "no") == "yes"
+    found = compare.methods(store, where, baseline, across=across, most=0)
+    only = asked.get("columns", ())
+    return [compared.methods(each, across=across, only=only) for each in found.tables]
+
+
+def _asked(words: str, where: str, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a marker asks for: which runs, and the other options of its command."""
+    filters: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
+    own = OPTIONS[kind]
     try:
         pairs = [word.partition("=") for word in shlex.split(words)]
     except ValueError as problem:
@@ -152,15 +177,17 @@ def _query(words: str, where: str) -> Query:
     for key, _, value in pairs:
         option = key.replace("-", "_")
         if option in FILTERS:
-            asked["where"][option] = value
+            filters[option] = value
         elif option not in own:
             raise unknown(f"option in {where}", key, (*FILTERS, *own))
         elif option == "limit" and not value.isdigit():
             raise UsageError(f"{where}: limit is {value!r}, it must be a number.")
+        elif option == "across_budgets" and value not in ("yes", "no"):
+            raise UsageError(f"{where}: {key} is {value!r}, it must be yes or no.")
         else:
             given = {"columns": tuple(filter(None, value.split(","))), "limit": value}
             asked[option] = int(value) if option == "limit" else given.get(option, value)
-    return Query(**asked)
+    return filters, asked
 
 
 def _words(query: Query, found: Selection, whole: Comparison) -> list[str]:

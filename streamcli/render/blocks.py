@@ -5,8 +5,9 @@ A block is what stands between two lines of their own, outside fenced code::
     <!-- streamcli:begin results mode=decode-loop -->
     <!-- streamcli:end results -->
 
-The first word says what goes in: ``results``, the tables, or ``words``, the conclusions. The others
-are options of ``streamcli report``, without the dashes.
+The first word says what goes in: ``results``, the tables of a report, ``words``, its conclusions,
+or ``compare``, the tables of ``streamcli compare``. The others are options of that command, without
+the dashes (``baseline=window across-budgets=yes``); ``columns=ppl,verdict`` chooses columns.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from core.errors import UsageError, unknown
 
-KINDS = ("results", "words")
+KINDS = ("results", "words", "compare")
 MARKER = re.compile(r"[ \t]*<!--[ \t]*streamcli:(\w+)[ \t]*(.*?)[ \t]*-->[ \t]*\r?\n?")
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 EXAMPLE = "<!-- streamcli:begin results --> and <!-- streamcli:end results -->, each on a line"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -41,25 +41,34 @@ RUN = (  # of a run, what a record holds
     *VARIANT,
     *(name for name in TABLE if ALL[name].origin is Origin.RESULT),
 )
+TOLD_OF = (TIME.name, RATIO.name, VERDICT)  # columns of which a note tells
 ONE_EACH = "one run each: use sweep --repeats 5 for an interval"
 APART = "no interval below 3 runs each: use --repeats 5"
 NO_TURNS = "no interval where they did not take turns, as in sweep --repeats 5"
 
 
-def methods(paired: Paired, *, across: bool, margin: float = MARGIN) -> Sheet:
-    """Methods against a baseline."""
+def methods(
+    paired: Paired, *, across: bool, margin: float = MARGIN, only: Sequence[str] = ()
+) -> Sheet:
+    """Methods against a baseline; ``only`` some columns, and what is said of them, where named.
+
+    Raises:
+        UsageError: No such column in this table.
+    """
     comparison, found = paired.comparison, judged(paired.pairs, margin)
     counted = sum(len(pair.times.every) for pair in paired.pairs)
     older = comparison.older + len(paired.pairs) - counted
-    notes = _notes(found, str(comparison.same["mode"]), comparison.baseline)
+    mode = str(comparison.same["mode"])
+    notes = _notes(found, mode, comparison.baseline, without=set(TOLD_OF) - set(only or TOLD_OF))
     budgets = {pair.run["budget"] for pair in paired.pairs if pair.why and not pair.is_base}
     if budgets - {"equal"} and comparison.baseline in {p.run["method"] for p in paired.pairs}:
         how = "compared all the same" if across else "not compared; --across-budgets does it"
         notes.append(f"{MARK} another budget than {comparison.baseline} has, or none: {how}.")
-    if older > 0:
+    if older > 0 and not only:
         what = "1 run" if older == 1 else f"{older:,} runs"
         notes.append(f"not counted: {what} of another commit, or without a time.")
-    return _sheet(title(comparison.same), found, notes, comparison.baseline)
+    sheet = _sheet(title(comparison.same), found, notes, comparison.baseline)
+    return sheet.only(only) if only else sheet
 
 
 def kinds(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -189,17 +198,28 @@ def _sheet(heading: str, found: Sequence[Judged], notes: list[str], base: str) -
     return Sheet(heading, columns, rows, notes)
 
 
-def _notes(found: Sequence[Judged], mode: str, base: str, *, apart: bool = False) -> list[str]:
-    """How the figures were made."""
+def _notes(
+    found: Sequence[Judged],
+    mode: str,
+    base: str,
+    *,
+    apart: bool = False,
+    without: Collection[str] = (),
+) -> list[str]:
+    """How the figures were made, but for columns that are not shown."""
     pairs = [each.pair for each in found]
     notes = [_of_nats(pairs, base)] if any(pair.difference for pair in pairs) else []
-    notes += [*_equal(found), *_power(found)]
-    if (several := tests(found)) > 1:
+    if VERDICT not in without:
+        notes += [*_equal(found), *_power(found)]
+    if (several := tests(found)) > 1 and VERDICT not in without:
         notes.append(
             f"verdicts are Holm-corrected over the {several} comparisons of this table, intervals "
             "are not."
         )
     rows = [row for pair in pairs for row in (pair.run, pair.base) if row]
+    notes += answers(rows)
+    if TIME.name in without and RATIO.name in without:
+        return notes
     rounds = sorted({pair.rounds for pair in pairs if pair.rounds})
     most = max(len(pair.times.every) for pair in pairs)
     alone = any(pair.speed_up and not pair.rounds for pair in pairs)
@@ -212,7 +232,7 @@ def _notes(found: Sequence[Judged], mode: str, base: str, *, apart: bool = False
         words.append(f"95 % interval by Student's t on the logs of {counts} {what}")
     if alone:
         words.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
-    return [*notes, *answers(rows), f"{timed(mode, rows)}; {'; '.join(words)}."]
+    return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}."]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:

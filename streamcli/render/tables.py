@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core import registry
+from core.errors import unknown
 from streamcli import harmless
 from streamcli.analysis import distances
 from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
@@ -71,6 +72,20 @@ class Sheet:
             ("notes", list(map(visible, self.notes))),
         ):
             object.__setattr__(self, name, held)
+
+    def only(self, names: Sequence[str]) -> Sheet:
+        """The table with these of its columns, in this order.
+
+        Raises:
+            UsageError: It has no such column.
+        """
+        places = {column.name: place for place, column in enumerate(self.columns)}
+        for name in names:
+            if name not in places:
+                raise unknown("column of this table", name, places)
+        chosen = [places[name] for name in names]
+        rows = [[row[place] for place in chosen] for row in self.rows]
+        return replace(self, columns=[self.columns[place] for place in chosen], rows=rows)
 
 
 def sheet(comparison: Comparison) -> Sheet:

@@ -44,6 +44,22 @@ def test_an_update_rewrites_the_blocks_and_not_one_byte_besides(
     assert readme.read_bytes() == first
 
 
+def test_a_block_holds_methods_against_each_other_in_the_columns_it_asks_for(
+    four: Store, home: Path, typed: Type
+) -> None:
+    words = "compare baseline=dense across-budgets=yes columns=method,ppl,difference_nats"
+    path = home / "README.md"
+    path.write_text(f"<!-- streamcli:begin {words} -->\n<!-- streamcli:end compare -->\n")
+    assert report(typed, "--update", "README.md").code == 0
+    text = path.read_text()
+    assert "| method | ppl | nats vs dense |" in text and "| dense | 209.79 | - |" in text
+    assert "| streaming | 216.21 | 0.0000 |" in text
+    assert "less those of dense" in text and "ms/token" not in text and "Holm" not in text
+    path.write_text(text.replace("ppl,difference_nats", "ppl,speed_up,verdict"))
+    report(typed, "--update", "README.md")
+    assert "speed-up: time of dense over this one's" in path.read_text()
+
+
 BROKEN = {
     "no marker at all": "has no block to rewrite",
     "`<!-- streamcli:begin results -->` in prose": "has no block to rewrite",
@@ -57,6 +73,11 @@ BROKEN = {
     "<!-- streamcli:begin results sort=pp -->\n<!-- streamcli:end results -->": "column 'pp'",
     "<!-- streamcli:begin results limit=x -->\n<!-- streamcli:end results -->": "limit is 'x'",
     "<!-- streamcli:begin results mode=x -->\n<!-- streamcli:end results -->": "no run in",
+    "<!-- streamcli:begin compare mode=x -->\n<!-- streamcli:end compare -->": "no run in",
+    "<!-- streamcli:begin compare columns=pp -->\n<!-- streamcli:end compare -->": "'pp'",
+    "<!-- streamcli:begin compare baseline=x -->\n<!-- streamcli:end compare -->": "method 'x'",
+    "<!-- streamcli:begin compare sort=ppl -->\n<!-- streamcli:end compare -->": "option in",
+    "<!-- streamcli:begin compare across-budgets= -->\n<!-- streamcli:end compare -->": "yes or no",
 }
 
 
