@@ -67,8 +67,10 @@ def methods(
     if older > 0 and not only:
         what = "1 run" if older == 1 else f"{older:,} runs"
         notes.append(f"not counted: {what} of another commit, or without a time.")
-    sheet = _sheet(title(comparison.same), found, notes, comparison.baseline)
-    return sheet.only(only) if only else sheet
+    heading = title(comparison.same)
+    if only:
+        return _sheet(heading, found, notes, comparison.baseline, METHOD).only(only)
+    return _sheet(heading, found, notes, comparison.baseline)
 
 
 def kinds(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -171,9 +173,17 @@ def _figures(found: Judged) -> dict[str, Any]:
     return {name: figures[name] for name in PAIR}
 
 
-def _sheet(heading: str, found: Sequence[Judged], notes: list[str], base: str) -> Sheet:
+SHORT = [replace(column, title=column.symbol or column.title) for column in METHOD]
+
+
+def _sheet(
+    heading: str,
+    found: Sequence[Judged],
+    notes: list[str],
+    base: str,
+    first: Sequence[Column] = SHORT,
+) -> Sheet:
     """One row a pair."""
-    first = [replace(column, title=column.symbol or column.title) for column in METHOD]
     kv = COLUMNS["kv_mib"].headed
     nats = replace(ALL["difference_nats"], title=f"nats vs {base}")
     told = any(not missing(each.pair.run[ACCURACY]) for each in found)
