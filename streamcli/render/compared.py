@@ -194,7 +194,7 @@ def _sheet(
         pair = each.pair
         rows.append(
             [
-                *cells(pair.run, first),
+                *cells(pair.run, list(first)),
                 str(len(pair.times.every)),
                 format_value(PPL, pair.run["ppl"]),
                 "-" if pair.is_base else nats_of(pair.difference),
