@@ -150,8 +150,9 @@ def findings(found: list[Finding], title: str) -> Sheet:
     ]
     if any(registry.recorded(each.subject).chooses for each in found):
         alike = (
-            "Of keys whose scores differ by less than 0.1 % any may leave: the loop goes on "
-            "without the one that did, and fails the claim where another did."
+            "Of choices that are as good, such as keys whose scores differ by less than 0.1 %, "
+            "rounding may take any: the loop goes on with what was chosen, and fails the claim "
+            "where that was worse."
         )
         notes.insert(1, alike)
     return Sheet(title, CHECKS, rows, notes)
