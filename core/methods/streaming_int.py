@@ -33,7 +33,6 @@ from torch import Tensor
 
 from core.attention import ChunkView
 from core.cache import StreamingKVCache, StreamingLayer
-from core.config import RunConfig
 from core.errors import UsageError
 from core.forwards import uncompiled
 from core.kinds import Kind
@@ -92,7 +91,7 @@ class Codes:
         low = (low - ROUNDING * low.abs()).to(GRID).float()
         step = ((high - low) / most * (1 + ROUNDING)).clamp(min=2.0**-24).to(GRID).float()
         codes = ((x - low) / step).round().clamp(0, most).to(torch.uint8)
-        parts = codes.unflatten(-1, (-1, 8 // bits)) << _shifts(bits, x.device)
+        parts = _grouped(codes, 8 // bits) << _shifts(bits, x.device)
         return cls(parts.sum(-1, dtype=torch.uint8), torch.cat((low, step), -1).to(GRID))
 
     def first(self, n: int) -> Codes:
@@ -106,16 +105,23 @@ class Codes:
     def numbers(self, bits: int) -> Tensor:
         """The codes themselves, (..., n) uint8."""
         parts = self.packed[..., None] >> _shifts(bits, self.packed.device)
-        return parts.flatten(-2) & 2**bits - 1
+        numbers: Tensor = parts.flatten(-2) & 2**bits - 1
+        return numbers
 
     def decoded(self, bits: int) -> Tensor:
         """What they stand for, (..., n) in float32."""
-        low, step = self.grid.float().split(1, -1)
-        return self.numbers(bits) * step + low
+        low, step = self.grid.float().chunk(2, -1)
+        decoded: Tensor = self.numbers(bits) * step + low
+        return decoded
 
     def noted(self, bits: int) -> Tensor:
         """Codes, least value and step of each group, (..., n + 2) in float32."""
         return torch.cat((self.numbers(bits).float(), self.grid.float()), -1).cpu()
+
+
+def _grouped(x: Tensor, n: int) -> Tensor:
+    """The last axis of ``x`` as groups of n: (..., N) as (..., N / n, n)."""
+    return x.reshape(*x.shape[:-1], x.shape[-1] // n, n)
 
 
 def _shifts(bits: int, device: torch.device) -> Tensor:
@@ -195,11 +201,12 @@ class QuantisedLayer(StreamingLayer):
         keys = key_states[:, :, new]
         keys = laid.back(keys) if laid.back else keys
         keys = torch.cat((self.newest[:, :, : laid.held], keys), 2)  # (B, K, held + C, D)
-        came = value_states[:, :, new].unflatten(-1, (-1, channels(value_states.shape[-1])))
-        coded = Codes.of(came, bits)
+        came = value_states[:, :, new]
+        coded = Codes.of(_grouped(came, channels(came.shape[-1])), bits)
         values = Codes(self.newest_codes, self.newest_grid).first(laid.held).then(coded)
         done = laid.closed * GROUP
-        closed = Codes.of(keys[:, :, :done].unflatten(2, (-1, GROUP)).mT, bits)  # (B, K, n, D, G)
+        complete = _grouped(keys[:, :, :done].mT, GROUP).transpose(2, 3)  # (B, K, n, D, G)
+        closed = Codes.of(complete, bits)
         if self.cache.noted is not None:
             self.cache.noted += [closed.noted(bits), coded.noted(bits)]
         before = self._ring(laid.ring) if c > 1 else None
@@ -251,7 +258,7 @@ class QuantisedLayer(StreamingLayer):
         for name, kept in (("key", keys), ("value", values)):
             for part, new in (("codes", kept.packed), ("grid", kept.grid)):
                 if name == "value":
-                    new = new.unflatten(2, (-1, GROUP))
+                    new = new.reshape(*new.shape[:2], -1, GROUP, *new.shape[3:])
                 getattr(self, f"{name}_{part}").index_copy_(2, slots, new[:, :, first:])
 
     def move(self, by: int) -> None:
@@ -410,7 +417,7 @@ class StreamingInt(Streaming):
             (groups(kind) + 1) * GROUP * (each.key_numbers + each.value_numbers)
             for kind, each in kinds
         )
-        mib = most * int(loaded.model.dtype.itemsize) / MIB
+        mib = most * torch.float32.itemsize / MIB
         name, bits = self.config.method, self.parameters.kv_bits
         return (
             f"{name} holds {bits} bits a number, and to attend decodes one layer's keys and values "

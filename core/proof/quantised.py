@@ -125,7 +125,8 @@ class _Loop:
         d = value.shape[-1]
         channels = next(n for n in range(min(d, GROUP), 0, -1) if d % n == 0)
         told = layer.told and layer.told[1][:, :, t - sinks]
-        layer.values.append(self._coded(value.unflatten(-1, (-1, channels)), told).flatten(-2))
+        grouped = value.reshape(*value.shape[:-1], -1, channels)
+        layer.values.append(self._coded(grouped, told).flatten(-2))
         if t > sinks and (t - sinks) % GROUP == 0:
             tokens = range(t - GROUP, t)
             told = layer.told and layer.told[0][:, :, (t - sinks) // GROUP - 1]
@@ -150,7 +151,8 @@ class _Loop:
             whole = bool((codes == codes.round()).all()) and 0 <= codes.min() <= codes.max() <= most
             near = ((codes - (x - low) / step).abs() <= 0.5 + TIE).all()
             self.wrong |= not (ends and whole and bool(near))
-        return codes * step + low
+        coded: Tensor = codes * step + low
+        return coded
 
 
 class _Layer:

@@ -2,7 +2,7 @@
 
 Runs share a comparison only where model, weights, configuration files, token ids, mode, rows in
 step, number format, device, threads and machine are the same; a speed-up or a perplexity ratio
-also needs the same attended keys.
+also needs the same budget: attended keys, or MiB where these were asked for.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Comparison:
         older: Runs left out because a later one has the same configuration.
         baseline: The method that the others are held against.
         keys: The budgets that may be compared: those of the baseline; without one, of most rows.
+        mib: Likewise, of rows that were asked for by MiB.
     """
 
     same: dict[str, Any]
@@ -52,6 +53,7 @@ class Comparison:
     older: int
     baseline: str = BASELINE
     keys: tuple[int, ...] = ()
+    mib: tuple[float, ...] = ()
 
 
 def comparisons(runs: pd.DataFrame, baseline: str = BASELINE) -> list[Comparison]:
@@ -113,7 +115,8 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     latest["baseline_run_id"] = [b["run_id"] if b else None for b in held]
     latest["budget"] = [_budget(row, standard) for row in rows]
     latest["variant"] = _variants(rows)
-    return Comparison(same, latest, every - len(latest), baseline, standard.keys)
+    older = every - len(latest)
+    return Comparison(same, latest, older, baseline, standard.keys, standard.mib)
 
 
 def command(row: Row, method: str) -> str:
@@ -127,7 +130,10 @@ def command(row: Row, method: str) -> str:
         sinked = registry.method(method).budget == "sinks and window"
         sinks = int(row["n_sink"]) or (SINKS if sinked else 0)
         asked["n-sink"] = str(sinks)
-        asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
+        if missing(row.get("budget_mib")):
+            asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
+        else:
+            asked["budget-mib"] = f"{row['budget_mib']:.10g}"
     for each in options():
         sample = each.about.group == SAMPLE and each.kind is int and not each.about.several
         named = each.name == "threads" or (sample and each.name != "chunk_size")
@@ -154,12 +160,27 @@ TIMES = tuple(dict.fromkeys(time_column(mode) for mode in MODES))
 def same_budget(row: Row, other: Row) -> bool:
     """Whether two runs' queries see as many keys: at most, and on average.
 
-    The mean tells a cache that saw-tooths up to L keys from one that stays at L.
+    The mean tells a cache that saw-tooths up to L keys from one that stays at L. Runs that were
+    asked for by MiB have the budget of those with as many MiB, whatever keys these hold.
     """
+    if by_bytes(row) or by_bytes(other):
+        return size(row) == size(other)
     if number(row["attended_keys"]) != number(other["attended_keys"]):
         return False
     means = [number(each["attended_keys_mean"]) for each in (row, other)]
     return any(map(math.isnan, means)) or abs(means[0] - means[1]) <= CLOSE * max(means)
+
+
+def by_bytes(row: Row) -> bool:
+    """Whether a run's window was made to fit so many MiB."""
+    return not missing(row.get("budget_mib"))
+
+
+def size(row: Row) -> tuple[str, float]:
+    """What bounds a run: so many MiB where these were asked for, else keys."""
+    if by_bytes(row):
+        return "MiB", number(row["budget_mib"])
+    return "keys", number(row["attended_keys"])
 
 
 def same_clock(row: Row, other: Row) -> bool:
@@ -184,19 +205,24 @@ class _Budgets:
     """The newest of some rows for each budget, to be looked up in a time that does not grow."""
 
     def __init__(self, rows: list[Row]) -> None:
-        self._newest: dict[int, dict[float, Row]] = {}
+        self._newest: dict[tuple[str, float], dict[float, Row]] = {}
         for row in sorted(rows, key=lambda row: str(row["run_id"])):
-            means = self._newest.setdefault(int(row["attended_keys"]), {})
+            means = self._newest.setdefault(size(row), {})
             means[number(row["attended_keys_mean"])] = row
 
     @property
     def keys(self) -> tuple[int, ...]:
         """Every number of keys, in order."""
-        return tuple(sorted(self._newest))
+        return tuple(sorted(int(each) for unit, each in self._newest if unit == "keys"))
+
+    @property
+    def mib(self) -> tuple[float, ...]:
+        """Every number of MiB, in order."""
+        return tuple(sorted(each for unit, each in self._newest if unit == "MiB"))
 
     def of(self, row: Row) -> Row | None:
         """The newest row with the budget of ``row``."""
-        alike = self._newest.get(int(row["attended_keys"]), {}).values()
+        alike = self._newest.get(size(row), {}).values()
         return _newest(base for base in alike if same_budget(row, base))
 
 
@@ -212,10 +238,10 @@ def _budget(row: Row, standard: _Budgets) -> str:
 
 def _most_common(rows: list[Row]) -> list[Row]:
     """The rows of the budget that most share, the smallest of several."""
-    shared: dict[tuple[int, float], list[Row]] = {}
+    shared: dict[tuple[object, float], list[Row]] = {}
     for row in rows:
         if has_budget(row):
-            budget = int(row["attended_keys"]), number(row["attended_keys_mean"])
+            budget = size(row), number(row["attended_keys_mean"])
             shared.setdefault(budget, []).append(row)
     firsts = [alike[0] for alike in shared.values()]
     sizes = [
@@ -258,7 +284,7 @@ def _text(row: Row, name: str) -> str:
     if isinstance(value, str | bool):
         return str(value)
     found = number(value)
-    return "" if math.isnan(found) else f"{found:.0f}"
+    return "" if math.isnan(found) else f"{found:.10g}"
 
 
 def number(value: Any) -> float:

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 # before the sizes are held against each other.
 LISTS = (
     *("models", "dtypes", "datasets", "modes", "batch_sizes"),
-    *("windows", "n_sinks", "seeds", "engines", "evict_every", "methods"),
+    *("windows", "budgets_mib", "n_sinks", "seeds", "engines", "evict_every", "methods"),
 )
 SETTING = ("model", "dtype", "dataset", "mode", "batch_size")
-KINDS = {str: "text", int: "a whole number", bool: "true or false"}
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 SUFFIXES = (".yaml", ".yml", ".toml")
 LARGEST = 2**20  # bytes of a plan
 
@@ -297,7 +297,7 @@ def _arm(named: dict[str, Any], asked: Settings) -> RunConfig:
     """One configuration; what makes no difference to its method is the same in all of them."""
     spec = registry.method(named["method"])
     if spec.budget == "none":  # keeps everything, so one run stands beside every budget
-        named |= {"n_sink": asked.n_sink, "window": None}
+        named |= {"n_sink": asked.n_sink, "window": None, "budget_mib": None}
     if spec.budget == "total":  # has S + W + 1 keys, whichever of them are called sinks
         more = named["n_sink"] - asked.n_sink
         if named["window"] is None:
@@ -381,6 +381,8 @@ def _typed(file: Path, name: str, value: Any) -> Any:
     many = name in LISTS or name == "param"
     kind = varied()[name].kind if name in LISTS else str if many else single()[name]
     several = value if isinstance(value, list) and many else [value]
+    if kind is float:
+        several = [float(one) if type(one) is int else one for one in several]
     if not several:
         raise UsageError(f"{file}: {name} is empty: name what to run, or leave it out.")
     for one in several:

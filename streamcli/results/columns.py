@@ -321,6 +321,9 @@ COLUMNS = _by_name(
     _column("chance", "chance", "share", "answers result", "Accuracy of guessing"),
     _column("answers", "answers", "text", "answers result",
             "Of each question in order its distance in tokens, and 1 where right, as JSON"),
+    _column("budget_mib", "KV asked", "significant", "method config table",
+            "Keys and values that the window was made to fit, between steps", unit="MiB",
+            variant="in {} MiB"),
 )
 DERIVED_COLUMNS = _by_name(
     _column("runs", "runs", "count", "repeats derived added",
