@@ -189,7 +189,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         reference="core.proof.quantised:streaming_int",
         chooses=True,
         parameters="core.methods.streaming_int:Parameters",
-        look=Look("#332288", "bowtie-open", "5px,2px,1px,2px", "x"),
+        look=Look("#332288", "hexagram", "5px,2px,1px,2px", "x"),
     ),
     "tova": MethodSpec(
         where="core.methods.tova:Tova",
