@@ -7,9 +7,10 @@ also needs the same budget: attended keys, or MiB where these were asked for.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +29,7 @@ SINKS = 4  # that are suggested where no run says how many
 CLOSE = 0.01  # mean attended keys may differ by so much under one budget: how a stream begins
 # What else tells two configurations of one method apart, and how it is called.
 VARIANTS = {name: column.variant for name, column in COLUMNS.items() if column.variant}
+OWN = "param"  # the column with the options that a method alone has
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     """The runs of one group, each held against the baseline with the same budget."""
     latest = group.drop_duplicates("config_key").copy()
     latest["_order"] = latest["method"].map(registry.place)
-    latest["_unbounded"] = [not has_budget(row) for row in latest.to_dict("records")]
-    latest = latest.sort_values(["_unbounded", "attended_keys", "_order", "n_sink"])
-    latest = latest.drop(columns=["_order", "_unbounded"])
+    latest["_unbounded"] = [not has_budget(row) for row in _rows(latest)]
+    latest["_mib"] = [number(r["budget_mib"]) if by_bytes(r) else 0 for r in _rows(latest)]
+    latest = latest.sort_values(["_unbounded", "_mib", "attended_keys", "_order", "n_sink"])
+    latest = latest.drop(columns=["_order", "_unbounded", "_mib"])
     first = latest.iloc[0]
     same = {name: first[name] for name in (*SAME, "scored_tokens", "documents", "cpu")}
     for name in ("requested_model", "requested_dataset"):  # nothing where some asked for another
@@ -99,7 +102,7 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     every = int(group["runs"].sum()) if "runs" in group else len(group)
     if (time := "compared_ms") not in latest:
         latest[time] = latest[time_column(str(same["mode"]))]
-    rows: list[Row] = latest.to_dict("records")
+    rows = _rows(latest)
     bases = [row for row in rows if row["method"] == baseline]
     standard = _Budgets(bases or _most_common(rows))
     held = [standard.of(row) if bases else None for row in rows]
@@ -117,6 +120,11 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     latest["variant"] = _variants(rows)
     older = every - len(latest)
     return Comparison(same, latest, older, baseline, standard.keys, standard.mib)
+
+
+def _rows(runs: pd.DataFrame) -> list[Row]:
+    rows: list[Row] = runs.to_dict("records")
+    return rows
 
 
 def command(row: Row, method: str) -> str:
@@ -254,6 +262,19 @@ def _most_common(rows: list[Row]) -> list[Row]:
     return [row for each in shared.values() if same_budget(most, each[0]) for row in each]
 
 
+def own_options(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each row the options that its method alone has, those that not all of its rows share."""
+    options = [{} if missing(row.get(OWN)) else json.loads(str(row[OWN])) for row in rows]
+    held: dict[tuple[str, str], set[Any]] = {}
+    for row, own in zip(rows, options, strict=True):
+        for name, value in own.items():
+            held.setdefault((str(row["method"]), name), set()).add(value)
+    return [
+        ", ".join(f"{n} {x}" for n, x in own.items() if len(held[str(row["method"]), n]) > 1)
+        for row, own in zip(rows, options, strict=True)
+    ]
+
+
 def _variants(rows: list[Row]) -> list[str]:
     """For each row what tells it from others of its method, sinks and window; empty where alone."""
     kinds: dict[tuple[str, ...], list[Row]] = {}
@@ -264,14 +285,14 @@ def _variants(rows: list[Row]) -> list[str]:
         for kind, alike in kinds.items()
     }
     variants = []
-    for row in rows:
+    for row, of_method in zip(rows, own_options(rows), strict=True):
         differ = list(differing[_kind(row)])
         own = registry.recorded(str(row["method"])).evict_every or math.inf
         late = number(row.get("evict_every")) > own
         if late and "evict_every" not in differ:
             differ.insert(0, "evict_every")
         words = [VARIANTS[n].format(_text(row, n)) for n in differ if _text(row, n)]
-        variants.append(", ".join(words))
+        variants.append(", ".join(filter(None, [of_method, *words])))
     return variants
 
 

@@ -302,7 +302,7 @@ def _columns(mode: str, runs: pd.DataFrame) -> list[Column]:
     """The columns of a comparison; its time is what the mode measures, and few runs have some."""
     title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
     time = replace(ALL["compared_ms"], title=title)
-    empty = {name for name in SELDOM if not runs[name].notna().any()}
+    empty = {name for name in SELDOM if name not in runs or not runs[name].notna().any()}
     names = [name for name in TABLE if name not in TASK and name not in empty]
     return [time if name == "compared_ms" else ALL[name].headed for name in names]
 

@@ -300,7 +300,7 @@ COLUMNS = _by_name(
     _column("proof", "proof", "text", "model facts",
             "What was proved of the model's layers before the run"),
     _column("param", "own options", "text", "method config",
-            "Options that the method alone has, as JSON", variant="{}"),
+            "Options that the method alone has, as JSON"),
     _column("method_package", "package", "text", "method facts",
             "Package of the method, if not streamcli's own"),
     _column("process", "process", "text", "machine environment",

@@ -6,7 +6,6 @@ such groups, the one with the most to show is drawn, and of equals the newest.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from core import registry
 from core.registry import DATASETS, MethodSpec
 from streamcli.analysis import repeats
-from streamcli.analysis.comparison import has_budget
+from streamcli.analysis.comparison import has_budget, own_options
 from streamcli.analysis.repeats import TIMED, Key, Times
 from streamcli.results.columns import AROUND, SAME_RUN, SHARED, Group, chosen
 
@@ -190,17 +189,7 @@ def points(runs: pd.DataFrame, times: Mapping[Key, Times] | None = None) -> list
 
 def _told_apart(found: list[Point]) -> list[Point]:
     """The same, of a method those that have options of its own that others have otherwise."""
-    options = [json.loads(point.run["param"] or "{}") for point in found]
-    held: dict[tuple[str, str], set[Any]] = {}
-    for point, own in zip(found, options, strict=True):
-        for name, value in own.items():
-            held.setdefault((point.method, name), set()).add(value)
-    words = [
-        ", ".join(
-            f"{name} {value}" for name, value in own.items() if len(held[point.method, name]) > 1
-        )
-        for point, own in zip(found, options, strict=True)
-    ]
+    words = own_options([point.run for point in found])
     variants: dict[str, list[str]] = {}
     for point, each in zip(found, words, strict=True):
         variants.setdefault(point.method, []).append(each)
