@@ -68,6 +68,7 @@ class StreamingLayer(CacheLayerMixin):
 
     is_compileable = False
     is_croppable = True
+    HELD: tuple[str, ...] = ("keys", "values", "sinks")  # its buffers
 
     def __init__(self, cache: StreamingKVCache, kind: Kind) -> None:
         super().__init__()
@@ -211,7 +212,7 @@ class StreamingLayer(CacheLayerMixin):
         """Rearrange the rows of the batch, for beam search."""
         if self.is_initialized:
             self.undo = None
-            for name in ("keys", "values", "sinks"):
+            for name in self.HELD:
                 setattr(self, name, getattr(self, name).index_select(0, beam_idx))
 
     batch_select_indices = reorder_cache
@@ -219,7 +220,7 @@ class StreamingLayer(CacheLayerMixin):
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Have each row of the batch ``repeats`` times."""
         if self.is_initialized:
-            rows = torch.arange(len(self.keys), device=self.keys.device)
+            rows = torch.arange(len(self.sinks), device=self.sinks.device)
             self.reorder_cache(rows.repeat_interleave(repeats))
 
 
@@ -258,7 +259,14 @@ class StreamingKVCache(Cache, Turns):
     length of the prompt and of what is written; several turns are one stream within
     ``streaming_attention(model, cache)``. All rows of a batch are of one length: padding would stay
     in the cache as tokens do, and is refused.
+
+    Attributes:
+        layer: How a layer keeps what it keeps.
+        static: Whether ``core.engine`` may execute its steps.
     """
+
+    layer: type[StreamingLayer] = StreamingLayer
+    static = True
 
     def __init__(
         self, n_sink: int, window: int, model: Any, evict_every: int = 1, phase: int = 0
@@ -303,7 +311,7 @@ class StreamingKVCache(Cache, Turns):
         self._forward_ends = ExitStack()
         self.within = self.drafts = False  # a forward; a generation with tokens that may be dropped
         self.told = 0  # tokens of the stream that are no matter of ``generate``
-        super().__init__(layers=[StreamingLayer(self, kind) for kind in self.kinds])
+        super().__init__(layers=[self.layer(self, kind) for kind in self.kinds])
         self.check_room(1)
         guide(model)
 
@@ -316,7 +324,7 @@ class StreamingKVCache(Cache, Turns):
     def nbytes(self) -> int:
         """Bytes of the keys and values that are held: constant once the first token was read."""
         held = [layer for layer in self.layers if layer.is_initialized]
-        return sum(t.nbytes for layer in held for t in (layer.keys, layer.values, layer.sinks))
+        return sum(getattr(layer, name).nbytes for layer in held for name in layer.HELD)
 
     @torch.no_grad()
     def read(self, ids: Tensor, keep: int = 0) -> Tensor:

@@ -28,7 +28,13 @@ MAX_TOKENS = 4096
 CHUNK, LEAST_CHUNK, FORWARD = 256, 64, 1024
 HALF = "half the trained length, less S"
 # Options that came after the first records, which did without: at their defaults, all empty.
-LATER = {"param": (), "tokens_per_document": None, "skip_tokens": 0, "concatenate": False}
+LATER = {
+    "param": (),
+    "tokens_per_document": None,
+    "skip_tokens": 0,
+    "concatenate": False,
+    "budget_mib": None,
+}
 
 
 def _count(default: int | None, group: str, words: str, **facts: Any) -> Any:
@@ -108,6 +114,15 @@ class RunConfig:
         "W, recent tokens kept; a query sees S + W keys and itself.",
         otherwise=HALF,
         several="windows",
+    )
+    budget_mib: float | None = _count(
+        None,
+        BUDGET,
+        "MiB of keys and values, those of all rows, that the method may hold between steps: W is "
+        "the most that fits; a --window beside it must fit.",
+        least=0,
+        otherwise="none, --window says",
+        several="budgets_mib",
     )
     max_tokens: int | None = _count(
         None,
@@ -216,6 +231,11 @@ class RunConfig:
                     f"{name} is for mode {mode!r}, not {self.mode!r}: "
                     f"leave it out, or use --mode {mode}."
                 )
+        elif name == "budget_mib" and value is not None:
+            raise UsageError(
+                f"budget_mib is {value:g}, but {self.method!r} holds more with every token: "
+                "leave it out."
+            )
         elif name == "batch_size" and value > 1:
             raise UsageError(
                 f"batch_size is {value}: {self.mode_spec.alone}, so --mode {self.mode} has "
@@ -260,10 +280,14 @@ class RunConfig:
         return self.evict_every or self.spec.evict_every or 1
 
     def fitted(self, trained_length: int) -> RunConfig:
-        """A copy in which what was left open is filled in for a model of so many positions."""
+        """A copy in which what was left open is filled in for a model of so many positions.
+
+        W stays open where MiB are given: ``core.budgets`` knows it.
+        """
+        half = max(1, trained_length // 2 - self.n_sink)
         return replace(
             self,
-            window=self.window or max(1, trained_length // 2 - self.n_sink),
+            window=self.window or (half if self.budget_mib is None else None),
             max_tokens=self.tokens_to_read(trained_length),
             evict_every=self.steps_between_evictions(),
             chunk_size=self.chunk,
@@ -338,6 +362,8 @@ def not_had(method: str, mode: str) -> dict[str, Any]:
         out["evict_every"] = None
     if how.alone:
         out["batch_size"] = 1
+    if spec.memory == "grows":
+        out["budget_mib"] = None
     return out
 
 

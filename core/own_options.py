@@ -36,6 +36,17 @@ def settled(name: str, given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(_settled(name, given))
 
 
+def to_prove(name: str) -> list[tuple[tuple[str, Any], ...]]:
+    """What a method is proved under: its options by default, and what its dataclass says ``also``.
+
+    Raises:
+        UsageError: No such method.
+    """
+    where = registry.method(name).parameters
+    also = getattr(registry.imported(where), "also", ()) if where else ()
+    return [settled(name, given) for given in ({}, *also)]
+
+
 def _settled(name: str, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     known = parameters(name)
     for each in given:

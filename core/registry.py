@@ -61,9 +61,9 @@ class MethodSpec:
         moves: Whether it moves keys to other positions, which not every model allows.
         reference: The obvious computation of what it should predict, as ``module:function``: from a
             model, ids (B, T) and the configuration to nats (B, T-1).
-        chooses: Whether it keeps what scores best, so that rounding decides between keys that score
-            alike. Its reference then is given what it dropped at each step as well, holds that
-            against scores of its own, and goes on with it.
+        chooses: Whether it chooses, such as which key to drop or the nearest code of a number, so
+            that rounding decides between what is as good. Its reference then is given its choices
+            as well, holds them against its own, and goes on with them.
         exact: Whether it claims to equal that, token by token, one token at a time.
         exact_chunks: Whether a chunk predicts what its tokens would one by one.
         peer: Whether it is somebody else's form of the streaming cache.
@@ -180,6 +180,16 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         reference="core.proof.reference:context_shift",
         parameters="core.methods.context_shift:Parameters",
         look=Look("#8C564B", "triangle-left", "10px,2px,2px,2px,2px,2px", "/"),
+    ),
+    "streaming-int": MethodSpec(
+        where="core.methods.streaming_int:StreamingInt",
+        words="streaming whose window is held in 8, 4 or 2 bits a number, as in KIVI",
+        memory="allocated",
+        budget="sinks and window",
+        reference="core.proof.quantised:streaming_int",
+        chooses=True,
+        parameters="core.methods.streaming_int:Parameters",
+        look=Look("#332288", "hexagram", "5px,2px,1px,2px", "x"),
     ),
     "tova": MethodSpec(
         where="core.methods.tova:Tova",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core import engine, environment, registry, tokens
+from core import budgets, engine, environment, registry, tokens
 from core.config import STATIC, RunConfig, engines
 from core.datasets.base import Corpus
 from core.environment import Environment
@@ -114,7 +114,7 @@ def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:
     seed_and_threads(config)
     corpus, stream = text.corpus, text.tokens
     device = str(loaded.model.device)
-    fitted = config.fitted(loaded.trained_length)
+    fitted = budgets.settled(config, loaded).fitted(loaded.trained_length)
     resolved = fitted.resolved(
         model=loaded.name,
         dataset=corpus.name,

@@ -177,15 +177,25 @@ def _own_options(words: list[str]) -> list[str]:
     own = {f"--{name.replace('_', '-')}" for name in names}
     own -= {each.flag for each in options()}
     out: list[str] = []
-    rest = iter(words)
-    for word in rest:
+    name, awaited = "", False
+    for word in [*words, "--"]:
         flag, equals, value = word.partition("=")
-        if flag not in own:
+        is_flag = word.startswith("-") and not word[1:2].isdigit()
+        if awaited and is_flag:
+            out += ["--param", f"{name}="]
+        if is_flag:
+            name = flag.removeprefix("--") if flag in own else ""
+            awaited = bool(name) and not equals
+            if awaited:
+                continue
+        if not name:
             out.append(word)
             continue
-        value = value if equals else next(rest, "")
-        out += ["--param", f"{flag.removeprefix('--')}={value}"]
-    return out
+        for each in (value if equals else word).split(","):
+            out += ["--param", f"{name}={each}"]
+        awaited = False
+        name = name if words[0] == "sweep" else ""
+    return out[:-1]
 
 
 def main() -> None:

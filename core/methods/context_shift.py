@@ -56,11 +56,6 @@ class ContextShift(Streaming):
         super().__init__(config)
         others = config.window_size + 1  # that are no sinks, in a full cache
         self.every = self.parameters.n_discard or others // 2
-        if self.every >= others:
-            raise UsageError(
-                f"n_discard is {self.every}, but there are {others} keys that are no sinks, one of "
-                f"them the newest: choose {others - 1} or less, or a larger --window."
-            )
         self.eviction = eviction(self.every)
 
     @property
@@ -73,8 +68,15 @@ class ContextShift(Streaming):
         """An empty cache.
 
         Raises:
-            UsageError: The model's positions can't be moved, or it takes no attention of ours.
+            UsageError: More are to be dropped than there are, the model's positions can't be moved,
+                or it takes no attention of ours.
         """
+        others = self.config.window_size + 1
+        if self.every >= others:
+            raise UsageError(
+                f"n_discard is {self.every}, but there are {others} keys that are no sinks, one of "
+                f"them the newest: choose {others - 1} or less, or a larger --window."
+            )
         found = anatomy.of(loaded.model)
         if self.every > 1 and not found.registered:
             found.check_movable()

@@ -222,14 +222,14 @@ class Scored(Method):
     Attributes:
         weighs: Whether its score is made of attention weights: the model then attends through
             plain operations that give them, and not through its own kernel.
-        dropped: Fills up with the places (layers, B, K) of the keys that each step drops, among
+        choices: Fills up with the places (layers, B, K) of the keys that each step drops, among
             those held and the new one; None to note nothing.
     """
 
     weighs = False
     eviction = "after-step"
     parameters: Parameters
-    dropped: list[Tensor] | None = None
+    choices: list[Tensor] | None = None
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
@@ -294,8 +294,8 @@ class _ScoredStream(CacheStream):
                 equal = scores <= lowest + EQUAL * lowest.abs()
                 gone.append(equal.int().argmax(-1) + self.cache.sinks)
                 layer.drop(gone[-1])
-        if gone and self.method.dropped is not None:
-            self.method.dropped.append(torch.stack(gone).cpu())
+        if gone and self.method.choices is not None:
+            self.method.choices.append(torch.stack(gone).cpu())
 
     def held(self) -> int:
         return int(self.cache.layers[0].held)

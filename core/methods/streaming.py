@@ -43,7 +43,7 @@ class CachedStream(Stream):
         # On a CPU the eager step is no faster than the model with its cache, see
         # docs/decisions/0002-compiled-step.md.
         static = kind != "eager" or (self.model.device.type != "cpu" and cache.found.passes)
-        self.stepper = Engine(self.model, cache, kind) if static else None
+        self.stepper = Engine(self.model, cache, kind) if cache.static and static else None
 
     def warm(self, ids: Tensor) -> None:
         """Make the step of the engine once the cache is full."""

@@ -167,7 +167,7 @@ def _seen(model: Any, config: Any, plain: Anatomy) -> Anatomy:
     ids = torch.randint(0, config.vocab_size, (ROWS, 1), generator=made).to(device)
     first = fed(model, ids, 0, plain.registered)
     given = [(b, a) if i in first.latent else (a, b) for i, (a, b) in first.given.items()]
-    layers = [Layer(key[0].numel(), value[0].numel()) for key, value in given]
+    layers = [Layer(k[0].numel(), v[0].numel(), heads=k.shape[1]) for k, v in given]
     seen = replace(plain, layers=tuple(layers), passes=first.passes, capped=first.capped)
     try:
         check_count(first, count)

@@ -50,6 +50,7 @@ class Layer:
             of what it holds (MLA, as of transformers 5.24); None where it holds keys.
         native: How far it looks back by itself, None where it sees all that came before.
         grows: Whether queries grow with their position.
+        heads: K, heads that keys and values are of.
     """
 
     key_numbers: int
@@ -58,6 +59,7 @@ class Layer:
     latent: Rotation | None = None
     native: Native | None = None
     grows: bool = False
+    heads: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ A difference has a telling place: the first token where it passes 1e-3 nats says
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -75,8 +76,11 @@ class _References:
     def of(self, config: RunConfig, *choices: list[Tensor]) -> Tensor:
         """Nats (T-1,) of what ``config`` is held against, which follows ``choices``, if any."""
         where, every = config.spec.reference, config.steps_between_evictions()
-        made = tuple(tuple(each.flatten().tolist()) for dropped in choices for each in dropped)
-        key = (where, config.n_sink, config.window_size, every, config.param, made)
+        made = hashlib.sha256()
+        for each in (tensor for made_of in choices for tensor in made_of):
+            made.update(each.numpy().tobytes())
+        sizes = config.n_sink, config.window_size, every
+        key = (where, *sizes, config.param, made.digest())
         if key not in self.known:
             often = f", evicting every {every}" if every > 1 else ""
             self.say(f"the obvious loop for {config.method}{often}, token by token")
@@ -126,8 +130,8 @@ def verify(
         for mode in modes:
             engine = config.engine if config.engine in engines(name, mode) else "eager"
             asked = replace(config, method=name, mode=mode, evict_every=None, engine=engine)
-            asked = replace(asked, param=own_options.settled(name, {}))
-            yield _method(loaded, asked, references)
+            for param in own_options.to_prove(name):
+                yield _method(loaded, replace(asked, param=param), references)
     if registry.STREAMING in methods:
         plain = replace(config, method=registry.STREAMING, engine="eager")
         yield from _invariants(loaded, plain, references)
@@ -136,11 +140,13 @@ def verify(
 def _method(loaded: Loaded, config: RunConfig, references: _References) -> Finding:
     form = config.mode + (f" ({config.chunk})" if config.mode_spec.chunked else "")
     form += f" ({config.engine})" if config.engine not in ("auto", "eager") else ""
+    if config.param != own_options.settled(config.method, {}):
+        form += "".join(f", {name} = {value}" for name, value in config.param)
     references.say(f"{config.method} {form}")
     try:
         method: Any = method_of(config)
         if config.spec.chooses:
-            method.dropped = []
+            method.choices = []
         nll = _scores(loaded, [references.ids], method, config)
     except UsageError as error:
         nan = float("nan")
@@ -153,7 +159,7 @@ def _method(loaded: Loaded, config: RunConfig, references: _References) -> Findi
             diagnosis=f"not run: {error}",
         )
     claimed = config.spec.exact and (config.spec.exact_chunks or not config.mode_spec.chunked)
-    choices = (method.dropped,) if config.spec.chooses else ()
+    choices = (method.choices,) if config.spec.chooses else ()
     want = references.of(config, *choices)
     return _compare(loaded, config, nll, want, config.method, form, claimed)
 

@@ -2,14 +2,15 @@
 
 Runs share a comparison only where model, weights, configuration files, token ids, mode, rows in
 step, number format, device, threads and machine are the same; a speed-up or a perplexity ratio
-also needs the same attended keys.
+also needs the same budget: attended keys, or MiB where these were asked for.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +29,7 @@ SINKS = 4  # that are suggested where no run says how many
 CLOSE = 0.01  # mean attended keys may differ by so much under one budget: how a stream begins
 # What else tells two configurations of one method apart, and how it is called.
 VARIANTS = {name: column.variant for name, column in COLUMNS.items() if column.variant}
+OWN = "param"  # the column with the options that a method alone has
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Comparison:
         older: Runs left out because a later one has the same configuration.
         baseline: The method that the others are held against.
         keys: The budgets that may be compared: those of the baseline; without one, of most rows.
+        mib: Likewise, of rows that were asked for by MiB.
     """
 
     same: dict[str, Any]
@@ -52,6 +55,7 @@ class Comparison:
     older: int
     baseline: str = BASELINE
     keys: tuple[int, ...] = ()
+    mib: tuple[float, ...] = ()
 
 
 def comparisons(runs: pd.DataFrame, baseline: str = BASELINE) -> list[Comparison]:
@@ -87,9 +91,10 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     """The runs of one group, each held against the baseline with the same budget."""
     latest = group.drop_duplicates("config_key").copy()
     latest["_order"] = latest["method"].map(registry.place)
-    latest["_unbounded"] = [not has_budget(row) for row in latest.to_dict("records")]
-    latest = latest.sort_values(["_unbounded", "attended_keys", "_order", "n_sink"])
-    latest = latest.drop(columns=["_order", "_unbounded"])
+    latest["_unbounded"] = [not has_budget(row) for row in _rows(latest)]
+    latest["_mib"] = [number(r["budget_mib"]) if by_bytes(r) else 0 for r in _rows(latest)]
+    latest = latest.sort_values(["_unbounded", "_mib", "attended_keys", "_order", "n_sink"])
+    latest = latest.drop(columns=["_order", "_unbounded", "_mib"])
     first = latest.iloc[0]
     same = {name: first[name] for name in (*SAME, "scored_tokens", "documents", "cpu")}
     for name in ("requested_model", "requested_dataset"):  # nothing where some asked for another
@@ -97,7 +102,7 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     every = int(group["runs"].sum()) if "runs" in group else len(group)
     if (time := "compared_ms") not in latest:
         latest[time] = latest[time_column(str(same["mode"]))]
-    rows: list[Row] = latest.to_dict("records")
+    rows = _rows(latest)
     bases = [row for row in rows if row["method"] == baseline]
     standard = _Budgets(bases or _most_common(rows))
     held = [standard.of(row) if bases else None for row in rows]
@@ -113,7 +118,13 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     latest["baseline_run_id"] = [b["run_id"] if b else None for b in held]
     latest["budget"] = [_budget(row, standard) for row in rows]
     latest["variant"] = _variants(rows)
-    return Comparison(same, latest, every - len(latest), baseline, standard.keys)
+    older = every - len(latest)
+    return Comparison(same, latest, older, baseline, standard.keys, standard.mib)
+
+
+def _rows(runs: pd.DataFrame) -> list[Row]:
+    rows: list[Row] = runs.to_dict("records")
+    return rows
 
 
 def command(row: Row, method: str) -> str:
@@ -127,7 +138,10 @@ def command(row: Row, method: str) -> str:
         sinked = registry.method(method).budget == "sinks and window"
         sinks = int(row["n_sink"]) or (SINKS if sinked else 0)
         asked["n-sink"] = str(sinks)
-        asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
+        if missing(row.get("budget_mib")):
+            asked["window"] = str(int(row["attended_keys"]) - 1 - sinks)
+        else:
+            asked["budget-mib"] = f"{row['budget_mib']:.10g}"
     for each in options():
         sample = each.about.group == SAMPLE and each.kind is int and not each.about.several
         named = each.name == "threads" or (sample and each.name != "chunk_size")
@@ -154,12 +168,27 @@ TIMES = tuple(dict.fromkeys(time_column(mode) for mode in MODES))
 def same_budget(row: Row, other: Row) -> bool:
     """Whether two runs' queries see as many keys: at most, and on average.
 
-    The mean tells a cache that saw-tooths up to L keys from one that stays at L.
+    The mean tells a cache that saw-tooths up to L keys from one that stays at L. Runs that were
+    asked for by MiB have the budget of those with as many MiB, whatever keys these hold.
     """
+    if by_bytes(row) or by_bytes(other):
+        return size(row) == size(other)
     if number(row["attended_keys"]) != number(other["attended_keys"]):
         return False
     means = [number(each["attended_keys_mean"]) for each in (row, other)]
     return any(map(math.isnan, means)) or abs(means[0] - means[1]) <= CLOSE * max(means)
+
+
+def by_bytes(row: Row) -> bool:
+    """Whether a run's window was made to fit so many MiB."""
+    return not missing(row.get("budget_mib"))
+
+
+def size(row: Row) -> tuple[str, float]:
+    """What bounds a run: so many MiB where these were asked for, else keys."""
+    if by_bytes(row):
+        return "MiB", number(row["budget_mib"])
+    return "keys", number(row["attended_keys"])
 
 
 def same_clock(row: Row, other: Row) -> bool:
@@ -184,19 +213,24 @@ class _Budgets:
     """The newest of some rows for each budget, to be looked up in a time that does not grow."""
 
     def __init__(self, rows: list[Row]) -> None:
-        self._newest: dict[int, dict[float, Row]] = {}
+        self._newest: dict[tuple[str, float], dict[float, Row]] = {}
         for row in sorted(rows, key=lambda row: str(row["run_id"])):
-            means = self._newest.setdefault(int(row["attended_keys"]), {})
+            means = self._newest.setdefault(size(row), {})
             means[number(row["attended_keys_mean"])] = row
 
     @property
     def keys(self) -> tuple[int, ...]:
         """Every number of keys, in order."""
-        return tuple(sorted(self._newest))
+        return tuple(sorted(int(each) for unit, each in self._newest if unit == "keys"))
+
+    @property
+    def mib(self) -> tuple[float, ...]:
+        """Every number of MiB, in order."""
+        return tuple(sorted(each for unit, each in self._newest if unit == "MiB"))
 
     def of(self, row: Row) -> Row | None:
         """The newest row with the budget of ``row``."""
-        alike = self._newest.get(int(row["attended_keys"]), {}).values()
+        alike = self._newest.get(size(row), {}).values()
         return _newest(base for base in alike if same_budget(row, base))
 
 
@@ -212,10 +246,10 @@ def _budget(row: Row, standard: _Budgets) -> str:
 
 def _most_common(rows: list[Row]) -> list[Row]:
     """The rows of the budget that most share, the smallest of several."""
-    shared: dict[tuple[int, float], list[Row]] = {}
+    shared: dict[tuple[object, float], list[Row]] = {}
     for row in rows:
         if has_budget(row):
-            budget = int(row["attended_keys"]), number(row["attended_keys_mean"])
+            budget = size(row), number(row["attended_keys_mean"])
             shared.setdefault(budget, []).append(row)
     firsts = [alike[0] for alike in shared.values()]
     sizes = [
@@ -228,6 +262,19 @@ def _most_common(rows: list[Row]) -> list[Row]:
     return [row for each in shared.values() if same_budget(most, each[0]) for row in each]
 
 
+def own_options(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each row the options that its method alone has, those that not all of its rows share."""
+    options = [{} if missing(row.get(OWN)) else json.loads(str(row[OWN])) for row in rows]
+    held: dict[tuple[str, str], set[Any]] = {}
+    for row, own in zip(rows, options, strict=True):
+        for name, value in own.items():
+            held.setdefault((str(row["method"]), name), set()).add(value)
+    return [
+        ", ".join(f"{n} {x}" for n, x in own.items() if len(held[str(row["method"]), n]) > 1)
+        for row, own in zip(rows, options, strict=True)
+    ]
+
+
 def _variants(rows: list[Row]) -> list[str]:
     """For each row what tells it from others of its method, sinks and window; empty where alone."""
     kinds: dict[tuple[str, ...], list[Row]] = {}
@@ -238,14 +285,14 @@ def _variants(rows: list[Row]) -> list[str]:
         for kind, alike in kinds.items()
     }
     variants = []
-    for row in rows:
+    for row, of_method in zip(rows, own_options(rows), strict=True):
         differ = list(differing[_kind(row)])
         own = registry.recorded(str(row["method"])).evict_every or math.inf
         late = number(row.get("evict_every")) > own
         if late and "evict_every" not in differ:
             differ.insert(0, "evict_every")
         words = [VARIANTS[n].format(_text(row, n)) for n in differ if _text(row, n)]
-        variants.append(", ".join(words))
+        variants.append(", ".join(filter(None, [of_method, *words])))
     return variants
 
 
@@ -258,7 +305,7 @@ def _text(row: Row, name: str) -> str:
     if isinstance(value, str | bool):
         return str(value)
     found = number(value)
-    return "" if math.isnan(found) else f"{found:.0f}"
+    return "" if math.isnan(found) else f"{found:.10g}"
 
 
 def number(value: Any) -> float:

@@ -44,8 +44,9 @@ class Outlook:
     @property
     def is_beyond(self) -> bool:
         """Whether its budget is known to exceed the length that the model was trained on."""
-        limited = self.trained_length is not None and self.arm.spec.has_budget
-        return limited and self.arm.attended_keys > (self.trained_length or 0)
+        if self.trained_length is None or not self.arm.spec.has_budget or self.arm.window is None:
+            return False
+        return self.arm.attended_keys > self.trained_length
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,12 @@ def _named(name: str, run: Run, column: str) -> bool:
 def _is(arm: RunConfig, run: Run) -> bool:
     """Whether a run has this configuration; what loading settles counts only where it was named."""
     budget = (arm.n_sink, arm.window)
+    if arm.budget_mib is not None and arm.window is None and run.budget_mib == arm.budget_mib:
+        budget = (arm.n_sink, run.window)  # which is the most that fits
     if (run.n_sink, run.window) != budget or not _named(arm.dataset, run, "dataset"):
         return False
     known = arm.resolved(
+        window=run.window,
         model=run.model,
         dataset=run.dataset,
         device=run.device if arm.device == "auto" else arm.device,

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from core.config import LATER, RunConfig
 from core.errors import UsageError
 from streamcli.analysis import repeats, statistics
-from streamcli.analysis.comparison import Comparison, Row, number, same_clock, saw_tooths
+from streamcli.analysis.comparison import (
+    Comparison,
+    Row,
+    by_bytes,
+    number,
+    same_clock,
+    saw_tooths,
+)
 from streamcli.analysis.repeats import Key, Times
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.results.columns import CLOCK, HASHES, missing
@@ -199,8 +206,14 @@ def _unequal(row: Row, base: Row) -> str:
     """How a row's budget differs, in words."""
     if row["budget"] == "none":
         return "no budget"
+    if by_bytes(row) or by_bytes(base):
+        return f"other budget: {_size(row)} against {_size(base)}"
     mean = f", {row['attended_keys_mean']:,.0f} on average," if saw_tooths(row) else ""
     return f"other budget: {keys_of(row):,} keys{mean} against {keys_of(base):,}"
+
+
+def _size(row: Row) -> str:
+    return f"{row['budget_mib']:.4g} MiB" if by_bytes(row) else f"{keys_of(row):,} keys"
 
 
 def keys_of(row: Row) -> int:

@@ -110,7 +110,7 @@ def _peers(rows: list[Row], row: Row, mode: str) -> list[str]:
         apart = _apart(window["ppl"] / row["ppl"] - 1)
         than = "as streaming's" if apart.startswith("the same") else "than streaming's"
         sentences.append(
-            f"Without sinks, {_keys(row)} give a perplexity of {_ppl(window)}, {apart} {than}."
+            f"Without sinks, {_keys(window)} give a perplexity of {_ppl(window)}, {apart} {than}."
         )
     step = registry.mode(mode).step_words
     for method, spec in registry.METHODS.items():

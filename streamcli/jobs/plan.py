@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 # before the sizes are held against each other.
 LISTS = (
     *("models", "dtypes", "datasets", "modes", "batch_sizes"),
-    *("windows", "n_sinks", "seeds", "engines", "evict_every", "methods"),
+    *("windows", "budgets_mib", "n_sinks", "seeds", "engines", "evict_every", "methods"),
 )
 SETTING = ("model", "dtype", "dataset", "mode", "batch_size")
-KINDS = {str: "text", int: "a whole number", bool: "true or false"}
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 SUFFIXES = (".yaml", ".yml", ".toml")
 LARGEST = 2**20  # bytes of a plan
 
@@ -183,6 +183,10 @@ class Plan:
             values = {getattr(other, field) for other in self.arms if other.method == arm.method}
             if len(values) > 1:
                 words.append(f"{field} {getattr(arm, field)}")
+        others = [dict(other.param) for other in self.arms if other.method == arm.method]
+        for name, value in arm.param:
+            if any(other[name] != value for other in others):
+                words.append(f"{name} {value}")
         return ", ".join([*words, *([f"round {turn + 1}"] if self.repeats > 1 else [])])
 
 
@@ -230,8 +234,10 @@ def make(values: dict[str, Any], asked: Settings) -> Plan:
         check_model(spec, asked)
     groups: dict[tuple[Any, ...], dict[RunConfig, None]] = {}
     for each in product(*lists.values()):
-        arm = _arm(dict(zip(lists, each, strict=True)), asked)
-        groups.setdefault(tuple(getattr(arm, name) for name in SETTING), {})[arm] = None
+        chosen = dict(zip(lists, each, strict=True))
+        for param in _own(chosen["method"], asked):
+            arm = _arm(chosen | {"param": param}, asked)
+            groups.setdefault(tuple(getattr(arm, name) for name in SETTING), {})[arm] = None
     every = tuple(map(tuple, groups.values()))
     plan = Plan(every, asked.repeats, values["within_trained"], left_out)
     _check_use(plan, values)
@@ -293,19 +299,26 @@ def _unique(name: str, each: KnownOption, values: dict[str, Any], asked: Setting
     return list(dict.fromkeys(named))
 
 
+def _own(method: str, asked: Settings) -> Iterator[tuple[tuple[str, str], ...]]:
+    """The options that a method alone has, in every combination of the values that were given."""
+    values: dict[str, dict[tuple[str, str], None]] = {}
+    for pair in asked.given_param:
+        if pair[0] in own_options.parameters(method):
+            values.setdefault(pair[0], {})[pair] = None
+    yield from product(*values.values())
+
+
 def _arm(named: dict[str, Any], asked: Settings) -> RunConfig:
     """One configuration; what makes no difference to its method is the same in all of them."""
     spec = registry.method(named["method"])
     if spec.budget == "none":  # keeps everything, so one run stands beside every budget
-        named |= {"n_sink": asked.n_sink, "window": None}
+        named |= {"n_sink": asked.n_sink, "window": None, "budget_mib": None}
     if spec.budget == "total":  # has S + W + 1 keys, whichever of them are called sinks
         more = named["n_sink"] - asked.n_sink
         if named["window"] is None:
             named["n_sink"] = asked.n_sink
         elif named["window"] + more > 0:
             named |= {"n_sink": asked.n_sink, "window": named["window"] + more}
-    own = own_options.parameters(spec.name)
-    named["param"] = tuple(pair for pair in asked.given_param if pair[0] in own)
     if named["engine"] not in engines(spec.name, named["mode"]):
         named["engine"] = "auto"
     return asked.config(**{**named, **not_had(spec.name, named["mode"])})
@@ -381,6 +394,8 @@ def _typed(file: Path, name: str, value: Any) -> Any:
     many = name in LISTS or name == "param"
     kind = varied()[name].kind if name in LISTS else str if many else single()[name]
     several = value if isinstance(value, list) and many else [value]
+    if kind is float:
+        several = [float(one) if type(one) is int else one for one in several]
     if not several:
         raise UsageError(f"{file}: {name} is empty: name what to run, or leave it out.")
     for one in several:

@@ -73,7 +73,12 @@ def times(store: Store, runs: pd.DataFrame, where: dict[str, Any]) -> dict[Key, 
 def _bases(store: Store, query: Query, asked: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """The baselines of the rows ``asked`` for that are not among them, the newest ``LIMIT``."""
     same = {name: asked[name].dropna().unique().tolist() for name in ("tokens_sha256", "model")}
-    same["attended_keys"] = [int(keys) for keys in asked["attended_keys"].dropna().unique()]
+    same |= query.where | {"method": baseline}
     most = LIMIT if query.limit else None
-    found = frames.latest(store, limit=most, **{**query.where, **same, "method": baseline})
+    sizes = {"attended_keys": [int(keys) for keys in asked["attended_keys"].dropna().unique()]}
+    if mib := asked["budget_mib"].dropna().unique().tolist():  # equal, whatever keys they hold
+        sizes["budget_mib"] = mib
+    parts = [frames.latest(store, limit=most, **{**same, name: of}) for name, of in sizes.items()]
+    found = pd.concat(parts) if len(parts) > 1 else parts[0]
+    found = found.drop_duplicates("run_id").sort_values("run_id", ascending=False)
     return found[~found["run_id"].isin(asked["run_id"])]

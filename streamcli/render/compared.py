@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from streamcli.analysis.comparison import Row
+from streamcli.analysis.comparison import Row, by_bytes, same_budget
 from streamcli.analysis.paired import UNMEASURED, Pair, Paired
 from streamcli.analysis.repeats import RULE
 from streamcli.analysis.statistics import Difference, Interval
@@ -125,7 +125,9 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
     rows.append([VERDICT, "", "", found[0].verdict])
     notes = [_of_nats([pair], "the first"), *_power(found)]
     if base["attended_keys"] != run["attended_keys"]:
-        notes.append("The budgets differ: the two don't see as many keys.")
+        alike = by_bytes(run) and same_budget(run, base)
+        why = "The bytes are alike, the keys are not" if alike else "The budgets differ"
+        notes.append(f"{why}: the two don't see as many keys.")
     return Sheet(title(base), columns, rows, notes)
 
 

@@ -136,9 +136,12 @@ def _budgets(comparison: Comparison) -> list[str]:
     for row in rows:
         mean = f", {row['attended_keys_mean']:,.0f} on average" if saw_tooths(row) else ""
         parts.append(f"{row['method']} up to {int(row['attended_keys']):,}{mean}")
-    if not comparison.keys:
+    if not comparison.keys and not comparison.mib:
         return [f"{MARK} no budget: {'; '.join(dict.fromkeys(parts))}."]
-    keys = " or ".join(f"{each:,}" for each in comparison.keys)
+    sizes = [f"{each:,}" for each in comparison.keys]
+    keys = f"{' or '.join(sizes)} keys" if sizes else ""
+    mib = " or ".join(f"{each:.4g}" for each in comparison.mib)
+    budget = " or ".join(filter(None, (keys, mib and f"{mib} MiB")))
     base = "re-computation" if comparison.baseline == BASELINE else comparison.baseline
     whose = base if any(comparison.runs["method"] == comparison.baseline) else "most rows"
-    return [f"{MARK} not the {keys} keys of {whose}: {'; '.join(dict.fromkeys(parts))}."]
+    return [f"{MARK} not the {budget} of {whose}: {'; '.join(dict.fromkeys(parts))}."]

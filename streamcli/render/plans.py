@@ -27,11 +27,12 @@ def plan(outlooks: Sequence[Outlook], repeats: int, *, within_trained: bool) -> 
         for name in TASK  # in the title where there is one only
         if len(values := {cells[name] for cells in all_cells}) == 1
     }
-    columns = [column for column in LISTED if column.name not in same]
+    empty = {"budget_mib"} if all(cells["budget_mib"] == "-" for cells in all_cells) else set()
+    columns = [column for column in LISTED if column.name not in {*same, *empty}]
     rows = [[cells[column.name] for column in columns] for cells in all_cells]
     every, left = repeats * len(outlooks), sum(each.left for each in outlooks)
     notes = []
-    if any(each.arm.window is None for each in outlooks):
+    if any(each.arm.window is None and not each.arm.budget_mib for each in outlooks):
         notes.append("half: of the length that the model was trained on.")
     if within_trained:
         notes.append("Windows beyond the length that a model was trained on are left out.")
@@ -43,14 +44,18 @@ def plan(outlooks: Sequence[Outlook], repeats: int, *, within_trained: bool) -> 
 
 def _cells(each: Outlook, order: int, repeats: int) -> dict[str, str]:
     arm, unused = each.arm, unused_sizes({"method": each.arm.method})
+    mib = "" if arm.budget_mib is None else f"{arm.budget_mib:.4g}"
     half = "half" if arm.n_sink == 0 else f"half - {arm.n_sink}"
-    window = half if arm.window is None else f"{arm.window:,}"
-    keys = "half + 1" if arm.window is None else f"{arm.attended_keys:,}"
+    window = "what fits" if mib else half
+    keys = "what fits" if mib else "half + 1"
+    if arm.window is not None:
+        window, keys = f"{arm.window:,}", f"{arm.attended_keys:,}"
     return {
         "order": f"{order}",
         **{name: getattr(arm, name) for name in NAMED},
         "n_sink": "-" if "n_sink" in unused else f"{arm.n_sink}",
         "window": "-" if "window" in unused else window,
+        "budget_mib": mib or "-",
         "attended_keys": keys if arm.spec.has_budget else "all",
         "finished": f"{each.finished} of {repeats}",
         "time": spelled(each.left * each.run_s) if each.run_s and each.left else "-",

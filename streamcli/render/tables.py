@@ -34,8 +34,11 @@ from streamcli.results.columns import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from core.proof.verify import Finding
 
+SELDOM = (ACCURACY, "budget_mib")  # columns that stand in a table only where a run has them
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
@@ -91,7 +94,7 @@ class Sheet:
 def sheet(comparison: Comparison) -> Sheet:
     """One comparison as a table."""
     mode = str(comparison.same["mode"])
-    columns = _columns(mode, asked=comparison.runs[ACCURACY].notna().any())
+    columns = _columns(mode, comparison.runs)
     rows = [cells(row, columns) for row in comparison.runs.to_dict("records")]
     return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
 
@@ -165,8 +168,9 @@ def findings(found: list[Finding], title: str) -> Sheet:
     ]
     if any(registry.recorded(each.subject).chooses for each in found):
         alike = (
-            "Of keys whose scores differ by less than 0.1 % any may leave: the loop goes on "
-            "without the one that did, and fails the claim where another did."
+            "Of choices that are as good, such as keys whose scores differ by less than 0.1 %, "
+            "rounding may take any: the loop goes on with what was chosen, and fails the claim "
+            "where that was worse."
         )
         notes.insert(1, alike)
     return Sheet(title, CHECKS, rows, notes)
@@ -309,11 +313,12 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
     return "\n".join([head, rule, *body])
 
 
-def _columns(mode: str, *, asked: bool) -> list[Column]:
-    """The columns of a comparison; its time is what the mode measures, its text may have asked."""
+def _columns(mode: str, runs: pd.DataFrame) -> list[Column]:
+    """The columns of a comparison; its time is what the mode measures, and few runs have some."""
     title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
     time = replace(ALL["compared_ms"], title=title)
-    names = [name for name in TABLE if name not in TASK and (asked or name != ACCURACY)]
+    empty = {name for name in SELDOM if name not in runs or not runs[name].notna().any()}
+    names = [name for name in TABLE if name not in TASK and name not in empty]
     return [time if name == "compared_ms" else ALL[name].headed for name in names]
 
 

@@ -300,7 +300,7 @@ COLUMNS = _by_name(
     _column("proof", "proof", "text", "model facts",
             "What was proved of the model's layers before the run"),
     _column("param", "own options", "text", "method config",
-            "Options that the method alone has, as JSON", variant="{}"),
+            "Options that the method alone has, as JSON"),
     _column("method_package", "package", "text", "method facts",
             "Package of the method, if not streamcli's own"),
     _column("process", "process", "text", "machine environment",
@@ -321,6 +321,9 @@ COLUMNS = _by_name(
     _column("chance", "chance", "share", "answers result", "Accuracy of guessing"),
     _column("answers", "answers", "text", "answers result",
             "Of each question in order its distance in tokens, and 1 where right, as JSON"),
+    _column("budget_mib", "KV asked", "significant", "method config table",
+            "Keys and values that the window was made to fit, between steps", unit="MiB",
+            variant="in {} MiB"),
 )
 DERIVED_COLUMNS = _by_name(
     _column("runs", "runs", "count", "repeats derived added",

@@ -127,6 +127,7 @@ class Run(SQLModel, table=True):
     accuracy_high: float | None = None
     chance: float | None = None
     answers: str | None = None
+    budget_mib: float | None = None
 
 
 class DocumentRow(SQLModel, table=True):

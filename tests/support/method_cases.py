@@ -65,7 +65,7 @@ SCORED = ("tova", "h2o", "keydiff", "knorm")  # that keep what scores best
 CASES: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "streaming": streaming,
     "window": window,
-    **{name: by_its_reference(name) for name in ("context-shift", *SCORED)},
+    **{name: by_its_reference(name) for name in ("context-shift", "streaming-int", *SCORED)},
     "mit": streaming,
     "kvpress": streaming,
     "kvpress-interval": interval,

@@ -31,6 +31,7 @@ MODULES = {
     "latency": "sizes",
     "memory": "streams",
     "pareto": "trades",
+    "pareto-memory": "trades",
     "recall": "answers",
 }
 NAMES = tuple(MODULES)

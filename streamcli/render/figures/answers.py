@@ -58,8 +58,8 @@ def _line(figure: go.Figure, point: Point, aside: float, row: int) -> None:
         x=[span.middle * aside for span in spans],
         y=shares,
         mode="lines+markers",
-        line=style.line(point.method, 1.8),
-        marker=style.marker(point.method, 8),
+        line=style.line(point.method, 1.8, point.nth),
+        marker=style.marker(point.method, 8, point.nth),
         error_y=style.error([span.ends for span in spans], shares),
         customdata=[[span.words, span.right, span.asked] for span in spans],
         hovertemplate="%{customdata[0]} tokens: %{customdata[1]} of %{customdata[2]}<extra>"
@@ -91,7 +91,7 @@ def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> No
     words = small | {"text": f"chance: {share}"}
     left = {"annotation": words, "annotation_position": "top left"}
     figure.add_hline(y=chance, line=thin, **left, row=row, col=1)
-    kept = sum(chosen.budget or (0, 0))
+    kept = chosen.kept
     if ticks[0] / 2 < kept < ticks[-1]:
         figure.add_vline(x=kept, line=thin, row=row, col=1)
         words = small | {"text": f"cache: {kept:,}", "yanchor": "top", "showarrow": False}

@@ -19,8 +19,7 @@ def subtitle(chosen: Chosen, words: str = "") -> str:
     """Model, texts, budget and mode, in words."""
     model, modes = chosen.points[0].run["model"], _names(p.run["mode"] for p in chosen.points)
     texts = _names(p.run["dataset"] for p in chosen.points)
-    if chosen.budget:
-        words = "S + W = {:,} + {:,}".format(*chosen.budget)
+    words = chosen.budget_in_words or words
     if " and " in modes:  # each panel names its own
         modes = ""
     parts = [f"{model} on {texts}", words.replace(" ", "\N{NO-BREAK SPACE}"), modes]

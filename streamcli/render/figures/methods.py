@@ -101,7 +101,7 @@ def _decode(name: str, found: list[Point], measure: Measure, what: str, *, bars:
 
 
 def _comparable(panel: list[Point]) -> list[Point]:
-    return panel if len({point.method for point in panel}) > 1 else []
+    return panel if len({(point.method, point.variant) for point in panel}) > 1 else []
 
 
 def _grid(rows: list[int], columns: int) -> go.Figure:
@@ -175,7 +175,7 @@ def _dots(
                 x=[value],
                 y=[point.label],
                 mode="markers",
-                marker=style.marker(point.method, 11),
+                marker=style.marker(point.method, 11, point.nth),
                 error_x=style.error([measure.low_high(point)], [value]),
                 showlegend=False,
                 hovertemplate="%{y}: %{x:.5g}<extra></extra>",

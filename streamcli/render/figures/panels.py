@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from core import registry
 from core.registry import DATASETS, MethodSpec
 from streamcli.analysis import repeats
-from streamcli.analysis.comparison import has_budget
+from streamcli.analysis.comparison import has_budget, own_options
 from streamcli.analysis.repeats import TIMED, Key, Times
 from streamcli.results.columns import AROUND, SAME_RUN, SHARED, Group, chosen
 
@@ -34,6 +34,7 @@ TOLD = (  # of a run, by a caption or an axis
 CHANGE = ("ppl_change", "ppl_change_low", "ppl_change_high")  # where runs were compared
 READ = tuple(dict.fromkeys((*SETTING, *MODE, *TEXT, *SAME_RUN, *TIMED, *TOLD, *CHANGE)))
 TEXTS = 2  # in one figure
+Budget: TypeAlias = tuple[int, int] | float  # S and W, or MiB where these were asked for
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Point:
         ms_range: Lowest and highest of them.
         ppl_range: Lowest and highest perplexity of them.
         repeats: How many there are.
+        variant: The options that its method alone has, where other points have others, in words.
+        nth: Which of these variants of its method it is.
     """
 
     run: Mapping[str, Any]
@@ -53,6 +56,8 @@ class Point:
     ms_range: tuple[float, float]
     ppl_range: tuple[float, float]
     repeats: int
+    variant: str = ""
+    nth: int = 0
 
     @property
     def method(self) -> str:
@@ -110,8 +115,9 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The method, with k where eviction was put off, and how its step is executed."""
-        words = [self.method, *([f"k = {self.run['evict_every']}"] if self.lazy else [])]
+        """The method and its variant, k where eviction was put off, how its step is executed."""
+        words = [self.method, *([self.variant] if self.variant else [])]
+        words += [f"k = {self.run['evict_every']}"] if self.lazy else []
         engine = self.run["engine"]
         return ", ".join([*words, *([engine] if engine not in (None, "eager") else [])])
 
@@ -126,13 +132,25 @@ class Chosen:
 
     Attributes:
         panels: One list of points a panel, none of them empty.
-        budget: S and W, where all share them.
+        budget: S and W, or MiB, where all share them.
         others: How many more panels the database could fill.
     """
 
     panels: list[list[Point]]
-    budget: tuple[int, int] | None
+    budget: Budget | None
     others: int
+
+    @property
+    def kept(self) -> int:
+        """S + W, where all share them; 0 where they don't."""
+        return sum(self.budget) if isinstance(self.budget, tuple) else 0
+
+    @property
+    def budget_in_words(self) -> str:
+        """The budget that all share, if any."""
+        if isinstance(self.budget, tuple):
+            return "S + W = {:,} + {:,}".format(*self.budget)
+        return "" if self.budget is None else f"{self.budget:g} MiB of keys and values"
 
     @property
     def points(self) -> list[Point]:
@@ -165,7 +183,21 @@ def points(runs: pd.DataFrame, times: Mapping[Key, Times] | None = None) -> list
     if times is None:
         times = repeats.times(plain[list(TIMED)].itertuples(index=False, name=None))
     latest = plain.drop_duplicates(list(SAME_RUN)).to_dict("records")
-    return [_point(run, times.get(repeats.key(run), Times())) for run in latest]
+    found = [_point(run, times.get(repeats.key(run), Times())) for run in latest]
+    return _told_apart(found)
+
+
+def _told_apart(found: list[Point]) -> list[Point]:
+    """The same, of a method those that have options of its own that others have otherwise."""
+    words = own_options([point.run for point in found])
+    variants: dict[str, list[str]] = {}
+    for point, each in zip(found, words, strict=True):
+        variants.setdefault(point.method, []).append(each)
+    order = {method: sorted(set(each), reverse=True) for method, each in variants.items()}
+    return [
+        replace(point, variant=each, nth=order[point.method].index(each))
+        for point, each in zip(found, words, strict=True)
+    ]
 
 
 def _point(run: Mapping[str, Any], times: Times) -> Point:
@@ -203,21 +235,21 @@ def choose(found: list[Point], pick: Pick, *, modes_apart: bool = True) -> Chose
 
 
 def choose_budget(found: list[Point], keep: Pick, *, modes_apart: bool = True) -> Chosen:
-    """As ``choose``, for the one pair of S and W that shows the most.
+    """As ``choose``, for the one pair of S and W, or number of MiB, that shows the most.
 
     Window attention stands at S + W, which is its budget, and dense, which has none, at every one.
     """
     best, rank, every = NOTHING, (0, ""), []
-    for n_sink, window in dict.fromkeys(budget(p) for p in found if p.bounded):
+    for size in dict.fromkeys(budget(p) for p in found if p.bounded):
 
-        def pick(same: list[Point], s: int = n_sink, w: int = window) -> list[Point]:
-            return keep(one_a_label([p for p in same if fits(p, s, w)]))
+        def pick(same: list[Point], size: Budget = size) -> list[Point]:
+            return keep(one_a_label([p for p in same if fits(p, size)]))
 
         chosen = choose(found, pick, modes_apart=modes_apart)
         mine = (len(chosen.points), _newest(chosen.points))
         every.append(chosen)
         if mine > rank:
-            best, rank = Chosen(chosen.panels, (n_sink, window), chosen.others), mine
+            best, rank = Chosen(chosen.panels, size, chosen.others), mine
     return best.among(every)
 
 
@@ -262,16 +294,20 @@ def heading(panel: list[Point]) -> str:
     return str(panel[0].run["dataset"])
 
 
-def fits(point: Point, n_sink: int, window: int) -> bool:
+def fits(point: Point, size: Budget) -> bool:
     """Whether a run stands at this budget, or at every one."""
     if not point.bounded:
         return True
-    total = point.kept == n_sink + window
-    return total if point.spec.budget == "window" else budget(point) == (n_sink, window)
+    mine = budget(point)
+    if point.spec.budget == "window" and isinstance(size, tuple) and isinstance(mine, tuple):
+        return sum(mine) == sum(size)
+    return mine == size
 
 
-def budget(point: Point) -> tuple[int, int]:
-    """S and W."""
+def budget(point: Point) -> Budget:
+    """S and W, or the MiB that they were made to fit."""
+    if point.run["budget_mib"] is not None:
+        return float(point.run["budget_mib"])
     return int(point.run["n_sink"]), int(point.run["window"] or 0)
 
 

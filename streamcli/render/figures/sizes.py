@@ -208,7 +208,11 @@ def _line(
 
     if not points:
         return
-    method, values = points[0].method, [getattr(point, measure) for point in points]
+    method, nth, values = (
+        points[0].method,
+        points[0].nth,
+        [getattr(point, measure) for point in points],
+    )
     ranges = [getattr(point, f"{measure}_bar") for point in points]
     number = len({trace.name for trace in figure.data} - {name})  # nested where lines coincide
     figure.add_trace(
@@ -219,9 +223,9 @@ def _line(
             x=xs,
             y=values,
             mode="lines+markers",
-            line=style.line(method, max(1.4, 3.8 - 0.8 * number))
+            line=style.line(method, max(1.4, 3.8 - 0.8 * number), nth)
             | ({"dash": dash} if dash else {}),
-            marker=style.marker(method, max(7, 12 - 2 * number)),
+            marker=style.marker(method, max(7, 12 - 2 * number), nth),
             error_y=style.error(ranges, values),
             hovertemplate=f"{name}, %{{x}}: %{{y:.5g}}<extra></extra>",
         ),
@@ -244,7 +248,7 @@ def _level(figure: go.Figure, dense: list[Point], xs: list[int], measure: str, r
                 x=[min(xs) / 2, max(xs) * 2],
                 y=[value, value],
                 mode="lines",
-                line=style.line(point.method),
+                line=style.line(point.method, nth=point.nth),
                 hovertemplate=f"{point.label}, everything kept: %{{y:.5g}}<extra></extra>",
             ),
             row,

@@ -53,7 +53,7 @@ def stream(found: list[Point], traces: Traces) -> Drawn:
                     x=at,
                     y=mean,
                     mode="lines",
-                    line=style.line(point.method, 2),
+                    line=style.line(point.method, 2, point.nth),
                     hovertemplate="token %{x:,}: %{y:.3f} nats<extra>" + point.label + "</extra>",
                 ),
                 row,
@@ -137,7 +137,7 @@ def memory(found: list[Point], traces: Traces) -> Drawn:
                 x=[_length(each) for each in mine],
                 y=[each.run["kv_mib"] for each in mine],
                 mode="markers",
-                marker=style.marker(point.method),
+                marker=style.marker(point.method, nth=point.nth),
                 cliponaxis=False,
                 showlegend=showline == "markers",
                 hovertemplate=f"{label}: %{{y:.3f}} MiB after %{{x:,}} tokens<extra></extra>",
@@ -151,7 +151,7 @@ def memory(found: list[Point], traces: Traces) -> Drawn:
                     x=[x for x, _ in line],
                     y=[y for _, y in line],
                     mode="lines",
-                    line=style.line(point.method),
+                    line=style.line(point.method, nth=point.nth),
                     showlegend=True,
                     hoverinfo="skip",
                 )
@@ -173,8 +173,8 @@ def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> No
     single = all((point.run["documents"] or 1) == 1 for point in panel)
     length = max(_length(point) for point in panel)
     places = {"trained length": max(int(p.run["trained_length"] or 0) for p in panel)}
-    if chosen.budget:
-        places = {FULL: sum(chosen.budget)} | places
+    if chosen.kept:
+        places = {FULL: chosen.kept} | places
     for words, place in places.items():
         if single and 0 < place < length:
             figure.add_vline(
@@ -211,9 +211,9 @@ def _memory_runs(found: list[Point]) -> Chosen:
             groups.setdefault(point.of(SHAPE), []).append(point)
     choices: list[Chosen] = []
     for group in groups.values():
-        for s, w in dict.fromkeys(map(panels.budget, group)):
-            at_it = [point for point in group if panels.fits(point, s, w)]
-            choices.append(Chosen([at_it], (s, w), 0))
+        for size in dict.fromkeys(map(panels.budget, group)):
+            at_it = [point for point in group if panels.fits(point, size)]
+            choices.append(Chosen([at_it], size, 0))
 
     def worth(choice: Chosen) -> tuple[int, str]:
         shown = {(point.label, _length(point)) for point in choice.points}

@@ -21,20 +21,27 @@ INK, SOFT, GRID = "#222222", "#555555", "#E6E6E6"
 PHONE = 380  # pixels
 CHARACTER = 8  # pixels of the subtitle, rather too many
 LEAST = 0.05  # of a perplexity, spanned by its axis
+DASHES = ("dash", "dot", "dashdot", "solid")  # of a method's further variants
 EDGE = 0.08  # of an axis, before its first value
 SMALL = 17  # pixels a line of the subtitle
 BOTTOM, LEGEND_ROW = 58, 24  # pixels: ticks and the axis title, and a row of the legend
 
 
-def marker(method: str, size: int = 10) -> dict[str, Any]:
-    """A method's marker, with an outline that holds a pale colour on paper."""
-    edge = {"color": INK, "width": 0.8}
-    return {"color": look(method).colour, "symbol": look(method).symbol, "size": size, "line": edge}
+def marker(method: str, size: int = 10, nth: int = 0) -> dict[str, Any]:
+    """A method's marker, with an outline that holds a pale colour on paper.
+
+    That of every second of its variants, of which this is the ``nth``, is open.
+    """
+    edge, symbol = {"color": INK, "width": 0.8}, look(method).symbol
+    if nth % 2 and not symbol.endswith("-open"):
+        symbol += "-open"
+    return {"color": look(method).colour, "symbol": symbol, "size": size, "line": edge}
 
 
-def line(method: str, width: float = 2.2) -> dict[str, Any]:
-    """A method's line."""
-    return {"color": look(method).colour, "dash": look(method).dash, "width": width}
+def line(method: str, width: float = 2.2, nth: int = 0) -> dict[str, Any]:
+    """A method's line; the ``nth`` of its variants has another dash."""
+    dash = DASHES[(nth - 1) % len(DASHES)] if nth else look(method).dash
+    return {"color": look(method).colour, "dash": dash, "width": width}
 
 
 def error(low_high: Iterable[tuple[float, float]], values: Iterable[float]) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.registry import BASELINE
+from streamcli.analysis.comparison import size
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
@@ -42,7 +44,7 @@ class Mark:
 
 
 def summary(found: list[Point], traces: Traces) -> Drawn:
-    """Both as ratios to re-computation with the same keys: up is worse, right is faster."""
+    """Both as ratios to re-computation with the same budget: up is worse, right is faster."""
     name = "summary"
     chosen = panels.choose(found, _against_baseline)
     if not chosen.panels:
@@ -69,17 +71,42 @@ def summary(found: list[Point], traces: Traces) -> Drawn:
 
 def pareto(found: list[Point], traces: Traces) -> Drawn:
     """Every configuration by time and perplexity, with the frontier of those nothing beats."""
+    return _pareto("pareto", found, "ms a token", "time a token", lambda p: (p.ms, p.ms_bar))
+
+
+def pareto_memory(found: list[Point], traces: Traces) -> Drawn:
+    """The same by the keys and values that are held; what holds none has no place."""
+    held = [point for point in found if point.run["kv_mib"]]
+
+    def place(point: Point) -> tuple[float, tuple[float, float]]:
+        mib = float(point.run["kv_mib"])
+        return mib, (mib, mib)
+
+    title = "keys and values held (MiB)"
+    return _pareto("pareto-memory", held, title, "keys and values held between steps", place)
+
+
+def _pareto(
+    name: str,
+    found: list[Point],
+    title: str,
+    what: str,
+    place: Callable[[Point], tuple[float, tuple[float, float]]],
+) -> Drawn:
+    """Perplexity against what ``place`` gives of a point, and the ends of its bar."""
     import plotly.graph_objects as go
 
-    name = "pareto"
     chosen = panels.choose(found, _several)
     if not chosen.panels:
         return nothing(name, "no two configurations may be compared", SWEEP)
-    marks = [[Mark(p, p.ms, p.ppl, p.ms_bar, p.ppl_bar) for p in panel] for panel in chosen.panels]
+    marks = []
+    for panel in chosen.panels:
+        placed = [(point, *place(point)) for point in panel]
+        marks.append([Mark(p, x, p.ppl, ends, p.ppl_bar) for p, x, ends in placed])
     figure = _figure(chosen, marks)
     lined = False
-    for row, panel in enumerate(marks, start=1):
-        best = frontier(panel)
+    for row, held in enumerate(marks, start=1):
+        best = frontier(held)
         if len(best) > 1:  # of a single mark there is no line
             line = go.Scatter(
                 name="frontier",
@@ -93,19 +120,19 @@ def pareto(found: list[Point], traces: Traces) -> Drawn:
             )
             figure.add_trace(line, row, 1)
             lined = True
-        xs = [end for mark in panel for end in mark.x_range]
-        ys = [end for mark in panel for end in mark.y_range]
-        axis = style.axis(xs, "ms a token", log=style.wide(xs, 2), room=0.14)
+        xs = [end for mark in held for end in mark.x_range]
+        ys = [end for mark in held for end in mark.y_range]
+        axis = style.axis(xs, title, log=style.wide(xs, 2), room=0.14)
         figure.update_xaxes(**axis, row=row, col=1)
         log, least = style.wide(ys), style.LEAST
         axis = style.axis(ys, "perplexity", log=log, room=0.14, least=least)
         figure.update_yaxes(**axis, row=row, col=1)
     beaten = "; what lies on the grey frontier is beaten by no configuration in both"
+    timed = f" {captions.repeats(chosen.points, 'time')}" if name == "pareto" else ""
     caption = (
-        "Perplexity against time a token, lower and further left is better"
+        f"Perplexity against {what}, lower and further left is better"
         f"{beaten if lined else ''}. {_numbers(chosen)}"
-        f"{captions.circumstances(chosen)} {captions.repeats(chosen.points, 'time')}"
-        f"{_bars(chosen)}"
+        f"{captions.circumstances(chosen)}{timed}{_bars(chosen)}"
     )
     return _finished(name, figure, chosen, caption)
 
@@ -129,13 +156,13 @@ def _against_baseline(every: list[Point]) -> list[Point]:
     same = panels.at_common_sinks(every)
     bases = _bases(same)
     with_baseline = {
-        keys for keys in bases if any(_keys(p) == keys and p.method != BASELINE for p in same)
+        size for size in bases if any(_size(p) == size and p.method != BASELINE for p in same)
     }
     return [
         point
         for point in same
-        if _keys(point) in with_baseline
-        and (point.method != BASELINE or bases[_keys(point)] is point)
+        if _size(point) in with_baseline
+        and (point.method != BASELINE or bases[_size(point)] is point)
     ]
 
 
@@ -143,7 +170,7 @@ def _ratios(panel: list[Point]) -> list[Mark]:
     bases, marks = _bases(panel), []
     for point in panel:
         if point.method != BASELINE:
-            base = bases[_keys(point)]
+            base = bases[_size(point)]
             speed_up = base.ms / point.ms
             low, high = (end / base.ppl for end in point.ppl_bar)
             times = (speed_up, speed_up)
@@ -151,16 +178,17 @@ def _ratios(panel: list[Point]) -> list[Mark]:
     return marks
 
 
-def _bases(same: list[Point]) -> dict[int, Point]:
-    bases: dict[int, Point] = {}
+def _bases(same: list[Point]) -> dict[tuple[str, float], Point]:
+    bases: dict[tuple[str, float], Point] = {}
     for point in same:
         if point.method == BASELINE:
-            bases.setdefault(_keys(point), point)
+            bases.setdefault(_size(point), point)
     return bases
 
 
-def _keys(point: Point) -> int:
-    return int(point.run["attended_keys"] or 0)
+def _size(point: Point) -> tuple[str, float]:
+    """What bounds it; of MiB as many are the same, whatever keys they hold."""
+    return size(dict(point.run))
 
 
 def _figure(chosen: Chosen, marks: list[list[Mark]]) -> go.Figure:
@@ -240,8 +268,8 @@ def _trace(mine: list[Mark], label: str, first: bool, numbered: dict[int, str]) 
         error_y=style.error([mark.y_range for mark in mine], [mark.y for mark in mine]),
         textposition=[numbered.get(id(mark), "top right") for mark in mine],
         textfont={"size": 10, "color": style.SOFT},
-        marker=style.marker(point.method),
-        line=style.line(point.method, 1.2),
+        marker=style.marker(point.method, nth=point.nth),
+        line=style.line(point.method, 1.2, point.nth),
         cliponaxis=False,
         customdata=[_words(mark.point) for mark in mine],
         hovertemplate="%{customdata}<extra></extra>",
@@ -251,7 +279,8 @@ def _trace(mine: list[Mark], label: str, first: bool, numbered: dict[int, str]) 
 def _words(point: Point) -> str:
     budget = f", S + W = {point.kept:,}" if point.bounded else ""
     ms = format_value(COLUMNS["ms_per_token"], point.ms)
-    return f"{point.label}{budget}: perplexity {point.ppl:.4g}, {ms} ms"
+    mib = format_value(COLUMNS["kv_mib"], point.run["kv_mib"])
+    return f"{point.label}{budget}: perplexity {point.ppl:.4g}, {ms} ms, {mib} MiB"
 
 
 def _thin() -> dict[str, object]:

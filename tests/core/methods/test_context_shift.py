@@ -114,7 +114,7 @@ def test_keys_held_and_seen_go_from_half_of_the_budget_to_all_of_it(
 
 def test_what_cannot_be_dropped_is_refused(neox: Loaded) -> None:
     with pytest.raises(UsageError, match="28 keys that are no sinks.*choose 27 or less"):
-        shifting(28)
+        shifting(28).start(neox, 1)
     with pytest.raises(UsageError, match="n_discard is -1: it must be 0, for half, or more"):
         RunConfig(method="context-shift", param=(("n_discard", -1),))
     other = replace(neox, model=families.build("gptj"))

@@ -92,7 +92,7 @@ def test_a_wrong_choice_fails_and_so_do_keys_that_stand_wrong(
 def test_a_table_says_where_choices_are_followed() -> None:
     found = Finding(subject="tova", form="", claimed=True, largest_nats=0.0, mean_nats=0.0)
     said = [tables.findings([each], "").notes for each in (found, replace(found, subject="mit"))]
-    assert ["Of keys whose scores" in " ".join(notes) for notes in said] == [True, False]
+    assert ["Of choices that are as good" in " ".join(notes) for notes in said] == [True, False]
 
 
 def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Tensor) -> None:
@@ -101,17 +101,17 @@ def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Ten
     text = torch.cat((ids[:12], ids[:12], ids[12:24]))[None]  # in the first layer keys come twice
     method = method_of("knorm", window=20, n_sink=0)
     assert isinstance(method, Scored)
-    method.dropped = []
+    method.choices = []
     fed_nll(neox, text, 1, method)
     own = evictions.knorm(neox.model, text, config)
-    assert torch.equal(evictions.knorm(neox.model, text, config, method.dropped), own)
-    first = method.dropped[0].clone()
+    assert torch.equal(evictions.knorm(neox.model, text, config, method.choices), own)
+    first = method.choices[0].clone()
     (twin,) = [
         j for j in range(21) if text[0, j] == text[0, first[0, 0, 0]] and j != first[0, 0, 0]
     ]
     first[0, 0, 0] = twin
     assert evictions.knorm(neox.model, text, config, [])[0, 21:].isnan().all()
-    other = evictions.knorm(neox.model, text, config, [first, *method.dropped[1:]])
+    other = evictions.knorm(neox.model, text, config, [first, *method.choices[1:]])
     assert torch.equal(other[0, :21], own[0, :21])  # the last of them before anything went
     assert other[0, 21].isfinite() and other[0, 21] != own[0, 21]
 

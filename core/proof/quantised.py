@@ -1,0 +1,181 @@
+"""The obvious way to stream through a window of integers: lists of tokens, and no key is turned.
+
+A forward reads n copies of the newest token, at positions 0 to n-1, so that each layer's queries
+are had at every distance and its key at position 0. The score of a token d behind is then that of
+the query at position d and of the key at 0, for rotary positions tell differences only. Keys and
+values are whole, or numbers that stand for them by KIVI's rule (arXiv 2402.02750); of a group of
+keys only once the first token after it has come.
+
+Where a number lies amid two codes, a method's rounding may choose the other one, and all that
+follows differs. So a loop that is told its ``choices`` holds each against what it would choose, and
+goes on with it; from a wrong one on its nats are NaN, which nothing equals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from core.attention import implementation
+from core.config import RunConfig
+from core.proof.reference import _attentions, _nll, _own_masks
+
+NAME = "streamcli-quantised"
+GROUP = 32  # tokens of a group of keys, and most channels of one of values
+TIE = 0.1  # of a step: what is closer to the middle of two codes may be either
+ENDS = 2.0**-9  # of a group's least value or step: two roundings to 16 bits
+
+
+@torch.inference_mode()
+def streaming_int(
+    model: Any, ids: Tensor, config: RunConfig, choices: list[Tensor] | None = None
+) -> Tensor:
+    """Nats of ids[:, 1:] (B, T-1) where S sinks are whole and a window of W is in codes."""
+    masks, layers = _own_masks(model, ids), len(_attentions(model))
+    scores = torch.full((len(ids), ids.shape[1] - 1), math.nan)
+    with _read_by(model, _Loop(config, layers, masks, choices)) as loop:
+        for t in range(ids.shape[1] - 1):
+            loop.begin(t)
+            copies = ids[:, t : t + 1].expand(-1, loop.furthest + 1)
+            logits = model(copies, use_cache=False).logits[:, -1]
+            if loop.wrong:
+                break
+            scores[:, t] = _nll(logits, ids[:, t + 1]).cpu()
+    return scores
+
+
+class _Loop:
+    """One stream through a model.
+
+    Attributes:
+        wrong: Whether a choice is not what could be chosen.
+        furthest: How far behind the query at hand the first token is that any layer sees.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        layers: int,
+        masks: dict[int, Tensor],
+        choices: list[Tensor] | None,
+    ) -> None:
+        self.sinks, self.kept = config.n_sink, config.n_sink + config.window_size
+        self.bits = int(dict(config.param).get("kv_bits", 8))
+        self.masks, self.wrong = masks, False
+        self.layers = [_Layer() for _ in range(layers)]
+        for i in range(layers if choices else 0):
+            assert choices is not None  # each forward's, layer by layer, of keys and of values
+            keys, values = (torch.cat(choices[2 * i + n :: 2 * layers], 2) for n in (0, 1))
+            self.layers[i].told = keys, values
+
+    def begin(self, t: int) -> None:
+        """The token number t comes."""
+        self.t = t
+        near = range(max(self.sinks, t - self.kept + self.sinks), t + 1)
+        self.seen = [*range(min(self.sinks, t + 1)), *near] if t >= self.sinks else [*range(t + 1)]
+        self.furthest = len(self.seen) - 1
+        for mask in self.masks.values():
+            self.furthest = max(self.furthest, t - int(mask[t].int().argmax()))
+
+    def attend(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        """In place of the model's attention: what every copy of the token reads."""
+        i, t = int(module.layer_idx), self.t
+        own, sinks, seen = i in self.masks, self.sinks, self.seen
+        away = [len(seen) - 1 - place for place in range(len(seen))]
+        if own:
+            sinks = 0
+            seen = [j for j in range(t + 1) if self.masks[i][t, j]]
+            away = [t - j for j in seen]
+        layer = self.layers[i]
+        self._add(layer, key[:, :, 0], value[:, :, 0], sinks)
+        group = (t - sinks) // GROUP
+        keys = [
+            layer.keys[j] if j < sinks or (j - sinks) // GROUP == group else layer.coded[j]
+            for j in seen
+        ]
+        k, v = torch.stack(keys, 2), torch.stack([layer.values[j] for j in seen], 2)
+        heads = query.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(heads, 1), v.repeat_interleave(heads, 1)  # (B, H, n, D)
+        size = query.norm(dim=-1, keepdim=True)  # that a query has at its own place
+        at = query[:, :, away] * size[:, :, [min(t, self.kept)]] / size[:, :, away]
+        logits = (at * k).sum(-1) * (kwargs.get("scaling") or query.shape[-1] ** -0.5)  # (B, H, n)
+        if (cap := kwargs.get("softcap")) is not None:
+            logits = cap * (logits / cap).tanh()
+        whole = logits.exp().sum(-1)
+        if (learned := kwargs.get("s_aux")) is not None:
+            whole = whole + learned.to(logits.dtype).exp()
+        out = (logits.exp()[..., None] * v).sum(2) / whole[..., None]  # (B, H, Dv)
+        return out[:, None].expand(-1, query.shape[2], -1, -1).contiguous(), None
+
+    def _add(self, layer: _Layer, key: Tensor, value: Tensor, sinks: int) -> None:
+        """Keep the newest key and value (B, K, D), and code what can be coded now."""
+        t = self.t
+        layer.keys.append(key)
+        if t < sinks:
+            layer.values.append(value)
+            return
+        d = value.shape[-1]
+        channels = next(n for n in range(min(d, GROUP), 0, -1) if d % n == 0)
+        told = layer.told and layer.told[1][:, :, t - sinks]
+        grouped = value.reshape(*value.shape[:-1], -1, channels)
+        layer.values.append(self._coded(grouped, told).flatten(-2))
+        if t > sinks and (t - sinks) % GROUP == 0:
+            tokens = range(t - GROUP, t)
+            told = layer.told and layer.told[0][:, :, (t - sinks) // GROUP - 1]
+            keys = self._coded(torch.stack([layer.keys[j] for j in tokens], -1), told)
+            layer.coded.update(zip(tokens, keys.unbind(-1), strict=True))
+
+    def _coded(self, x: Tensor, told: Tensor | None) -> Tensor:
+        """The nearest numbers (..., n) of a grid for each group; of ``told`` (..., n + 2) ones."""
+        most = 2**self.bits - 1
+        least = x.amin(-1, keepdim=True)
+        low = (least - least.abs() / 2048).half().float()
+        step = (x.amax(-1, keepdim=True) - low) / most * (1 + 1 / 2048)
+        step = step.clamp(min=2.0**-24).half().float()
+        codes = ((x - low) / step).round().clamp(0, most)
+        if told is not None:
+            own, told = (low, step), told.to(x.device)
+            codes, low, step = told[..., :-2], told[..., -2:-1], told[..., -1:]
+            ends = all(
+                bool(((a - b).abs() <= ENDS * b.abs() + 1e-6).all())
+                for a, b in zip((low, step), own, strict=True)
+            )
+            whole = bool((codes == codes.round()).all()) and 0 <= codes.min() <= codes.max() <= most
+            near = ((codes - (x - low) / step).abs() <= 0.5 + TIE).all()
+            self.wrong |= not (ends and whole and bool(near))
+        coded: Tensor = codes * step + low
+        return coded
+
+
+class _Layer:
+    """What one layer keeps of each token: keys (B, K, D) at position 0, whole and coded; values.
+
+    Attributes:
+        told: The codes of keys (B, K, groups, D, n + 2) and of values (B, K, T, groups, n + 2) that
+            are gone on with; None where there are none.
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []
+        self.coded: dict[int, Tensor] = {}
+        self.values: list[Tensor] = []
+        self.told: tuple[Tensor, Tensor] | None = None
+
+
+@contextmanager
+def _read_by(model: Any, loop: _Loop) -> Iterator[_Loop]:
+    """A model that attends as ``loop`` says; as before on leaving."""
+    AttentionInterface.register(NAME, loop.attend)
+    try:
+        with implementation(model, NAME):
+            yield loop
+    finally:
+        AttentionInterface._global_mapping.pop(NAME, None)

@@ -1,0 +1,238 @@
+"""A window of integers: as a loop over lists has it, and as many bytes as are said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from core import cache as caches
+from core import registry
+from core.config import RunConfig
+from core.errors import UsageError
+from core.methods.base import Method
+from core.methods.streaming import CachedStream
+from core.methods.streaming_int import GROUP, Codes, StreamingInt
+from core.models.loading import Loaded
+from core.proof import quantised
+from tests.support import families
+from tests.support.samples import EXACT, fed_nll, gap, method_of, random_ids, tiny_llama
+
+PARTS = ("newest", "key_codes", "key_grid", "value_codes")
+
+
+def integers(kv_bits: int = 8, **asked: Any) -> StreamingInt:
+    method = method_of("streaming-int", param=(("kv_bits", kv_bits),), **asked)
+    assert isinstance(method, StreamingInt)
+    method.choices = []
+    return method
+
+
+def apart(loaded: Loaded, ids: Tensor, size: int, method: StreamingInt) -> float:
+    """How far its scores are from those of the loop that follows its codes."""
+    got = fed_nll(loaded, ids, size, method)
+    return gap(got, quantised.streaming_int(loaded.model, ids, method.config, method.choices))
+
+
+def tiny() -> Loaded:
+    return Loaded(tiny_llama(), None, "", None, "", 256, 0)
+
+
+@pytest.mark.parametrize(("kv_bits", "window"), [(8, 27), (4, 70), (2, 32)])
+@pytest.mark.parametrize("size", [1, 7, 119])
+def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
+    neox: Loaded, neox_ids: Tensor, kv_bits: int, window: int, size: int
+) -> None:
+    assert apart(neox, neox_ids[:, :120], size, integers(kv_bits, window=window)) < EXACT
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_oss", "llama4_text", "exaone4"])
+@pytest.mark.parametrize("size", [1, 16])
+def test_layers_with_windows_sinks_or_sizes_of_their_own_are_exact(name: str, size: int) -> None:
+    loaded = Loaded(families.build(name), None, "", None, "", 256, 0)
+    assert apart(loaded, families.tokens(100), size, integers(4, window=40)) < EXACT
+
+
+@pytest.mark.parametrize("n_sink", [0, 1])
+def test_no_sinks_and_a_window_shorter_than_a_group_are_exact(n_sink: int) -> None:
+    for size in (1, 5):
+        assert apart(tiny(), random_ids(2, 110), size, integers(4, n_sink=n_sink, window=3)) < EXACT
+
+
+def test_chunks_hold_the_codes_that_single_tokens_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, but for what rounding of the keys themselves moves, in few numbers."""
+    monkeypatch.setattr(caches, "REACH", 16)  # so that the frame moves, at other tokens
+    loaded, ids, held = tiny(), random_ids(1, 150), []
+    for size in (1, 13):
+        stream: Any = integers(4, window=70).start(loaded, 1)
+        with torch.inference_mode():
+            for part in ids.split(size, 1):
+                stream.feed(part)
+        held.append(stream.cache.layers[0])
+    assert stream.cache.base > 0
+    for name in ("key_codes", "value_codes"):
+        one, other = (getattr(layer, name) for layer in held)
+        assert one.any() and float((one != other).float().mean()) < 0.01
+    assert gap(held[0].newest, held[1].newest) < 1e-5
+
+
+def test_a_frame_that_moves_leaves_every_code_as_it_was(neox: Loaded, neox_ids: Tensor) -> None:
+    stream: Any = integers(4, window=70).start(neox, 2)
+    with torch.inference_mode():
+        stream.feed(neox_ids[:, :110])
+        before = {name: getattr(stream.cache.layers[0], name).clone() for name in PARTS}
+        stream.cache.rebase()
+    assert stream.cache.base > 0
+    assert all(torch.equal(getattr(stream.cache.layers[0], n), x) for n, x in before.items())
+
+
+class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The tensors that torch made within it and that are still there, by their storage."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.storages: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for each in tree_leaves(out):
+            if isinstance(each, Tensor):
+                self.storages[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
+        return out
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("kv_bits", [8, 4, 2])
+def test_bytes_said_are_bytes_allocated(name: str, kv_bits: int) -> None:
+    loaded = Loaded(families.build(name), None, "", None, "", 256, 0)
+    method, ids = integers(kv_bits, window=70), families.tokens(150)
+    method.choices = None
+    stream: Any = method.start(loaded, 1)
+    with torch.inference_mode(), _Made() as made:
+        stream.feed(ids[:, :40])
+        first = stream.kv_bytes()
+        stream.feed(ids[:, 40:])
+    layers = stream.cache.layers
+    held = {id(x): x for layer in layers for x in vars(layer).values() if isinstance(x, Tensor)}
+    storages = {x.untyped_storage().data_ptr() for x in held.values()}
+    assert sum(made.storages[each] for each in storages) == stream.kv_bytes() == first
+    assert stream.kv_bytes() == method.kv_formula_bytes(loaded, 1, [150])
+
+
+def test_a_window_of_few_bits_takes_the_bytes_of_its_codes() -> None:
+    """Of K heads, D channels: 5 bits a number with its grid, and the newest group's keys whole."""
+    loaded, ids = tiny(), random_ids(1, 10)
+    stream: Any = integers(4, window=2048).start(loaded, 1)
+    with torch.inference_mode():
+        stream.feed(ids)
+    numbers = 2 * 2 * 16  # of a token's keys, or values, in 2 layers
+    codes = 2048 * numbers + 2048 * numbers  # keys and values
+    grids = 2048 * numbers // GROUP + 2048 * numbers // 16  # a group of values has 16 channels
+    rest = 4 * 2 * numbers * 4 + GROUP * numbers * 4 + GROUP * (numbers // 2 + numbers // 16 * 4)
+    assert stream.kv_bytes() == codes // 2 + 4 * grids + rest
+
+
+@pytest.mark.parametrize("kv_bits", [8, 4, 2])
+def test_a_number_is_the_nearest_of_its_grid_and_comes_back_from_its_byte(kv_bits: int) -> None:
+    made = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 5, 32, generator=made) * 0.1 + 8  # whose least value 16 bits tell badly
+    codes = Codes.of(x, kv_bits)
+    assert codes.packed.dtype == torch.uint8 and codes.packed.shape == (3, 2, 5, 4 * kv_bits)
+    step = codes.grid[..., 1:].float()
+    assert bool(((codes.decoded(kv_bits) - x).abs() <= 0.5001 * step).all())
+    spread = x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True)
+    assert bool((step <= (spread + 0.02) / (2**kv_bits - 1) * 1.01).all())
+    assert torch.equal(Codes.of(torch.zeros(1, 32), kv_bits).decoded(kv_bits), torch.zeros(1, 32))
+
+
+def test_more_bits_are_closer_to_none_spared(neox: Loaded, neox_ids: Tensor) -> None:
+    ids, size = neox_ids[:, :120], 119
+    whole = fed_nll(neox, ids, size, method_of("streaming", window=70))
+    off = [
+        float((fed_nll(neox, ids, size, integers(bits, window=70)) - whole).abs().mean())
+        for bits in (8, 4, 2)
+    ]
+    assert 0 < off[0] < off[1] / 4 < off[2] / 8
+
+
+@pytest.mark.parametrize(
+    ("place", "by"), [(0, 1.0), (1, 1.0), (4, 3.0)], ids=["a key", "a value", "a grid"]
+)
+def test_a_code_that_is_not_the_nearest_fails(
+    neox: Loaded, neox_ids: Tensor, place: int, by: float
+) -> None:
+    ids, method = neox_ids[:1, :60], integers(4)
+    fed_nll(neox, ids, 59, method)
+    assert method.choices is not None
+    want = quantised.streaming_int(neox.model, ids, method.config, method.choices)
+    told = [each.clone() for each in method.choices]
+    wrong = told[min(place, 1)][..., 7, :]
+    wrong[..., 0 if place < 4 else -1] += by * (1 if place < 4 else float(wrong[..., -1].max()))
+    got = quantised.streaming_int(neox.model, ids, method.config, told)
+    assert want.isfinite().all() and got[0, -1].isnan()
+
+
+@pytest.mark.parametrize("broken", ["place", "whole"])
+def test_keys_that_stand_wrong_or_are_whole_too_long_are_found(
+    neox: Loaded, neox_ids: Tensor, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.methods import streaming_int
+
+    real = streaming_int.QuantisedKVCache._lay
+
+    def lay(self: Any, kind: Any, t: int, c: int) -> Any:
+        laid = real(self, kind, t, c)
+        if broken == "place":
+            return replace(laid, place=laid.place and kind.turns.turn(laid.tokens - self.base - 1))
+        return replace(laid, whole=laid.whole | True)
+
+    monkeypatch.setattr(streaming_int.QuantisedKVCache, "_lay", lay)
+    assert apart(neox, neox_ids[:1, :100], 16, integers(4)) > 10 * EXACT
+
+
+def test_rows_of_a_batch_are_single_rows_and_a_reset_cache_is_new() -> None:
+    loaded, ids = tiny(), random_ids(3, 100)
+    both, alone = (integers(8, window=40) for _ in range(2))
+    together = fed_nll(loaded, ids, 16, both)
+    assert gap(together[1:2], fed_nll(loaded, ids[1:2], 16, alone)) < 0.05  # codes may differ
+    stream: Any = integers(8).start(loaded, 3)
+    with torch.inference_mode():
+        first = stream.feed(ids)
+        stream.cache.reset()
+        assert torch.equal(stream.feed(ids), first)
+
+
+def test_what_it_does_not_serve_is_refused() -> None:
+    with pytest.raises(UsageError, match="kv_bits is 3: it must be 8, 4, 2"):
+        RunConfig(method="streaming-int", param=(("kv_bits", 3),))
+    with pytest.raises(UsageError, match="evict_every is 2, but 'streaming-int' has a rule"):
+        RunConfig(method="streaming-int", evict_every=2)
+    with pytest.raises(UsageError, match="engine is 'compiled', but 'streaming-int' has none"):
+        RunConfig(method="streaming-int", engine="compiled")
+    other = Loaded(families.build("diffllama"), None, "", None, "", 256, 0)
+    with pytest.raises(UsageError, match="'diffllama' model: it takes no registered attention"):
+        integers().start(other, 1)
+
+
+def test_no_engine_steps_through_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a device would have one: steps write keys, and there are none."""
+    stream = integers().start(tiny(), 1)
+    assert isinstance(stream, CachedStream) and not stream.cache.static
+    forced = CachedStream(tiny(), stream.cache, "cudagraph")
+    assert forced.stepper is None
+
+
+def test_more_bits_are_proved_than_the_default() -> None:
+    from core import own_options
+
+    assert own_options.to_prove("streaming-int") == [(("kv_bits", 8),), (("kv_bits", 4),)]
+    assert own_options.to_prove("dense") == [()]
+    assert [name for name, each in registry.METHODS.items() if each.chooses] == [
+        *("streaming-int", "tova", "h2o", "keydiff", "knorm")
+    ]
+    assert isinstance(method_of("streaming-int"), Method)
