@@ -20,7 +20,7 @@ from streamcli.analysis import distances
 from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
 from streamcli.harmless import visible
 from streamcli.render import notes
-from streamcli.render.notes import ACCURACY, CHANGE, MARK, marked
+from streamcli.render.notes import ACCURACY, CHANGE, HORIZON, HORIZONS, MARK, marked
 from streamcli.results.columns import (
     ALL,
     TABLE,
@@ -76,7 +76,8 @@ class Sheet:
 def sheet(comparison: Comparison) -> Sheet:
     """One comparison as a table."""
     mode = str(comparison.same["mode"])
-    columns = _columns(mode, asked=comparison.runs[ACCURACY].notna().any())
+    unasked = {name for name in (ACCURACY, HORIZON) if comparison.runs[name].isna().all()}
+    columns = _columns(mode, unasked)
     rows = [cells(row, columns) for row in comparison.runs.to_dict("records")]
     return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
 
@@ -85,9 +86,12 @@ TOLD = Column("distance", "tokens since it was told", "text", "How far back a qu
 
 
 def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
-    """Accuracy by distance, a column a run, and what its cells are sorted by; None of no task."""
+    """Accuracy by distance, a column a run, and the shares; None where nothing was told.
+
+    The last row has the distance at which each falls to chance.
+    """
     rows: list[Row] = comparison.runs.to_dict("records")
-    rows = [row for row in rows if not missing(row[ACCURACY])]
+    rows = [row for row in rows if distances.horizon(row)]
     if not rows:
         return None
     several = len({row["method"] for row in rows}) < len(rows)
@@ -106,8 +110,16 @@ def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
         cells.append([next(span.words for span in of if span), f"{asked:,}", *shares])
         values = [span.accuracy if span else None for span in of]
         held.append({"distance": last, "asked": asked} | dict(zip(names, values, strict=True)))
+    reached = [_horizon(row) for row in rows]
+    cells.append([HORIZON, "", *reached])
     head = f"Right answers by distance: {title(comparison.same)}"
-    return Sheet(head, columns, cells, []), held
+    return Sheet(head, columns, cells, [HORIZONS]), held
+
+
+def _horizon(row: Row) -> str:
+    """Up to where a run knew more than chance, in words."""
+    found = distances.horizon(row)
+    return found.words if found else "-"
 
 
 CHECKS = [
@@ -294,11 +306,11 @@ def pipes(columns: list[Column], rows: list[list[str]]) -> str:
     return "\n".join([head, rule, *body])
 
 
-def _columns(mode: str, *, asked: bool) -> list[Column]:
-    """The columns of a comparison; its time is what the mode measures, its text may have asked."""
+def _columns(mode: str, unasked: set[str]) -> list[Column]:
+    """The columns of a comparison; its time is what the mode measures, its text may ask nothing."""
     title = "ms/token (mean)" if registry.mode(mode).chunked else "ms/token"
     time = replace(ALL["compared_ms"], title=title)
-    names = [name for name in TABLE if name not in TASK and (asked or name != ACCURACY)]
+    names = [name for name in TABLE if name not in (*TASK, *unasked)]
     return [time if name == "compared_ms" else ALL[name].headed for name in names]
 
 
@@ -316,13 +328,15 @@ def values(row: Row, columns: list[Column]) -> dict[str, str]:
     """What columns say of a run, by name; a method without sinks or a window shows none."""
     unused = unused_sizes(row)
     texts = {
-        column.name: "-" if column.name in unused else format_value(column, row[column.name])
+        column.name: "-" if column.name in unused else format_value(column, row.get(column.name))
         for column in columns
     }
     if CHANGE in texts:
         texts[CHANGE] += format_ends(row[f"{CHANGE}_low"], row[f"{CHANGE}_high"])
     if ACCURACY in texts:
         texts[ACCURACY] += format_span(row[f"{ACCURACY}_low"], row[f"{ACCURACY}_high"])
+    if HORIZON in texts:
+        texts[HORIZON] = _horizon(row)
     return texts
 
 

@@ -320,7 +320,8 @@ COLUMNS = _by_name(
     _column("accuracy_high", "accuracy to", "share", "answers result", "Upper end"),
     _column("chance", "chance", "share", "answers result", "Accuracy of guessing"),
     _column("answers", "answers", "text", "answers result",
-            "Of each question in order its distance in tokens, and 1 where right, as JSON"),
+            "Of each question in order its distance in tokens, null where its answer was not told, "
+            "and 1 where right, as JSON"),
 )
 DERIVED_COLUMNS = _by_name(
     _column("runs", "runs", "count", "repeats derived added",
@@ -331,6 +332,22 @@ DERIVED_COLUMNS = _by_name(
             "Lower end of its 95 % interval"),
     _column("ppl_change_high", "vs recompute to", "percent", "quality derived added",
             "Upper end"),
+    _column("horizon", "horizon", "count", "answers derived table added",
+            "Distance up to which all spans are above chance by their 95 % intervals",
+            unit="tokens"),
+    _column("horizon_open", "horizon open", "flag", "answers derived added",
+            "Whether no span was at chance, so that the horizon may be further"),
+    _column("accuracy_difference", "accuracy apart", "share", "answers derived pair",
+            "Accuracy of the run less that of its baseline, question by question"),
+    _column("accuracy_difference_low", "apart from", "share", "answers derived pair",
+            "Lower end of its 95 % interval"),
+    _column("accuracy_difference_high", "apart to", "share", "answers derived pair", "Upper end"),
+    _column("accuracy_p", "p of accuracy", "exponent", "answers derived pair",
+            "P value of no difference in accuracy, Holm-corrected over its table"),
+    _column("right_alone", "right alone", "count", "answers derived pair",
+            "Questions that the run answers rightly and its baseline does not"),
+    _column("baseline_right_alone", "baseline alone", "count", "answers derived pair",
+            "Those that its baseline does and the run does not"),
     _column("variant", "variant", "text", "method derived",
             "What tells a row from others of its method, sinks and window"),
     _column("budget", "budget", "text", "method derived",
@@ -387,6 +404,10 @@ DOCUMENTS = _by_name(
     _column("words", "words", "count", "text result",
             "White-space separated words of the scored text"),
     _column("utf8_bytes", "bytes", "count", "text result", "Bytes of the scored text in UTF-8"),
+    _column("questions", "questions", "count", "answers result",
+            "Questions that it asks and the run was scored on"),
+    _column("right_answers", "right", "count", "answers result",
+            "How many of them were answered rightly"),
 )
 TRACES = _by_name(
     _column("run_id", "run", "text", "run database", "The run"),
