@@ -15,7 +15,6 @@ shown, which is less than guessing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 

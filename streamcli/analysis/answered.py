@@ -81,7 +81,7 @@ def mcnemar(one: int, other: int) -> float:
     """
     tested = one + other
     tail = sum(math.comb(tested, k) for k in range(min(one, other) + 1))
-    return min(1.0, 2 * tail / 2**tested)
+    return float(min(1.0, 2 * tail / 2**tested))
 
 
 def paired_interval(both: int, one: int, other: int, trials: int) -> tuple[float, float]:
@@ -100,7 +100,7 @@ def paired_interval(both: int, one: int, other: int, trials: int) -> tuple[float
     p, q = ((both + alone) / trials for alone in (one, other))
     (p_low, p_high), (q_low, q_high) = (wilson(both + alone, trials) for alone in (one, other))
     margins = (both + one) * (other + neither) * (both + other) * (one + neither)
-    apart = both * neither - one * other
+    apart: float = both * neither - one * other
     if apart > 0:
         apart = max(0, apart - trials / 2)
     phi = apart / math.sqrt(margins) if margins else 0.0

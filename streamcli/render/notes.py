@@ -97,8 +97,8 @@ def answers(rows: Sequence[Row]) -> list[str]:
 
 
 HORIZONS = (
-    f"{HORIZON}: tokens since the answer was told up to which a run knows more than chance: the end "
-    "of the last span before the first whose 95 % interval reaches down to chance; + where none "
+    f"{HORIZON}: tokens since it was told up to which a run knows more than chance: to the end of "
+    "the last span before the first whose 95 % interval reaches down to chance; + where none "
     "does, so that it may be further; `streamcli plot recall` draws the spans."
 )
 

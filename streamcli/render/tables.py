@@ -29,7 +29,6 @@ from streamcli.results.columns import (
     format_ends,
     format_span,
     format_value,
-    missing,
 )
 
 if TYPE_CHECKING:
