@@ -59,15 +59,11 @@ def test_options_are_held_apart_wherever_they_part_in_the_stream_itself(spec: st
         )
         left = set()
         for ids in others:
-            place = next(
-                n for n, pair in enumerate(zip(ids, true, strict=False)) if pair[0] != pair[1]
-            )
+            place = next(n for n in range(len(true)) if ids[n] != true[n])
             left.add((place, true[place], ids[place]))
-        begin = min(place for place, _, _ in left)
+        shift = question.at - min(place for place, _, _ in left)
         found = {(f.at, f.right, other) for f in question.forks for other in f.others}
-        assert found == {
-            (place - begin + question.at, right, other) for place, right, other in left
-        }
+        assert found == {(place + shift, right, other) for place, right, other in left}
 
 
 def test_a_file_of_ones_own_is_asked_as_the_bundled_one_is(tmp_path: Path) -> None:

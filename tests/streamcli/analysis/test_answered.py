@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from core.result import wilson
 from streamcli.analysis import answered, spread
 from streamcli.analysis.answered import mcnemar, paired_interval
 
@@ -26,7 +27,7 @@ def test_mcnemars_p_is_that_of_the_binomial_test_of_one_half(one: int, other: in
 
 def test_the_interval_is_that_of_independent_shares_where_the_two_have_nothing_in_common() -> None:
     low, high = paired_interval(25, 25, 25, 100)  # both shares one half, and phi is 0
-    half = 0.5 - answered.wilson(50, 100)[0]
+    half = 0.5 - wilson(50, 100)[0]
     assert (low, high) == pytest.approx((-half * math.sqrt(2), half * math.sqrt(2)))
     alike_low, alike_high = paired_interval(48, 2, 2, 100)
     assert high - low > 2 * (alike_high - alike_low) > 0
