@@ -18,6 +18,8 @@ from streamcli.analysis import clusters, spread
 from streamcli.analysis.spread import Spread
 from streamcli.analysis.statistics import Interval
 
+INDEPENDENT = "over questions, as if independent (McNemar's exact test, Newcombe's interval)"
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -66,7 +68,7 @@ def difference(run: str, base: str, documents: list[int]) -> Answered | None:
             return Answered(_around(float(d.mean()), found), alone, len(d), words)
     low, high = paired_interval(both, *alone, len(d))
     share = Interval(float(d.mean()), low, high, mcnemar(*alone))
-    return Answered(share, alone, len(d), "over questions, by McNemar's exact test and Newcombe")
+    return Answered(share, alone, len(d), INDEPENDENT)
 
 
 def mcnemar(one: int, other: int) -> float:

@@ -118,8 +118,8 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
     rows.append([TIME.title, *(format_value(TIME, each) for each in times), speed])
     for name in ("kv_mib", "peak_mem_mib"):
         column = COLUMNS[name]
-        values = [format_value(column, each[name]) for each in (base, run)]
-        rows.append([f"{column.title} (MiB)", *values, _change(run[name], base[name])])
+        sizes = [format_value(column, each[name]) for each in (base, run)]
+        rows.append([f"{column.title} (MiB)", *sizes, _change(run[name], base[name])])
     rows.append([VERDICT, "", "", found[0].verdict])
     notes = [_of_nats([pair], "the first"), *_power(found)]
     if base["attended_keys"] != run["attended_keys"]:
@@ -255,11 +255,8 @@ def _of_answers(pairs: Sequence[Pair], base: str) -> list[str]:
     if not told:
         return []
     laws = dict.fromkeys(each.law for each in told if not each.same)
-    law = f"; test and 95 % interval {' or '.join(laws)}" if laws else ""
-    return [
-        f"points: percentage points of accuracy, this row's less that of {base}, question by "
-        f"question{law}; those that both or neither answer rightly tell nothing apart."
-    ]
+    law = f"; 95 % interval {' or '.join(laws)}" if laws else ""
+    return [f"points: percentage points of accuracy, this row's less that of {base}{law}."]
 
 
 def _shares(rows: Sequence[Row]) -> list[Column]:
