@@ -117,6 +117,7 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     found = [distances.horizon(row) for row in rows]
     latest["horizon"] = [each and each.tokens for each in found]
     latest["horizon_open"] = [each and each.open for each in found]
+    latest = latest.astype({"horizon": "Int64", "horizon_open": "boolean"})
     return Comparison(same, latest, every - len(latest), baseline, standard.keys)
 
 

@@ -20,7 +20,7 @@ from streamcli.analysis import distances
 from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
 from streamcli.harmless import visible
 from streamcli.render import notes
-from streamcli.render.notes import ACCURACY, CHANGE, HORIZON, HORIZONS, MARK, marked
+from streamcli.render.notes import ACCURACY, CHANGE, HORIZON, MARK, marked
 from streamcli.results.columns import (
     ALL,
     TABLE,
@@ -85,10 +85,7 @@ TOLD = Column("distance", "tokens since it was told", "text", "How far back a qu
 
 
 def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
-    """Accuracy by distance, a column a run, and the shares; None where nothing was told.
-
-    The last row has the distance at which each falls to chance.
-    """
+    """Accuracy by distance, a column a run, and the shares; None where nothing was told."""
     rows: list[Row] = comparison.runs.to_dict("records")
     rows = [row for row in rows if distances.horizon(row)]
     if not rows:
@@ -109,10 +106,8 @@ def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
         cells.append([next(span.words for span in of if span), f"{asked:,}", *shares])
         values = [span.accuracy if span else None for span in of]
         held.append({"distance": last, "asked": asked} | dict(zip(names, values, strict=True)))
-    reached = [_horizon(row) for row in rows]
-    cells.append([HORIZON, "", *reached])
     head = f"Right answers by distance: {title(comparison.same)}"
-    return Sheet(head, columns, cells, [HORIZONS]), held
+    return Sheet(head, columns, cells, []), held
 
 
 def _horizon(row: Row) -> str:

@@ -31,6 +31,7 @@ MODULES = {
     "latency": "sizes",
     "memory": "streams",
     "pareto": "trades",
+    "accuracy": "methods",
     "recall": "answers",
 }
 NAMES = tuple(MODULES)

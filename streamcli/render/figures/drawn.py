@@ -24,6 +24,7 @@ TITLES = {  # short: each is one line on a phone
     "latency": "Time a token by keys seen",
     "memory": "Cache memory by stream length",
     "pareto": "Perplexity against time a token",
+    "accuracy": "Right answers by method",
     "recall": "Right answers by distance",
 }
 

@@ -498,11 +498,11 @@ def test_accuracy_and_its_table_by_distance_stand_where_runs_were_asked_and_nowh
     cells = [[cell.strip() for cell in row] for row in rows]
     assert cells[0] == ["tokens since it was told", "questions", "streaming", "dense"]
     assert cells[2] == ["1 to 16", "2", "100% (34 to 100)", "0% (0 to 66)"]
-    assert [row[:2] for row in cells[3:5]] == [["33 to 64", "1"], ["257 to 512", "1"]]
-    assert cells[5:] == [["horizon", "", "64", "0"]] and out.count("reaches down to chance") == 1
+    assert [row[:2] for row in cells[3:]] == [["33 to 64", "1"], ["257 to 512", "1"]]
+    assert out.count("reaches down to chance") == 1
     every = rows_of(typed, "--dataset", "recall")
     assert {row["method"]: row["accuracy"] for row in every} == {"streaming": 0.75, "dense": 0.0}
-    ends = {row["method"]: (row["horizon"], row["horizon_open"]) for row in every}
-    assert ends == {"streaming": (64, False), "dense": (0, False)}
+    ends = {row["method"]: json.dumps([row["horizon"], row["horizon_open"]]) for row in every}
+    assert ends == {"streaming": "[64, false]", "dense": "[0, false]"}
     page = report(typed, "--format", "html").out
     assert "75.0% (30 to 95)" in page and "100% (34 to 100)" in page
