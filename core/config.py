@@ -82,7 +82,8 @@ class RunConfig:
         "wikitext",
         WHAT,
         f"{', '.join(registry.DATASETS)}, wikitext:CONFIG, pg19:BOOK, recall:SEED, "
-        "passkey:WORDS, a .txt, .jsonl or .parquet file, or a folder of .txt files.",
+        "passkey:WORDS, choice:FILE.jsonl, a .txt, .jsonl or .parquet file, or a folder of .txt "
+        "files.",
         several="datasets",
         reads=True,
     )

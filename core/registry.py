@@ -348,6 +348,8 @@ DATASETS = {
     "bundled-narrative": "core.datasets.bundled:read",
     "recall": "core.datasets.recall:read",
     "passkey": "core.datasets.passkey:read",
+    "choice": "core.datasets.choice:read",
+    "choice-alone": "core.datasets.choice:alone",
 }
 
 

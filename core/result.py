@@ -25,6 +25,8 @@ class DocumentResult:
         nll_nats: Sum of the scored tokens' negative log-likelihoods, in nats.
         words: White-space separated words in the scored text.
         utf8_bytes: Bytes of the scored text in UTF-8.
+        questions: Questions that were answered in it; None where it asks none.
+        right_answers: How many of them rightly; None likewise.
     """
 
     name: str
@@ -32,6 +34,8 @@ class DocumentResult:
     nll_nats: float
     words: int
     utf8_bytes: int
+    questions: int | None = None
+    right_answers: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +43,13 @@ class Answer:
     """What a run made of one question.
 
     Attributes:
-        distance: d, tokens from where the answer was told to the query that must know it.
+        distance: d, tokens from where the answer was told to the query that must know it; None
+            where it was not told.
         candidates: How many answers were held apart.
-        right: Whether the true one was the likeliest.
+        right: Whether the true one was the likeliest, see ``core.questions``.
     """
 
-    distance: int
+    distance: int | None
     candidates: int
     right: bool
 

@@ -16,7 +16,7 @@ from core import paths, registry
 from core.datasets import files
 from core.datasets.base import Corpus
 from core.errors import UsageError, unknown
-from core.questions import TokenQuestion, asked_in, placed
+from core.questions import TokenQuestion, placed
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +123,8 @@ def tokenize(
         if len(ids) < 2:
             short += 1
             continue
-        every = [each.moved(len(before)) for each in placed(document, tokenizer, skip)]
-        asked = tuple(asked_in(every, 0, len(ids) - 1))
+        found = placed(document, tokenizer, skip, skip + len(ids) - len(before))
+        asked = tuple(each.moved(len(before)) for each in found)
         documents.append(TokenDocument(document.name, _tensor(ids), asked))
         left -= len(ids)
         if left < 2:

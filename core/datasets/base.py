@@ -8,18 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Question:
-    """A place of a text where an answer stands that was told earlier in the same text.
+    """A place of a text where the answer to a question stands.
 
     Nothing is asked beside the stream: the question and its true answer are part of the text.
 
     Attributes:
-        told: Place of the answer's first character where it was told last.
+        told: Place of the answer's first character where it was told last; None where a model must
+            know it from elsewhere.
         asked: Place of its first character where it is asked for.
         right: Which of the candidates it is.
         candidates: What the answer might be, as it stands in the text.
     """
 
-    told: int
+    told: int | None
     asked: int
     right: int
     candidates: tuple[str, ...]

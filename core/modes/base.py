@@ -15,7 +15,7 @@ from core.measure.meters import MIB, PeakMemory, token_nll
 from core.methods.base import Method, Stream, past_trained_length
 from core.models import anatomy
 from core.models.loading import Loaded
-from core.questions import asked_in
+from core.questions import Asked
 from core.result import Answer, DocumentResult, RunResult
 from core.tokens import TokenDocument, TokenStream, text_size
 
@@ -108,17 +108,18 @@ class Scores:
     def of(self, batch: Batch) -> BatchScores:
         """The scores of one batch, to be filled in."""
         rows, width = len(batch.documents), batch.ids.shape[1] - 1
-        return BatchScores(self, batch, torch.zeros(rows, width), [[] for _ in range(rows)])
+        asked = [Asked(document.questions) for document in batch.documents]
+        return BatchScores(self, batch, torch.zeros(rows, width), asked)
 
 
 @dataclass
 class BatchScores:
-    """(B, T-1) nats: the score of token t+1 stands at t; and each document's answers so far."""
+    """(B, T-1) nats: the score of token t+1 stands at t; and what each document asks."""
 
     scores: Scores
     batch: Batch
     nll: Tensor
-    answers: list[list[Answer]]
+    asked: list[Asked]
     first: int = 0
     feeds: list[int] = field(default_factory=list)
 
@@ -134,9 +135,8 @@ class BatchScores:
         nll = token_nll(logits, self.batch.ids[:, start + 1 : stop + 1])
         self.nll[:, start:stop] = nll.cpu()
         self.feeds.append(size)
-        for row, document in enumerate(self.batch.documents):
-            asked = asked_in(document.questions, start, stop)
-            self.answers[row] += [q.answered(logits[row, q.at - start]) for q in asked]
+        for row, asked in enumerate(self.asked):
+            asked.put(start, logits[row])
         for row, length in enumerate(self.batch.lengths):
             new = self.nll[row, start : min(stop, length - 1)]
             self.scores.done_tokens += len(new)
@@ -148,7 +148,7 @@ class BatchScores:
         feeds, scores, task = tuple(self.feeds), self.scores, self.scores.task
         for row, document in enumerate(self.batch.documents):
             nll = self.nll[row, self.first : len(document.ids) - 1]
-            answers = tuple(self.answers[row])
+            answers = self.asked[row].answers
             scores.scored.append(Scored(document, nll, self.first, feeds, answers))
         rows = len(self.batch.documents)
         formula = task.method.kv_formula_bytes(task.loaded, rows, feeds)
@@ -236,4 +236,6 @@ def _document(task: Task, part: Scored) -> DocumentResult:
         nll_nats=float(part.nll.double().sum()),
         words=words,
         utf8_bytes=utf8_bytes,
+        questions=len(part.answers) or None,
+        right_answers=sum(each.right for each in part.answers) if part.answers else None,
     )

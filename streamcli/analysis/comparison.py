@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from core import registry
 from core.config import SAMPLE, options
 from core.registry import BASELINE, MODES
+from streamcli.analysis import distances
 from streamcli.results.columns import CLOCK, COLUMNS, SHARED, missing
 
 if TYPE_CHECKING:
@@ -118,6 +119,10 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     latest["baseline_run_id"] = [b["run_id"] if b else None for b in held]
     latest["budget"] = [_budget(row, standard) for row in rows]
     latest["variant"] = _variants(rows)
+    found = [distances.horizon(row) for row in rows]
+    latest["horizon"] = [each and each.tokens for each in found]
+    latest["horizon_open"] = [each and each.open for each in found]
+    latest = latest.astype({"horizon": "Int64", "horizon_open": "boolean"})
     older = every - len(latest)
     return Comparison(same, latest, older, baseline, standard.keys, standard.mib)
 

@@ -1,13 +1,15 @@
-"""Answers by distance: how far back a run still knew what it was told."""
+"""Answers by distance: how far back a run still knew what it was told, and where that ends."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from core.result import wilson
+from streamcli.results.columns import missing
 
 NEAREST = 16  # tokens; what is nearer is one span
 
@@ -42,21 +44,61 @@ class Span:
         return f"{self.first:,} to {self.last:,}"
 
 
+@dataclass(frozen=True)
+class Horizon:
+    """Up to where a run knew more than chance.
+
+    The rule: it is the end of the last span before the first one whose 95 % interval has chance in
+    it or above it, going out from the nearest; a span that is above chance beyond that counts
+    for luck.
+
+    Attributes:
+        tokens: The distance; 0 where the nearest span is at chance.
+        open: Whether no span is at chance, so that it may be further.
+    """
+
+    tokens: int
+    open: bool
+
+    @property
+    def words(self) -> str:
+        """The distance, with a sign where it may be further."""
+        return f"{self.tokens:,}{'+' if self.open else ''}"
+
+
 def spans(answers: str | None) -> list[Span]:
     """The spans in which a run was asked, nearest first; each ends at a power of two.
 
-    So a cache of 256 keys ends where a span does, and no span is half inside of it.
+    So a cache of 256 keys ends where a span does, and no span is half inside of it. There is none
+    where no answer was told in the text.
 
     Args:
         answers: As the column of that name has them.
     """
     found: dict[int, list[int]] = {}
     for distance, right in json.loads(answers or "[]"):
+        if distance is None:
+            continue
         last = max(NEAREST, 2 ** (distance - 1).bit_length())
         found.setdefault(last, []).append(right)
     return [
         Span(_first(last), last, len(rights), sum(rights)) for last, rights in sorted(found.items())
     ]
+
+
+def horizon(run: Mapping[str, Any]) -> Horizon | None:
+    """Where a run's accuracy falls to chance; None where it was asked for nothing it was told.
+
+    Args:
+        run: Its columns, of which ``answers`` and ``chance`` count.
+    """
+    found = [] if missing(run.get("answers")) else spans(run["answers"])
+    reached = 0
+    for span in found:
+        if span.ends[0] <= float(run["chance"]):
+            return Horizon(reached, open=False)
+        reached = span.last
+    return Horizon(reached, open=True) if found else None
 
 
 def ends(every: Iterable[Iterable[Span]]) -> list[int]:

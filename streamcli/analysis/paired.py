@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from core.config import LATER, RunConfig
 from core.errors import UsageError
-from streamcli.analysis import repeats, statistics
+from streamcli.analysis import answered, repeats, statistics
+from streamcli.analysis.answered import Answered
 from streamcli.analysis.comparison import (
     Comparison,
     Row,
@@ -44,6 +45,7 @@ class Pair:
         times: Of the run and its repeats.
         base_times: Of the other and its repeats.
         difference: In nats, the run less the other; None where there is no other.
+        answered: Of their accuracies; None likewise, or where the text asks nothing.
         speed_up: Time of the other over the run's; None likewise, or where clocks differ.
         rounds: How many repeats the speed-up's interval is made of; 0 where it has none.
         why: What stands against comparing the two.
@@ -54,6 +56,7 @@ class Pair:
     times: Times
     base_times: Times
     difference: Difference | None = None
+    answered: Answered | None = None
     speed_up: Interval | None = None
     rounds: int = 0
     why: str = ""
@@ -156,6 +159,7 @@ class Measured:
         nll: Nats of every scored token, by run.
         lengths: Scored tokens of every document, by run.
         times: Times of a run and its repeats, by what repeats share.
+        asked: Questions of every document, by run, of texts that ask some.
         apart: Whether the two runs of a pair were made at different times, each with its repeats.
         alone: Whether each run is taken without its repeats, even where one repeats the other.
     """
@@ -163,6 +167,7 @@ class Measured:
     nll: dict[str, NDArray[np.float32]]
     lengths: dict[str, list[int]]
     times: dict[Key, Times]
+    asked: dict[str, list[int]] = field(default_factory=dict)
     apart: bool = False
     alone: bool = False
 
@@ -177,7 +182,15 @@ class Measured:
         base_times = self.times.get(self._key(base), Times())
         faster, rounds = speed_up(run, base, times, base_times, apart=self.apart)
         apart = difference(run, base, self.nll, self.lengths)
-        return Pair(run, base, times, base_times, apart, faster, rounds, why)
+        told = self.answered(run, base)
+        return Pair(run, base, times, base_times, apart, told, faster, rounds, why)
+
+    def answered(self, run: Row, base: Row) -> Answered | None:
+        """How the accuracies of two runs differ, where both were asked something."""
+        mine, other = (row.get("answers") for row in (run, base))
+        if missing(mine) or missing(other):
+            return None
+        return answered.difference(str(mine), str(other), self.asked.get(base["run_id"], []))
 
 
 def difference(

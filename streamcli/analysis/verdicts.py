@@ -25,6 +25,7 @@ class Judged:
         pair: The pair.
         difference_p: Of no difference in nats; NaN where that is not tested.
         equivalence_p: Of a difference of more than ``margin``, likewise.
+        accuracy_p: Of no difference in accuracy, likewise.
         speed_up_p: Of no difference in time, likewise.
         margin: In nats.
     """
@@ -32,6 +33,7 @@ class Judged:
     pair: Pair
     difference_p: float
     equivalence_p: float
+    accuracy_p: float
     speed_up_p: float
     margin: float
 
@@ -43,7 +45,7 @@ class Judged:
             return "baseline"
         if pair.difference is None:
             return pair.why
-        parts = [self.cost]
+        parts = [self.cost, self.answers]
         if pair.speed_up and pair.speed_up.known:
             faster = "faster" if pair.speed_up.estimate > 1 else "slower"
             parts.append(faster if self.speed_up_p <= ALPHA else "no difference in time shown")
@@ -64,6 +66,19 @@ class Judged:
         if self.difference_p <= ALPHA:
             return _apart(difference.nats)
         return f"equal within {self.margin:g} nats" if self.equivalence_p <= ALPHA else UNSHOWN
+
+    @property
+    def answers(self) -> str:
+        """What may be said of the difference in accuracy; nothing where the text asks nothing."""
+        told = self.pair.answered
+        if told is None:
+            return ""
+        if told.same:
+            return "right on the same questions"
+        if self.accuracy_p > ALPHA:
+            return "no difference in accuracy shown"
+        more = "more" if told.share.estimate > 0 else "less"
+        return f"{more} accurate by {_points(told.share)} points"
 
     @property
     def needed(self) -> int | None:
@@ -90,10 +105,12 @@ def judged(pairs: Sequence[Pair], margin: float = MARGIN) -> list[Judged]:
     ]
     apart = holm([each.nats.p if each else math.nan for each in tested])
     outside = holm([each.outside(margin) if each else math.nan for each in tested])
+    told = [None if pair.is_base or not pair.answered else pair.answered for pair in pairs]
+    right = holm([math.nan if not each or each.same else each.share.p for each in told])
     times = holm(
         [math.nan if pair.is_base or not pair.speed_up else pair.speed_up.p for pair in pairs]
     )
-    figures = zip(pairs, apart, outside, times, strict=True)
+    figures = zip(pairs, apart, outside, right, times, strict=True)
     return [Judged(*each, margin) for each in figures]
 
 
@@ -103,8 +120,8 @@ def verdict(pair: Pair, margin: float = MARGIN) -> str:
 
 
 def tests(found: Sequence[Judged]) -> int:
-    """How many comparisons of a table are tested at once, of nats or of times."""
-    kinds = ("difference_p", "speed_up_p")
+    """How many comparisons of a table are tested at once, of nats, of answers or of times."""
+    kinds = ("difference_p", "accuracy_p", "speed_up_p")
     return max(sum(not math.isnan(getattr(each, kind)) for each in found) for kind in kinds)
 
 
@@ -153,6 +170,13 @@ def missing(comparison: Comparison, others: Sequence[Comparison]) -> str:
         f"no {method} run with the same model, tokens, batch, dtype, device and threads{nearest}. "
         f"Record one: {command(comparison.runs.iloc[0].to_dict(), method)}"
     )
+
+
+def _points(share: Interval) -> str:
+    """The ends of a difference of shares that is not 0, in percentage points towards it."""
+    sign = math.copysign(100, share.estimate)
+    low, high = sorted((sign * share.low, sign * share.high))
+    return f"{low:.1f} to {high:.1f}"
 
 
 def _apart(nats: Interval) -> str:

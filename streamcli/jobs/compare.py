@@ -190,9 +190,10 @@ def _measured(store: Store, plan: Sequence[Planned], where: dict[str, Any] | Non
     """
     held = [(run, base) for run, base, _ in plan if base and base is not run]
     nll, lengths = scores.of_pairs(store, held)
+    asked = scores.asked(store, held)
     rows = [row for run, base, _ in plan for row in (run, base) if row]
     if where is None:
-        return Measured(nll, lengths, repeats.own_times(rows), alone=True)
+        return Measured(nll, lengths, repeats.own_times(rows), asked, alone=True)
     keys = list({row["config_key"] for row in rows})
     found = frames.rows(store, repeats.TIMED, config_key=keys, **where)
-    return Measured(nll, lengths, repeats.times(found))
+    return Measured(nll, lengths, repeats.times(found), asked)

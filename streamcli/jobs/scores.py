@@ -13,6 +13,7 @@ from core.errors import StreamError
 from streamcli.analysis import paired, selection
 from streamcli.analysis.comparison import Comparison, Row
 from streamcli.results import frames
+from streamcli.results.columns import missing
 from streamcli.results.store import Store
 
 BATCH = 50  # pairs whose scores are held at once
@@ -28,6 +29,18 @@ def of_pairs(
     for run_id, tokens in zip(documents["run_id"], documents["scored_tokens"], strict=True):
         lengths.setdefault(run_id, []).append(int(tokens))
     return nll, lengths
+
+
+def asked(store: Store, held: Sequence[tuple[Row, Row]]) -> dict[str, list[int]]:
+    """How many questions each document of these baselines has, where its text asks some."""
+    bases = {base["run_id"] for _, base in held if not missing(base["questions"])}
+    documents = frames.documents(store, bases) if bases else None
+    counts: dict[str, list[int]] = {}
+    if documents is not None:
+        every = documents["questions"].fillna(0)
+        for run_id, questions in zip(documents["run_id"], every, strict=True):
+            counts.setdefault(run_id, []).append(int(questions))
+    return counts
 
 
 def with_intervals(

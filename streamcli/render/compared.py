@@ -8,12 +8,14 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from streamcli.analysis import distances
+from streamcli.analysis.answered import Answered
 from streamcli.analysis.comparison import Row, by_bytes, same_budget
 from streamcli.analysis.paired import UNMEASURED, Pair, Paired
 from streamcli.analysis.repeats import RULE
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.analysis.verdicts import MARGIN, Judged, decimals, judged, tests
-from streamcli.render.notes import ACCURACY, MARK, answers, intervals, row_name, timed
+from streamcli.render.notes import ACCURACY, HORIZON, MARK, answers, intervals, row_name, timed
 from streamcli.render.tables import VERDICT, Sheet, cells, title, values
 from streamcli.results.columns import (
     ALL,
@@ -39,6 +41,7 @@ RUN = (  # of a run, what a record holds
     *(*SHARED, "scored_tokens", "attended_keys_mean", "run_id", "git_commit"),
     *(column.name for column in METHOD),
     *VARIANT,
+    *(name for name in chosen(Group.ANSWERS, origin=Origin.DERIVED) if name not in PAIR),
     *(name for name in TABLE if ALL[name].origin is Origin.RESULT),
 )
 TOLD_OF = (TIME.name, RATIO.name, VERDICT)  # columns of which a note tells
@@ -110,8 +113,14 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
         if name in DIFFERING and str(base[name]) != str(run[name])
     ]
     if not missing(run[ACCURACY]):
-        shares = [COLUMNS[ACCURACY]]
-        rows.append([ACCURACY, *(values(each, shares)[ACCURACY] for each in (base, run)), ""])
+        shares = _shares([base, run])
+        both = [values(each, shares) for each in (base, run)]
+        law = f", {pair.answered.law}" if pair.answered else ""
+        apart = [f"{points_of(pair.answered)} points{law}", ""]
+        rows += [
+            [column.title, *(each[column.name] for each in both), words]
+            for column, words in zip(shares, apart, strict=False)
+        ]
     rows.append([PPL.title, *(format_value(PPL, each["ppl"]) for each in (base, run))])
     scope = f", {pair.difference.scope}" if pair.difference and pair.difference.scope else ""
     rows[-1].append(f"{nats_of(pair.difference)} nats a token{scope}")
@@ -120,8 +129,8 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
     rows.append([TIME.title, *(format_value(TIME, each) for each in times), speed])
     for name in ("kv_mib", "peak_mem_mib"):
         column = COLUMNS[name]
-        values = [format_value(column, each[name]) for each in (base, run)]
-        rows.append([f"{column.title} (MiB)", *values, _change(run[name], base[name])])
+        sizes = [format_value(column, each[name]) for each in (base, run)]
+        rows.append([f"{column.title} (MiB)", *sizes, _change(run[name], base[name])])
     rows.append([VERDICT, "", "", found[0].verdict])
     notes = [_of_nats([pair], "the first"), *_power(found)]
     if base["attended_keys"] != run["attended_keys"]:
@@ -146,7 +155,7 @@ def records(tables: Sequence[Sequence[Pair]], margin: float = MARGIN) -> list[di
 
 def _figures(found: Judged) -> dict[str, Any]:
     """What holding a run against another adds to it."""
-    pair, difference = found.pair, found.pair.difference
+    pair, difference, told = found.pair, found.pair.difference, found.pair.answered
     nats = difference.nats if difference else Interval(math.nan)
     speed = pair.speed_up or Interval(math.nan)
     several = bool(difference and difference.documents > 1)
@@ -157,6 +166,12 @@ def _figures(found: Judged) -> dict[str, Any]:
         "difference_high_nats": nats.high,
         "difference_p": found.difference_p,
         "equivalence_p": found.equivalence_p,
+        "accuracy_difference": told and told.share.estimate,
+        "accuracy_difference_low": told and told.share.low,
+        "accuracy_difference_high": told and told.share.high,
+        "accuracy_p": found.accuracy_p,
+        "right_alone": told and told.alone[0],
+        "baseline_right_alone": told and told.alone[1],
         "needed_tokens": None if several else found.needed,
         "needed_documents": found.needed if several else None,
         "largest_nats": difference.largest if difference else None,
@@ -188,19 +203,23 @@ def _sheet(
     """One row a pair."""
     kv = COLUMNS["kv_mib"].headed
     nats = replace(ALL["difference_nats"], title=f"nats vs {base}")
-    told = any(not missing(each.pair.run[ACCURACY]) for each in found)
-    shares = [COLUMNS[ACCURACY]] if told else []
-    columns = [*first, ALL["repeats"], PPL, nats, *shares, TIME, RATIO, kv, ALL[VERDICT]]
+    shares = _shares([each.pair.run for each in found])
+    told = any(each.pair.answered for each in found)
+    points = [replace(ALL["accuracy_difference"], title=f"points vs {base}")] if told else []
+    asked = [*shares[:1], *points, *shares[1:]]
+    columns = [*first, ALL["repeats"], PPL, nats, *asked, TIME, RATIO, kv, ALL[VERDICT]]
     rows = []
     for each in found:
         pair = each.pair
+        texts = values(pair.run, shares)
+        texts["accuracy_difference"] = "-" if pair.is_base else points_of(pair.answered)
         rows.append(
             [
                 *cells(pair.run, list(first)),
                 str(len(pair.times.every)),
                 format_value(PPL, pair.run["ppl"]),
                 "-" if pair.is_base else nats_of(pair.difference),
-                *values(pair.run, shares).values(),
+                *(texts[column.name] for column in asked),
                 format_value(TIME, pair.times.median),
                 "-" if pair.is_base else _ratio(pair),
                 format_value(kv, pair.run["kv_mib"]),
@@ -229,7 +248,7 @@ def _notes(
             "are not."
         )
     rows = [row for pair in pairs for row in (pair.run, pair.base) if row]
-    notes += answers(rows)
+    notes += [*answers(rows), *_of_answers(pairs, base)]
     if TIME.name in without and RATIO.name in without:
         return notes
     rounds = sorted({pair.rounds for pair in pairs if pair.rounds})
@@ -255,6 +274,23 @@ def _of_nats(pairs: Sequence[Pair], base: str) -> str:
         if pair.difference and not pair.difference.equal
     ]
     return f"{note}{intervals(found)}."
+
+
+def _of_answers(pairs: Sequence[Pair], base: str) -> list[str]:
+    """How accuracies were compared, where they were."""
+    told = [pair.answered for pair in pairs if pair.answered]
+    if not told:
+        return []
+    laws = dict.fromkeys(each.law for each in told if not each.same)
+    law = f"; 95 % interval {' or '.join(laws)}" if laws else ""
+    return [f"points: percentage points of accuracy, this row's less that of {base}{law}."]
+
+
+def _shares(rows: Sequence[Row]) -> list[Column]:
+    """Accuracy and horizon, where the runs have them."""
+    asked = any(not missing(row[ACCURACY]) for row in rows)
+    told = any(distances.horizon(row) for row in rows)
+    return [ALL[name] for name, there in ((ACCURACY, asked), (HORIZON, told)) if there]
 
 
 def _equal(found: Sequence[Judged]) -> list[str]:
@@ -296,6 +332,14 @@ def nats_of(difference: Difference | None) -> str:
     if not nats.known:
         return f"{nats.estimate:+.{places}f}"
     return f"{nats.estimate:+.{places}f} [{nats.low:+.{places}f}, {nats.high:+.{places}f}]"
+
+
+def points_of(told: Answered | None) -> str:
+    """A difference of accuracies with its interval, in percentage points."""
+    if told is None:
+        return "-"
+    share, low, high = (100 * x for x in (told.share.estimate, told.share.low, told.share.high))
+    return f"{share:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _ratio(pair: Pair) -> str:

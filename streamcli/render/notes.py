@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from core import registry
 from core.registry import BASELINE
 from core.result import FILLING
+from streamcli.analysis import distances
 from streamcli.analysis.clusters import scope
 from streamcli.analysis.comparison import Comparison, Row, saw_tooths
 from streamcli.analysis.repeats import RULE
 from streamcli.results.columns import ALL, missing
 
-CHANGE, ACCURACY = "ppl_change", "accuracy"
+CHANGE, ACCURACY, HORIZON = "ppl_change", "accuracy", "horizon"
 MARK = "*"  # on the keys of a row with another budget
 
 
@@ -80,17 +81,26 @@ def changes(rows: Sequence[Row]) -> list[str]:
 
 
 def answers(rows: Sequence[Row]) -> list[str]:
-    """What accuracy is, where the text of a table asks questions."""
+    """What accuracy and horizon are, where the text of a table asks questions."""
     asked = sorted({(int(r["questions"]), float(r["chance"])) for r in rows if _asked(r)})
     if not asked:
         return []
     counts = " or ".join(f"{questions:,}" for questions, _ in asked)
-    return [
+    told = any(distances.horizon(row) for row in rows)
+    near = ", near and far together" if told else ""
+    found = [
         f"{ACCURACY}: of the {counts} questions in the text, those whose true answer was the "
-        f"likeliest of its candidates, near and far together; {asked[0][1]:.0%} by guessing; "
-        "95 % intervals by Wilson, as if questions were independent; `streamcli plot recall` draws "
-        "it by distance."
+        f"likeliest of its candidates{near}; {asked[0][1]:.0%} by guessing; 95 % intervals by "
+        "Wilson, as if questions were independent."
     ]
+    return [*found, HORIZONS] if told else found
+
+
+HORIZONS = (
+    f"{HORIZON}: tokens since it was told up to which a run knows more than chance: to the end of "
+    "the last span before the first whose 95 % interval reaches down to chance; + where none "
+    "does, so that it may be further; `streamcli plot recall` draws the spans."
+)
 
 
 def _asked(row: Row) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from core.result import perplexity
 from streamcli.analysis import distances
 from streamcli.analysis.comparison import time_column
+from streamcli.render.notes import HORIZON, HORIZONS
 from streamcli.render.tables import TOLD, Sheet, unused_sizes
 from streamcli.results.columns import (
     ALL,
@@ -23,6 +24,7 @@ from streamcli.results.columns import (
     chosen,
     format_span,
     format_value,
+    missing,
     reading,
 )
 
@@ -99,12 +101,17 @@ def details(run: dict[str, Any], documents: pd.DataFrame) -> list[Sheet]:
             [span.words, f"{span.accuracy:.0%}{format_span(*span.ends)}", f"{span.asked:,}"]
             for span in spans
         ]
-        sheets.append(Sheet("", [TOLD, COLUMNS["accuracy"], COLUMNS["questions"]], by_distance, []))
+        columns = [TOLD, COLUMNS["accuracy"], COLUMNS["questions"]]
+        reached = distances.horizon(run)
+        by_distance.append([HORIZON, reached.words if reached else "-", ""])
+        sheets.append(Sheet("", columns, by_distance, [HORIZONS]))
+    asks = not missing(run["questions"])
+    columns = [each for each in DOCUMENT if asks or each.group is not Group.ANSWERS]
     rows = []
     for row in documents.to_dict("records"):
         row["ppl"] = perplexity(row["nll_nats"] / max(1, row["scored_tokens"]))
-        rows.append([format_value(column, row[column.name]) for column in DOCUMENT])
-    return sheets + ([Sheet("", DOCUMENT, rows, [])] if rows else [])
+        rows.append([format_value(column, row[column.name]) for column in columns])
+    return sheets + ([Sheet("", columns, rows, [])] if rows else [])
 
 
 def stats(found: dict[str, Any], counted: Sequence[str]) -> Sheet:

@@ -21,7 +21,7 @@ from streamcli.analysis import distances
 from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
 from streamcli.harmless import visible
 from streamcli.render import notes
-from streamcli.render.notes import ACCURACY, CHANGE, MARK, marked
+from streamcli.render.notes import ACCURACY, CHANGE, HORIZON, MARK, marked
 from streamcli.results.columns import (
     ALL,
     TABLE,
@@ -30,7 +30,6 @@ from streamcli.results.columns import (
     format_ends,
     format_span,
     format_value,
-    missing,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     from core.proof.verify import Finding
 
-SELDOM = (ACCURACY, "budget_mib")  # columns that stand in a table only where a run has them
+SELDOM = (ACCURACY, HORIZON, "budget_mib")  # columns that stand in a table only where a run has them
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
@@ -103,9 +102,9 @@ TOLD = Column("distance", "tokens since it was told", "text", "How far back a qu
 
 
 def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
-    """Accuracy by distance, a column a run, and what its cells are sorted by; None of no task."""
+    """Accuracy by distance, a column a run, and the shares; None where nothing was told."""
     rows: list[Row] = comparison.runs.to_dict("records")
-    rows = [row for row in rows if not missing(row[ACCURACY])]
+    rows = [row for row in rows if distances.horizon(row)]
     if not rows:
         return None
     several = len({row["method"] for row in rows}) < len(rows)
@@ -126,6 +125,12 @@ def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
         held.append({"distance": last, "asked": asked} | dict(zip(names, values, strict=True)))
     head = f"Right answers by distance: {title(comparison.same)}"
     return Sheet(head, columns, cells, []), held
+
+
+def _horizon(row: Row) -> str:
+    """Up to where a run knew more than chance, in words."""
+    found = distances.horizon(row)
+    return found.words if found else "-"
 
 
 CHECKS = [
@@ -336,13 +341,15 @@ def values(row: Row, columns: list[Column]) -> dict[str, str]:
     """What columns say of a run, by name; a method without sinks or a window shows none."""
     unused = unused_sizes(row)
     texts = {
-        column.name: "-" if column.name in unused else format_value(column, row[column.name])
+        column.name: "-" if column.name in unused else format_value(column, row.get(column.name))
         for column in columns
     }
     if CHANGE in texts:
         texts[CHANGE] += format_ends(row[f"{CHANGE}_low"], row[f"{CHANGE}_high"])
     if ACCURACY in texts:
         texts[ACCURACY] += format_span(row[f"{ACCURACY}_low"], row[f"{ACCURACY}_high"])
+    if HORIZON in texts:
+        texts[HORIZON] = _horizon(row)
     return texts
 
 

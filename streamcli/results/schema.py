@@ -142,6 +142,8 @@ class DocumentRow(SQLModel, table=True):
     nll_nats: float | None = None
     words: Whole
     utf8_bytes: Whole
+    questions: WholeOrNone = None
+    right_answers: WholeOrNone = None
 
 
 class Trace(SQLModel, table=True):

@@ -46,7 +46,10 @@ COMMON: dict[str, Any] = {
     "n_sink": 4,
     "evict_every": 1,
 }
-ASKED = {"answers": "[[7,1],[40,0],[90,1],[300,0]]", "questions": 4, "chance": 0.1}
+ASKED = {
+    **{"answers": "[[7,1],[40,0],[90,1],[300,0]]", "questions": 4, "chance": 0.1},
+    **{"accuracy": 0.5, "accuracy_low": 0.15, "accuracy_high": 0.85},
+}
 PPL = {"streaming": 37.0, "window": 370.0, "recompute": 36.5, "dense": 30.0, "mit": 37.0}
 MS = {"streaming": 9.0, "window": 8.5, "recompute": 80.0, "dense": 10.0, "mit": 11.0}
 

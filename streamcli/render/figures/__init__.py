@@ -32,6 +32,7 @@ MODULES = {
     "memory": "streams",
     "pareto": "trades",
     "pareto-memory": "trades",
+    "accuracy": "methods",
     "recall": "answers",
 }
 NAMES = tuple(MODULES)

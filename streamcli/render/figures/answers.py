@@ -24,10 +24,10 @@ def recall(found: list[Point], traces: Traces) -> Drawn:
     from plotly.subplots import make_subplots
 
     name = "recall"
-    asked = [point for point in found if point.run["answers"]]
+    asked = [point for point in found if distances.horizon(point.run)]
     chosen = panels.choose_budget(asked, lambda panel: [p for p in panel if not p.lazy])
     if not chosen.panels:
-        return nothing(name, "no run read a text that asks questions", ASKING)
+        return nothing(name, "no run read a text that asks for what it told", ASKING)
     figure = make_subplots(rows=len(chosen.panels), cols=1, vertical_spacing=0.16)
     style.headings(figure, map(panels.heading, chosen.panels))
     for row, panel in enumerate(chosen.panels, start=1):
@@ -41,7 +41,7 @@ def recall(found: list[Point], traces: Traces) -> Drawn:
         "Share of questions whose true answer was the likeliest of its candidates, by how many "
         "tokens before it was told; a mark stands for distances from half to double its ticks, "
         "bars are 95 % intervals by Wilson, as if questions were independent. "
-        f"{_counts(chosen)}{captions.circumstances(chosen)}"
+        f"{_counts(chosen)}{_horizons(chosen)}{captions.circumstances(chosen)}"
     )
     height = 300 * len(chosen.panels)
     style.finish(figure, TITLES[name], captions.subtitle(chosen), height=height, legend=True)
@@ -97,6 +97,19 @@ def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> No
         words = small | {"text": f"cache: {kept:,}", "yanchor": "top", "showarrow": False}
         # of a logarithmic axis, an annotation's place is a logarithm and a line's is not
         figure.add_annotation(words, x=math.log10(kept), y=TOP, row=row, col=1)
+
+
+def _horizons(chosen: Chosen) -> str:
+    """Where each line falls to chance."""
+    parts = [
+        f"{point.label} {found.words}"
+        for point in chosen.points
+        if (found := distances.horizon(point.run))
+    ]
+    return (
+        f"Above chance by their intervals up to this many tokens (+: all that was asked): "
+        f"{'; '.join(parts)}. "
+    )
 
 
 def _counts(chosen: Chosen) -> str:

@@ -25,6 +25,7 @@ TITLES = {  # short: each is one line on a phone
     "memory": "Cache memory by stream length",
     "pareto": "Perplexity against time a token",
     "pareto-memory": "Perplexity against cache memory",
+    "accuracy": "Right answers by method",
     "recall": "Right answers by distance",
 }
 

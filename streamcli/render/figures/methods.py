@@ -1,4 +1,4 @@
-"""Methods side by side at one budget: runtime, perplexity, and both in every mode."""
+"""Methods side by side at one budget: runtime, perplexity, both in every mode, and accuracy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROW = 30  # pixels a method
 GAP = 84  # pixels between panels: ticks, axis title, heading
+ASK = "sweep --datasets choice --methods streaming window dense --modes chunked"
 COMPARE = "sweep --methods streaming window recompute dense --modes decode-loop"
 
 
@@ -40,6 +41,12 @@ class Measure:
 
 
 PPL = Measure("perplexity", lambda p: p.ppl, lambda p: p.ppl_bar, "ppl")
+RIGHT = Measure(
+    "right answers",
+    lambda p: float(p.run["accuracy"]),
+    lambda p: (float(p.run["accuracy_low"]), float(p.run["accuracy_high"])),
+    "accuracy",
+)
 MS = Measure("ms a token", lambda p: p.ms, lambda p: p.ms_bar, "ms_per_token")
 
 
@@ -84,6 +91,29 @@ def main(found: list[Point], traces: Traces) -> Drawn:
         chosen,
         "Perplexity and time a token (a median step in decode-loop and kvpress-official, elapsed "
         "time over tokens in chunked); panels are not to be compared with each other.",
+    )
+    return _finished(name, figure, chosen, caption)
+
+
+def accuracy(found: list[Point], traces: Traces) -> Drawn:
+    """Shares of right answers with their intervals, one panel a text that asks."""
+    name = "accuracy"
+    chosen = panels.choose_budget([p for p in found if p.run["accuracy"] is not None], _comparable)
+    if not chosen.panels:
+        return nothing(name, "no two methods read a text that asks, at one budget", ASK)
+    figure = _grid([len(panel) for panel in chosen.panels], columns=1)
+    line = {"color": style.SOFT, "width": 1, "dash": "dot"}
+    for row, panel in enumerate(chosen.panels, start=1):
+        _dots(figure, panel, RIGHT, row, 1)
+        ticks = {"tickmode": "linear", "tick0": 0, "dtick": 0.2, "tickformat": ".0%"}
+        whole = {"type": "linear", "range": [0, 1.12], "title_text": RIGHT.title}
+        figure.update_xaxes(tickvals=None, ticktext=None, **ticks, **whole, row=row, col=1)
+        figure.add_vline(x=float(panel[0].run["chance"]), line=line, row=row, col=1)
+    style.headings(figure, map(panels.heading, chosen.panels))
+    caption = (
+        "Share of questions whose true answer was the likeliest of its candidates; the dotted line "
+        "is guessing, bars are 95 % intervals by Wilson, as if questions were independent. "
+        f"{captions.circumstances(chosen)}"
     )
     return _finished(name, figure, chosen, caption)
 

@@ -34,3 +34,34 @@ def test_a_run_without_questions_has_no_span_and_runs_share_the_ends_of_theirs()
     one, other = distances.spans("[[3,1],[70,0]]"), distances.spans("[[40,1]]")
     assert distances.ends([one, other]) == [16, 64, 128]
     assert other == [Span(first=33, last=64, asked=1, right=1)]
+
+
+def asked(*spans: tuple[int, int, int]) -> dict[str, object]:
+    """A run of spans, each a distance in it, how many were asked there and how many right."""
+    answers = [[d, int(n < right)] for d, count, right in spans for n in range(count)]
+    return {"answers": json.dumps(answers), "chance": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("spans", "tokens", "is_open", "words"),
+    [
+        ([(9, 20, 18), (30, 20, 12), (60, 20, 2)], 32, False, "32"),
+        ([(9, 20, 18), (30, 20, 12), (60, 20, 6)], 64, True, "64+"),  # 15 to 52 % of 20
+        ([(9, 20, 2), (30, 20, 18)], 0, False, "0"),
+        ([(9, 20, 18), (30, 20, 2), (60, 20, 20)], 16, False, "16"),  # luck, beyond chance
+        ([(9, 20, 18), (900, 20, 9), (1800, 20, 1)], 1024, False, "1,024"),
+    ],
+)
+def test_the_horizon_is_the_end_of_the_last_span_before_one_that_reaches_down_to_chance(
+    spans: list[tuple[int, int, int]], tokens: int, is_open: bool, words: str
+) -> None:
+    found = distances.horizon(asked(*spans))
+    assert found is not None
+    assert (found.tokens, found.open, found.words) == (tokens, is_open, words)
+
+
+def test_where_nothing_was_told_there_is_no_distance_and_no_horizon() -> None:
+    told_nowhere = {"answers": "[[null,1],[null,0]]", "chance": 0.25}
+    assert distances.spans(str(told_nowhere["answers"])) == []
+    for run in (told_nowhere, {"answers": None, "chance": None}, {}):
+        assert distances.horizon(run) is None

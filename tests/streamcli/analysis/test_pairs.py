@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,38 @@ def test_two_rows_and_their_scores_make_a_pair() -> None:
     assert pair.difference and pair.difference.nats.estimate == pytest.approx(0.5)
     assert pair.speed_up and pair.speed_up.estimate == 0.5
     assert verdicts.verdict(pair).startswith("worse by")
+
+
+def asked(name: str, rights: list[int]) -> dict[str, Any]:
+    """A run with answers."""
+    answers = json.dumps([[None, right] for right in rights])
+    return {**RUN, "run_id": name, "questions": len(rights), "answers": answers}
+
+
+def test_accuracies_are_told_apart_by_questions_and_corrected_over_the_table() -> None:
+    base = asked("A", [1] * 20 + [0] * 20)
+    runs = [
+        asked("B", [1] * 27 + [0] * 13),  # 7 questions alone, against none: p = 0.016
+        asked("C", [0] * 7 + [1] * 13 + [0] * 20),
+        asked("D", [1] * 20 + [0] * 20),
+        asked("E", [0] * 20 + [1] * 12 + [0] * 8),
+        {**RUN, "run_id": "F"},
+    ]
+    measured = Measured({}, {}, repeats.own_times([base, *runs]), {"A": [40]}, alone=True)
+    pairs = [measured.pair(*paired.of_two(base, run)) for run in runs]
+    lone = verdicts.judged(pairs[:1])[0]
+    assert lone.accuracy_p == pytest.approx(2 / 2**7)
+    assert lone.answers.startswith("more accurate by ") and lone.answers in lone.verdict
+    words = [each.answers for each in verdicts.judged(pairs)]
+    assert words[2:] == [
+        "right on the same questions",
+        "no difference in accuracy shown",
+        "",
+    ]
+    assert words[0].startswith("more accurate") and words[1].startswith("less accurate")
+    judged = verdicts.judged([*pairs, *pairs[3:4] * 3])  # three more tests
+    assert judged[0].accuracy_p == pytest.approx(6 * 2 / 2**7) and verdicts.tests(judged) == 6
+    assert judged[0].answers == "no difference in accuracy shown"
 
 
 def test_runs_that_cannot_be_paired_are_refused() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from core.registry import METHODS, MODES
+from core.result import wilson
 from streamcli.analysis import published
 from streamcli.analysis.comparison import Comparison, compared
 from streamcli.results.schema import Run
@@ -425,3 +426,42 @@ def test_it_never_imports_torch(four: Store) -> None:
     lines = (f"compare --db {DB}", "compare --help", f"compare --db {DB} --published")
     assert not {"torch", "transformers", "plotly", "alembic"} & imported(*lines)
     assert "scipy" not in imported("compare --help", f"compare --db {DB} --published")
+
+
+def told(rights: str) -> dict[str, Any]:
+    """A run whose 40 questions were answered rightly where there is a 1."""
+    right = rights.count("1")
+    low, high = wilson(right, 40)
+    shares = {"accuracy": right / 40, "accuracy_low": low, "accuracy_high": high, "chance": 0.1}
+    answers = [[8 if n % 2 else 300, int(each)] for n, each in enumerate(rights)]
+    return shares | {"dataset": "recall", "questions": 40, "answers": json.dumps(answers)}
+
+
+def test_accuracies_are_held_against_the_baselines_question_by_question(
+    home: Path, typed: Type
+) -> None:
+    recompute, streaming, window = (told(rights * 10) for rights in ("1101", "1101", "0100"))
+    for each, method in ((recompute, "recompute"), (streaming, "streaming"), (window, "window")):
+        each["method"] = method
+    recorded(home / DB, recompute, streaming, window)
+    out = compare(typed, "--format", "markdown").out
+    lines = [cells(line) for line in out.splitlines() if line.startswith("|")]
+    places = [lines[0].index(name) for name in ("accuracy", "points vs recompute", "horizon")]
+    assert places == [7, 8, 9]
+    rows = {line[0]: [line[place] for place in places] + line[-1:] for line in lines[2:]}
+    assert rows["recompute"] == ["75.0% (60 to 86)", "-", "512+", "baseline"]
+    assert rows["streaming"][1].startswith("+0.0 [-") and "same questions" in rows["streaming"][3]
+    accuracy, points, horizon, verdict = rows["window"]
+    assert accuracy == "25.0% (14 to 40)" and points.startswith("-50.0 [-") and horizon == "16"
+    low, high = (float(each) for each in re.findall(r"-\d+\.\d(?=[,\]])", points))
+    assert f"less accurate by {-high} to {-low} points" in verdict
+    assert "over questions, as if independent (McNemar's exact test" in out
+    found = {row["method"]: row for row in json.loads(compare(typed, "--format", "json").out)}
+    row = found["window"]
+    assert (row["right_alone"], row["baseline_right_alone"]) == (0, 20)
+    assert row["accuracy_p"] == pytest.approx(2 / 2**20)
+    assert (row["horizon"], row["horizon_open"]) == (16, False)
+    assert found["streaming"]["accuracy_p"] is None
+    two = (found[method]["run_id"] for method in ("recompute", "window"))
+    both = compare(typed, *two, "--format", "markdown").out
+    assert f"{points} points, over questions" in both and "| horizon | 512+ | 16 |" in both

@@ -479,25 +479,30 @@ def test_accuracy_and_its_table_by_distance_stand_where_runs_were_asked_and_nowh
     asked = {"dataset": "recall", "tokens_sha256": "r" * 64, "questions": 4, "chance": 0.1}
     right = {"accuracy": 0.75, "accuracy_low": 0.301, "accuracy_high": 0.954}
     wrong = {"accuracy": 0.0, "accuracy_low": 0.0, "accuracy_high": 0.4899}
-    answers = "[[5,1],[9,1],[40,1],[300,0]]"
+    answers = "[[5,1],[9,1],[40,1],[300,0]]"  # 1 of 1 is more than chance: 21 % at least
     recorded(
         home / DB,
         *FOUR,
         asked | right | {"answers": answers},
         asked | wrong | {"method": "dense", "answers": answers.replace("1]", "0]")},
     )
+    out = report(typed, "--format", "markdown").out
     plain, told, by_distance = sorted(
-        report(typed, "--format", "markdown").out.split("\n**")[1:4],
+        out.split("\n**")[1:4],
         key=lambda part: ("recall" in part, "distance" in part.splitlines()[0]),
     )
-    assert "accuracy" not in plain.partition("\n\n")[2].splitlines()[0]
-    assert "| 75.0% (30 to 95) |" in told and "| 0.0% (0 to 49) |" in told
+    for title in ("accuracy", "horizon"):
+        assert title not in plain.partition("\n\n")[2].splitlines()[0]
+    assert "| 75.0% (30 to 95) | 64 |" in told and "| 0.0% (0 to 49) | 0 |" in told
     rows = [line.split("|")[1:-1] for line in by_distance.splitlines() if "|" in line]
     cells = [[cell.strip() for cell in row] for row in rows]
     assert cells[0] == ["tokens since it was told", "questions", "streaming", "dense"]
     assert cells[2] == ["1 to 16", "2", "100% (34 to 100)", "0% (0 to 66)"]
     assert [row[:2] for row in cells[3:]] == [["33 to 64", "1"], ["257 to 512", "1"]]
+    assert out.count("reaches down to chance") == 1
     every = rows_of(typed, "--dataset", "recall")
     assert {row["method"]: row["accuracy"] for row in every} == {"streaming": 0.75, "dense": 0.0}
+    ends = {row["method"]: json.dumps([row["horizon"], row["horizon_open"]]) for row in every}
+    assert ends == {"streaming": "[64, false]", "dense": "[0, false]"}
     page = report(typed, "--format", "html").out
     assert "75.0% (30 to 95)" in page and "100% (34 to 100)" in page

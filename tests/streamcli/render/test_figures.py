@@ -319,6 +319,28 @@ def test_right_answers_are_a_line_a_method_with_intervals_beside_chance_and_the_
     assert "cache: 64" in str(figure.layout.annotations)
     ticks = next(iter(figure.select_xaxes())).tickvals
     assert ticks == (32, 512)
+    assert "streaming 32; dense 512+" in found.caption
+
+
+def test_shares_of_right_answers_stand_side_by_side_with_intervals_beside_guessing() -> None:
+    def told(number: int, method: str, share: float, **more: Any) -> dict[str, Any]:
+        ends = {"accuracy_low": share - 0.1, "accuracy_high": share + 0.05, "chance": 0.25}
+        answers = {"answers": "[[null,1]]", "questions": 1, "accuracy": share}
+        return run(number, method=method, mode="chunked", **more) | answers | ends
+
+    rows = [told(1, "streaming", 0.8), told(2, "dense", 0.7), run(3, method="window")]
+    found = drawn("accuracy", rows)
+    figure = found.figure
+    assert figure and "Wilson" in found.caption
+    for name, share in (("streaming", 0.8), ("dense", 0.7)):
+        (mark,) = named(figure, name)
+        assert mark.x == (share,)
+        assert mark.error_x.array[0] == pytest.approx(0.05)
+        assert mark.error_x.arrayminus[0] == pytest.approx(0.1)
+    assert not named(figure, "window")
+    assert [shape.x0 for shape in figure.layout.shapes] == [0.25]
+    assert drawn("recall", rows).figure is None  # nothing was told, so there is no distance
+    assert drawn("accuracy", [rows[0], rows[2]]).figure is None  # one alone is no comparison
 
 
 def test_where_no_text_asked_there_is_no_figure_of_answers() -> None:

@@ -59,7 +59,7 @@ WITH_INTERVALS = tables.Sheet(
 
 def _with_changes(runs: pd.DataFrame) -> pd.DataFrame:
     unknown = {"ppl_change_low": math.nan, "ppl_change_high": math.nan, "clusters": None}
-    return runs.assign(batch_size=4, accuracy=math.nan, **unknown)
+    return runs.assign(batch_size=4, accuracy=math.nan, horizon=None, **unknown)
 
 
 @pytest.fixture

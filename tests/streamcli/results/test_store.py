@@ -69,10 +69,13 @@ def test_traces_come_back_bit_for_bit(store: Store, run_id: str, result: RunResu
 
 
 def test_documents_come_back_in_reading_order(store: Store, run_id: str, result: RunResult) -> None:
+    asked, silent = result.documents
+    result = replace(result, documents=(replace(asked, questions=9, right_answers=4), silent))
     store.finish(run_id, result)
     kept = frames.documents(store, [run_id])
     assert kept.position.tolist() == [0, 1]
     assert set(kept.run_id) == {run_id}
+    kept = kept.astype(object).where(kept.notna(), None)
     cells = kept.drop(columns=["run_id", "position"]).values.tolist()
     names = [field.name for field in fields(DocumentResult)]
     again = [DocumentResult(**dict(zip(names, row, strict=True))) for row in cells]
@@ -262,13 +265,14 @@ def test_a_row_is_a_plain_value_after_the_session(store: Store, run_id: str) -> 
 def test_what_became_of_each_question_is_kept_in_order_with_the_accuracy(
     store: Store, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
 ) -> None:
-    answers = [Answer(distance=d, candidates=4, right=r) for d, r in ((7, True), (900, False))]
+    kinds = ((7, True), (900, False), (None, True), (None, False))
+    answers = [Answer(distance=d, candidates=4, right=r) for d, r in kinds]
     run_id = store.begin(config, facts, environment, 0)
     store.finish(run_id, replace(result, answers=tuple(answers)))
     row = store.get(run_id)
-    assert row.answers == "[[7,1],[900,0]]"
-    assert (row.questions, row.accuracy, row.chance) == (2, 0.5, 0.25)
-    assert (row.accuracy_low, row.accuracy_high) == wilson(1, 2)
+    assert row.answers == "[[7,1],[900,0],[null,1],[null,0]]"
+    assert (row.questions, row.accuracy, row.chance) == (4, 0.5, 0.25)
+    assert (row.accuracy_low, row.accuracy_high) == wilson(2, 4)
     again = store.begin(config, facts, environment, 1)
     store.finish(again, result)
     row = store.get(again)
