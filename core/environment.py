@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,7 +61,7 @@ def describe(gpu: str | None = None) -> Environment:
         git_dirty=dirty,
         workdir_commit=there,
         workdir_dirty=there_dirty,
-        versions=" ".join(f"{name}=={found}" for name in PACKAGES if (found := _version(name))),
+        versions=" ".join(versions(PACKAGES)),
         python=platform.python_version(),
         host=platform.node(),
         cpu=_cpu(),
@@ -91,6 +92,11 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def versions(packages: Iterable[str]) -> list[str]:
+    """Those of ``packages`` that are installed, as ``name==version``."""
+    return [f"{name}=={found}" for name in packages if (found := _version(name))]
 
 
 def _version(name: str) -> str | None:

