@@ -104,12 +104,12 @@ class Sweep:
 
     def _one(self, arm: RunConfig, turn: int) -> str:
         """Make one run unless there is no need; how that ended."""
-        if self.recorder.has_database:
-            if how := self._by_others(arm, turn):
-                return how
-            known = None if self.force or self.anywhere else self.recorder.foreknown(arm)
-            if known and (how := self._needless(arm, turn, known.config, known.facts)):
-                return how
+        there = self.recorder.has_database
+        if there and (how := self._by_others(arm, turn)):
+            return how
+        known = None if self.anywhere else self.recorder.foreknown(arm)
+        if there and known and (how := self._needless(arm, turn, known.config, known.facts)):
+            return how
         prepared = self.recorder.prepare(arm)
         if how := self._needless(arm, turn, prepared.config, prepared.facts):
             return how
