@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from core import process
+from core.hashing import sha256
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("streamcli", "torch", "transformers", "tokenizers", "datasets", "kvpress", "numpy")
+TOLD_BY = ("OMP_", "GOMP_", "KMP_", "MKL_", "TORCH", "CUDA_", "HF_", "TRANSFORMERS_")  # variables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,22 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+@cache
+def surroundings() -> tuple[Any, ...]:
+    """The code, the packages, the machine and the variables that a preparation may depend on."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
+    return (
+        sha256(sorted(PROJECT.glob("core/**/*.py"))),
+        *versions((*PACKAGES, "gguf")),
+        platform.python_version(),
+        platform.node(),
+        (os.cpu_count(), cores),
+        sorted(map(str, Path("/dev").glob("nvidia*"))),
+        shutil.which(os.environ.get("CXX", "g++")),  # what torch compiles with
+        sorted(pair for pair in os.environ.items() if pair[0].startswith(TOLD_BY)),
+    )
 
 
 def versions(packages: Iterable[str]) -> list[str]:

@@ -14,12 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from core.runner import Prepared
 
 MOST = 5000  # files that are kept, the latest
-TOLD_BY = ("OMP_", "GOMP_", "KMP_", "MKL_", "TORCH", "CUDA_", "HF_", "TRANSFORMERS_")  # variables
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Foreknowledge:
             hashes = self._model(asked)
             if hashes is None or hashes[-2:] != (facts.weights_sha256, facts.files_sha256):
                 return  # they were changed in between
-            found = {"config": asdict(prepared.config), "facts": asdict(facts)}
+            found: dict[str, Any] = {"config": asdict(prepared.config), "facts": asdict(facts)}
             found |= {"notes": prepared.notes, "documents": read.hashes, "ended": read.ended}
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_suffix(f".{os.getpid()}")
@@ -111,7 +107,7 @@ class Foreknowledge:
             return None
         corpus = self._text(config).corpus
         text = (corpus.name, corpus.form, corpus.revision, corpus.notes)
-        told = [surroundings(), asdict(config), self.explicit, model, text]
+        told = [environment.surroundings(), asdict(config), self.explicit, model, text]
         return folder() / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()}.json"
 
     def _model(self, config: RunConfig) -> tuple[str, ...] | None:
@@ -150,22 +146,6 @@ class _Looked:
             pass
         alike = self.read.hashes[: len(hashes)] == hashes
         return alike and not (ended and len(self.read.hashes) > len(hashes))
-
-
-@cache
-def surroundings() -> tuple[Any, ...]:
-    """The code, the packages, the machine and the variables that a preparation may depend on."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
-    return (
-        sha256(sorted(environment.PROJECT.glob("core/**/*.py"))),
-        *environment.versions((*environment.PACKAGES, "gguf")),
-        platform.python_version(),
-        platform.node(),
-        (os.cpu_count(), cores),
-        sorted(map(str, Path("/dev").glob("nvidia*"))),
-        shutil.which(os.environ.get("CXX", "g++")),  # what torch compiles with
-        sorted(pair for pair in os.environ.items() if pair[0].startswith(TOLD_BY)),
-    )
 
 
 def folder() -> Path:

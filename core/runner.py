@@ -28,11 +28,11 @@ from core.tokens import TokenStream
 
 @dataclass(frozen=True)
 class Text:
-    """A text that was read: where it came from, what was read of it, and that as token ids."""
+    """A text: where it came from, its documents as token ids, and what was read for these."""
 
     corpus: Corpus
-    read: Read
     tokens: TokenStream
+    read: Read
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def read_text(config: RunConfig, loaded: Loaded) -> Text:
         skip=config.skip_tokens,
         concatenate=config.concatenate,
     )
-    return Text(corpus, read, stream)
+    return Text(corpus, stream, read)
 
 
 def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from core.config import LATER, RunConfig
 from core.errors import UsageError
 from streamcli.analysis import repeats, statistics
-from streamcli.analysis.comparison import Comparison, Row, number, rows_of, same_clock, saw_tooths
+from streamcli.analysis.comparison import Comparison, Row, number, same_clock, saw_tooths
 from streamcli.analysis.repeats import Key, Times
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.results.columns import CLOCK, HASHES, missing
@@ -77,7 +77,7 @@ def plan(comparison: Comparison, *, across: bool = False) -> list[Planned]:
         comparison: The rows and their baseline.
         across: Whether rows of another budget are compared too, with the nearest baseline.
     """
-    rows: list[Row] = rows_of(comparison.runs)
+    rows: list[Row] = comparison.rows
     by_name = {row["run_id"]: row for row in rows}
     bases = [row for row in rows if row["method"] == comparison.baseline]
     planned: list[Planned] = []

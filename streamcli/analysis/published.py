@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.packaged import bundled
 from core.registry import MODES
-from streamcli.analysis.comparison import Comparison, Row, comparisons, number, rows_of, same_budget
+from streamcli.analysis.comparison import Comparison, Row, comparisons, number, same_budget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,7 +242,7 @@ def _rows(ours: Comparison) -> dict[str, Row]:
     It is S and W that must be alike: in a chunk ``mit`` and ``kvpress`` see what their own code
     shows them, as they did in the seed report.
     """
-    rows: list[Row] = sorted(rows_of(ours.runs), key=lambda row: str(row["run_id"]), reverse=True)
+    rows: list[Row] = sorted(ours.rows, key=lambda row: str(row["run_id"]), reverse=True)
     bases = [row for row in rows if row["method"] == ours.baseline]
     like = (bases or [row for row in rows if row["attended_keys"] in ours.keys] or rows)[0]
     methods = figures().methods

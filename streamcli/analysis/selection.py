@@ -16,7 +16,6 @@ from streamcli.analysis.comparison import (
     comparisons,
     groups,
     number,
-    rows_of,
 )
 from streamcli.analysis.repeats import TIMED, Key, Times, key, medians, times
 from streamcli.analysis.statistics import EQUAL, Difference
@@ -155,7 +154,7 @@ def compared_in(
 
 def held(comparison: Comparison) -> list[tuple[Row, Row]]:
     """Each row with the baseline that its change is against, but for baselines themselves."""
-    rows: list[Row] = rows_of(comparison.runs)
+    rows: list[Row] = comparison.rows
     by_name = {row["run_id"]: row for row in rows}
     pairs = [(row, by_name.get(row["baseline_run_id"])) for row in rows]
     return [(row, base) for row, base in pairs if base and base is not row]

@@ -14,7 +14,6 @@ from streamcli.analysis.comparison import (
     Comparison,
     command,
     has_budget,
-    rows_of,
     same_budget,
 )
 from streamcli.analysis.repeats import RULE
@@ -27,7 +26,7 @@ FEW = 2  # budgets that have a sentence each; of more, only the extremes have on
 
 def words(comparison: Comparison) -> list[str]:
     """Sentences on one comparison, the first on perplexity and time; there is always one."""
-    rows: list[Row] = rows_of(comparison.runs)
+    rows: list[Row] = comparison.rows
     mode = str(comparison.same["mode"])
     streaming = [row for row in rows if row["method"] == STREAMING]
     if not streaming:

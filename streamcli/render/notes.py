@@ -8,7 +8,7 @@ from core import registry
 from core.registry import BASELINE
 from core.result import FILLING
 from streamcli.analysis.clusters import scope
-from streamcli.analysis.comparison import Comparison, Row, rows_of, saw_tooths
+from streamcli.analysis.comparison import Comparison, Row, saw_tooths
 from streamcli.analysis.repeats import RULE
 from streamcli.results.columns import ALL, missing
 
@@ -26,7 +26,7 @@ def of_comparison(comparison: Comparison, mode: str) -> list[str]:
     notes = [
         "keys: the most a query may see, itself included; KV: all that is held between steps, "
         "working copies too; peak: of the process.",
-        *changes(rows := rows_of(runs)),
+        *changes(rows := comparison.rows),
         *answers(rows),
         f"{mode}: {timed(mode, rows)}{repeated(rows)}.",
         *_budgets(comparison),
@@ -129,7 +129,7 @@ def marked(row: Row) -> bool:
 
 def _budgets(comparison: Comparison) -> list[str]:
     """What the marks mean, and how many keys the marked rows see."""
-    rows: list[Row] = [row for row in rows_of(comparison.runs) if marked(row)]
+    rows: list[Row] = [row for row in comparison.rows if marked(row)]
     if not rows:
         return []
     parts = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core import registry
-from streamcli.analysis.comparison import Comparison, Row, has_budget, in_order, rows_of
+from streamcli.analysis.comparison import Comparison, Row, has_budget, in_order
 from streamcli.render import notes, tables
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import (
@@ -42,7 +42,7 @@ def section(found: Sequence[Comparison]) -> Section | None:
     several = any(each.runs["method"].duplicated().any() for each in found)
     cells: dict[tuple[str, str], dict[str, Row]] = {}
     for each, text, setting in zip(found, texts, settings, strict=True):
-        for row in rows_of(each.runs):
+        for row in each.rows:
             cells.setdefault((setting, _name(row, several)), {}).setdefault(text, row)
     lines = list(cells.items())
     order = list(dict.fromkeys(settings))

@@ -17,7 +17,7 @@ from rich.text import Text
 from core import registry
 from streamcli import harmless
 from streamcli.analysis import distances
-from streamcli.analysis.comparison import Comparison, Row, has_budget, rows_of, stands_in
+from streamcli.analysis.comparison import Comparison, Row, has_budget, stands_in
 from streamcli.harmless import visible
 from streamcli.render import notes
 from streamcli.render.notes import ACCURACY, CHANGE, MARK, marked
@@ -77,7 +77,7 @@ def sheet(comparison: Comparison) -> Sheet:
     """One comparison as a table."""
     mode = str(comparison.same["mode"])
     columns = _columns(mode, asked=comparison.runs[ACCURACY].notna().any())
-    rows = [cells(row, columns) for row in rows_of(comparison.runs)]
+    rows = [cells(row, columns) for row in comparison.rows]
     return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
 
 
@@ -86,7 +86,7 @@ TOLD = Column("distance", "tokens since it was told", "text", "How far back a qu
 
 def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
     """Accuracy by distance, a column a run, and what its cells are sorted by; None of no task."""
-    rows: list[Row] = rows_of(comparison.runs)
+    rows: list[Row] = comparison.rows
     rows = [row for row in rows if not missing(row[ACCURACY])]
     if not rows:
         return None

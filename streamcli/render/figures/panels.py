@@ -67,7 +67,7 @@ class Point:
     @property
     def bounded(self) -> bool:
         """Whether it has a budget."""
-        return has_budget(dict(self.run))
+        return has_budget(self.run)
 
     @property
     def ppl(self) -> float:

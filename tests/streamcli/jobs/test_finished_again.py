@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core import foreknown, runner
+from core import environment, foreknown, runner
 from core.packaged import bundled
 from streamcli.settings import PREFIX
 from tests.support.process import typed_there
@@ -44,7 +44,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     monkeypatch.setattr(runner, "prepare", counted)
     yield seen
-    foreknown.surroundings.cache_clear()
+    environment.surroundings.cache_clear()
 
 
 def _rows(home: Path, *texts: str) -> None:
@@ -104,7 +104,7 @@ def test_what_settles_an_open_option_is_noticed(
 ) -> None:
     typed(*OWN)
     monkeypatch.setenv(name, "0,1")
-    foreknown.surroundings.cache_clear()  # as in another process
+    environment.surroundings.cache_clear()  # as in another process
     assert BEFORE in typed(*OWN).err and len(prepared) == 2
 
 
@@ -139,7 +139,7 @@ def test_it_takes_neither_torch_nor_transformers(
     cache = own / "cache"
     monkeypatch.setattr(foreknown, "folder", lambda: cache / "streamcli" / "prepared")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    foreknown.surroundings.cache_clear()
+    environment.surroundings.cache_clear()
     typed(*OWN)
     env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     (found,), modules = typed_there(OWN, folder=own, env=env)
