@@ -103,35 +103,45 @@ def groups(runs: pd.DataFrame) -> list[pd.DataFrame]:
 
 def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     """The runs of one group, each held against the baseline with the same budget."""
-    latest = group.drop_duplicates("config_key").copy()
-    latest["_order"] = latest["method"].map(registry.place)
-    latest["_unbounded"] = [not has_budget(row) for row in rows_of(latest)]
-    latest = latest.sort_values(["_unbounded", "attended_keys", "_order", "n_sink"])
-    latest = latest.drop(columns=["_order", "_unbounded"])
+    every = rows_of(group)  # a frame of a hundred columns takes long to copy, so it is done once
+    firsts: dict[str, int] = {}
+    for at, row in enumerate(every):
+        firsts.setdefault(row["config_key"], at)
+    order = sorted(firsts.values(), key=lambda place: _place(every[place]))
+    latest, rows = group.iloc[order], [every[place] for place in order]
     first = latest.iloc[0]
     same = {name: first[name] for name in (*SAME, "scored_tokens", "documents", "cpu")}
     for name in ("requested_model", "requested_dataset"):  # nothing where some asked for another
-        same[name] = first[name] if latest[name].nunique() == 1 else ""
-    every = int(group["runs"].sum()) if "runs" in group else len(group)
+        same[name] = first[name] if len({row[name] for row in rows}) == 1 else ""
+    runs = int(group["runs"].sum()) if "runs" in group else len(group)
     if (time := "compared_ms") not in latest:
-        latest[time] = latest[time_column(str(same["mode"]))]
-    rows: list[Row] = rows_of(latest)
+        own = time_column(str(same["mode"]))
+        rows = [row | {time: row[own]} for row in rows]
     bases = [row for row in rows if row["method"] == baseline]
     standard = _Budgets(bases or _most_common(rows))
     held = [standard.of(row) if bases else None for row in rows]
-    latest["ppl_change"] = [
-        _ratio(r["ppl"], b and b["ppl"]) - 1 for r, b in zip(rows, held, strict=True)
-    ]
-    latest["ppl_change_low"] = latest["ppl_change_high"] = math.nan
-    latest["clusters"] = None
-    latest["speed_up"] = [
-        _ratio(b[time] if b and same_clock(r, b) else None, r[time])
-        for r, b in zip(rows, held, strict=True)
-    ]
-    latest["baseline_run_id"] = [b["run_id"] if b else None for b in held]
-    latest["budget"] = [_budget(row, standard) for row in rows]
-    latest["variant"] = _variants(rows)
-    return Comparison(same, latest, every - len(latest), baseline, standard.keys)
+    latest = latest.assign(
+        compared_ms=[row[time] for row in rows],
+        ppl_change=[_ratio(r["ppl"], b and b["ppl"]) - 1 for r, b in zip(rows, held, strict=True)],
+        ppl_change_low=math.nan,
+        ppl_change_high=math.nan,
+        clusters=None,
+        speed_up=[
+            _ratio(b[time] if b and same_clock(r, b) else None, r[time])
+            for r, b in zip(rows, held, strict=True)
+        ],
+        baseline_run_id=[b["run_id"] if b else None for b in held],
+        budget=[_budget(row, standard) for row in rows],
+        variant=_variants(rows),
+    )
+    return Comparison(same, latest, runs - len(latest), baseline, standard.keys)
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """Where a run stands in its table: what has no budget last, then by keys, method and sinks."""
+    keys = row["attended_keys"]
+    at = registry.place(str(row["method"]))
+    return not has_budget(row), math.inf if keys is None else keys, at, row["n_sink"]
 
 
 def command(row: Row, method: str) -> str:
