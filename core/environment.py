@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from core import process
+from core.hashing import sha256
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("streamcli", "torch", "transformers", "tokenizers", "datasets", "kvpress", "numpy")
+TOLD_BY = ("OMP_", "GOMP_", "KMP_", "MKL_", "TORCH", "CUDA_", "HF_", "TRANSFORMERS_")  # variables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,7 @@ def describe(gpu: str | None = None) -> Environment:
         git_dirty=dirty,
         workdir_commit=there,
         workdir_dirty=there_dirty,
-        versions=" ".join(f"{name}=={found}" for name in PACKAGES if (found := _version(name))),
+        versions=" ".join(versions(PACKAGES)),
         python=platform.python_version(),
         host=platform.node(),
         cpu=_cpu(),
@@ -91,6 +97,27 @@ def _git(folder: Path, *words: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+@cache
+def surroundings() -> tuple[Any, ...]:
+    """The code, the packages, the machine and the variables that a preparation may depend on."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
+    return (
+        sha256(sorted(PROJECT.glob("core/**/*.py"))),
+        *versions((*PACKAGES, "gguf")),
+        platform.python_version(),
+        platform.node(),
+        (os.cpu_count(), cores),
+        sorted(map(str, Path("/dev").glob("nvidia*"))),
+        shutil.which(os.environ.get("CXX", "g++")),  # what torch compiles with
+        sorted(pair for pair in os.environ.items() if pair[0].startswith(TOLD_BY)),
+    )
+
+
+def versions(packages: Iterable[str]) -> list[str]:
+    """Those of ``packages`` that are installed, as ``name==version``."""
+    return [f"{name}=={found}" for name in packages if (found := _version(name))]
 
 
 def _version(name: str) -> str | None:

@@ -304,6 +304,7 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
         look=Look("#999999", "hexagon", "12px,4px", ""),
     ),
 }
+METHODS |= {name: each.but(name=name) for name, each in METHODS.items()}
 STREAMING, WINDOW, BASELINE, DENSE = "streaming", "window", "recompute", "dense"
 LINE_BREAKS = "line-breaks"
 COMPARED = (STREAMING, "mit", "kvpress", BASELINE)  # where nobody names methods
@@ -375,7 +376,8 @@ def method(name: str) -> MethodSpec:
         UsageError: No such method, or its package can't be imported or says not what it is.
     """
     if name in METHODS:
-        return METHODS[name].but(name=name)
+        found = METHODS[name]
+        return found if found.name == name else found.but(name=name)
     if name not in plugins():
         raise unknown("method", name, methods())
     return _plugin(name)

@@ -14,7 +14,7 @@ import torch
 
 from core import budgets, engine, environment, registry, tokens
 from core.config import STATIC, RunConfig, engines
-from core.datasets.base import Corpus
+from core.datasets.base import Corpus, Read
 from core.environment import Environment
 from core.errors import StreamError, UsageError, unknown
 from core.facts import RunFacts
@@ -28,10 +28,11 @@ from core.tokens import TokenStream
 
 @dataclass(frozen=True)
 class Text:
-    """A text that was read: where it came from, and its documents as token ids."""
+    """A text: where it came from, its documents as token ids, and what was read for these."""
 
     corpus: Corpus
     tokens: TokenStream
+    read: Read
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,16 @@ def read_text(config: RunConfig, loaded: Loaded) -> Text:
         StreamError: It can't be had, or has nothing to score.
     """
     corpus = tokens.open_corpus(config.dataset, config.source)
+    read = Read(corpus.documents)
     stream = tokens.tokenize(
-        corpus,
+        replace(corpus, documents=read),
         loaded.tokenizer,
         config.tokens_to_read(loaded.trained_length),
         per_document=config.tokens_per_document,
         skip=config.skip_tokens,
         concatenate=config.concatenate,
     )
-    return Text(corpus, stream)
+    return Text(corpus, stream, read)
 
 
 def prepare(config: RunConfig, loaded: Loaded, text: Text) -> Prepared:

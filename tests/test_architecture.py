@@ -17,7 +17,10 @@ CLOCKS = {f"time.{name}" for name in ("monotonic", "perf_counter", "process_time
 HEAVY = {"torch", "transformers", "kvpress", "datasets", "pandas", "plotly"}
 VERSION = "streamcli"  # of which only ``__version__`` is imported
 SQL = {"sqlalchemy", "sqlmodel", "alembic"}
-ENVIRONMENT = ("streamcli/settings.py", "core/models/pypi.py")  # the latter asks for XDG_CACHE_HOME
+ENVIRONMENT = (  # these ask for variables; those in core for what belongs to other tools
+    *("streamcli/settings.py", "core/environment.py"),
+    *("core/models/pypi.py", "core/datasets/hub_rows.py"),
+)
 # What each room may import of this project: a module, or a package with all that is in it.
 ROOMS = {
     "core": {"core"},

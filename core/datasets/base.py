@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Document:
     text: str
     questions: tuple[Question, ...] = ()
 
+    @property
+    def sha256(self) -> str:
+        """Hash of all of it."""
+        whole = "\0".join((self.name, repr(self.questions), self.text))
+        return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -48,6 +55,7 @@ class Corpus:
         documents: The documents; iterate once.
         revision: Commit or hash of the source, where it has one.
         notes: Sentences that the user must see, such as that a stand-in was taken.
+        pinned: Whether ``revision`` names these very documents, whenever they are read.
     """
 
     name: str
@@ -55,3 +63,25 @@ class Corpus:
     documents: Iterable[Document]
     revision: str | None = None
     notes: tuple[str, ...] = ()
+    pinned: bool = False
+
+
+@dataclass
+class Read:
+    """Documents on their way to whoever reads them, each hashed as it passes; iterate once.
+
+    Attributes:
+        documents: The documents.
+        hashes: Those of the documents that were read.
+        ended: Whether there are no more.
+    """
+
+    documents: Iterable[Document]
+    hashes: list[str] = field(default_factory=list)
+    ended: bool = False
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self.documents:
+            self.hashes.append(document.sha256)
+            yield document
+        self.ended = True

@@ -37,7 +37,7 @@ def read(spec: str, source: str) -> Corpus:
         raise
     form = f"whole books, CR LF made LF ({MIRROR.repo}, test)"
     documents = _book(rows, book) if book else _books(rows)
-    return Corpus(spec, form, documents, rows.revision)
+    return Corpus(spec, form, documents, rows.revision, pinned=rows.pinned)
 
 
 def _books(rows: Rows) -> Iterator[Document]:

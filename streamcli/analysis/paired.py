@@ -87,7 +87,7 @@ def plan(comparison: Comparison, *, across: bool = False) -> list[Planned]:
         comparison: The rows and their baseline.
         across: Whether rows of another budget are compared too, with the nearest baseline.
     """
-    rows: list[Row] = comparison.runs.to_dict("records")
+    rows: list[Row] = comparison.rows
     by_name = {row["run_id"]: row for row in rows}
     bases = [row for row in rows if row["method"] == comparison.baseline]
     planned: list[Planned] = []

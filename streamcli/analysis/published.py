@@ -242,9 +242,7 @@ def _rows(ours: Comparison) -> dict[str, Row]:
     It is S and W that must be alike: in a chunk ``mit`` and ``kvpress`` see what their own code
     shows them, as they did in the seed report.
     """
-    rows: list[Row] = sorted(
-        ours.runs.to_dict("records"), key=lambda row: str(row["run_id"]), reverse=True
-    )
+    rows: list[Row] = sorted(ours.rows, key=lambda row: str(row["run_id"]), reverse=True)
     bases = [row for row in rows if row["method"] == ours.baseline]
     like = (bases or [row for row in rows if row["attended_keys"] in ours.keys] or rows)[0]
     methods = figures().methods

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median as median_of
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from streamcli.analysis.comparison import TIMES, Row, number, time_column
+from streamcli.analysis.comparison import TIMES, Row, number, rows_of, time_column
 from streamcli.results.columns import SAME_RUN
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def medians(runs: pd.DataFrame, found: Mapping[Key, Times]) -> list[float]:
     nothing = Times()
     return [
         median if (median := found.get(key(row), nothing).median) > 0 else _own(row)
-        for row in runs.to_dict("records")
+        for row in rows_of(runs)
     ]
 
 

@@ -154,7 +154,7 @@ def compared_in(
 
 def held(comparison: Comparison) -> list[tuple[Row, Row]]:
     """Each row with the baseline that its change is against, but for baselines themselves."""
-    rows: list[Row] = comparison.runs.to_dict("records")
+    rows: list[Row] = comparison.rows
     by_name = {row["run_id"]: row for row in rows}
     pairs = [(row, by_name.get(row["baseline_run_id"])) for row in rows]
     return [(row, base) for row, base in pairs if base and base is not row]

@@ -26,7 +26,7 @@ FEW = 2  # budgets that have a sentence each; of more, only the extremes have on
 
 def words(comparison: Comparison) -> list[str]:
     """Sentences on one comparison, the first on perplexity and time; there is always one."""
-    rows: list[Row] = comparison.runs.to_dict("records")
+    rows: list[Row] = comparison.rows
     mode = str(comparison.same["mode"])
     streaming = [row for row in rows if row["method"] == STREAMING]
     if not streaming:

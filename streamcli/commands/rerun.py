@@ -46,7 +46,7 @@ def rerun(
     )
     prepared = recorder.prepare(config)
     rerun.refuse_another(before, prepared)
-    repeat = max([before.repeat, *recorder.finished(prepared).values()]) + 1
+    repeat = max([before.repeat, *recorder.finished(prepared.config, prepared.facts).values()]) + 1
     after, nats = recorder.ledger.run(recorder.run(prepared, repeat))
     scores = repetition.scores(store.trace(before.run_id)[0], nats)
     both = before.model_dump(), after.model_dump()

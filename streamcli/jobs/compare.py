@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import StreamError, UsageError
 from streamcli.analysis import paired, published, repeats, selection, verdicts
-from streamcli.analysis.comparison import Comparison, in_order
+from streamcli.analysis.comparison import Comparison, in_order, rows_of
 from streamcli.analysis.paired import Measured, Pair, Paired, Planned
 from streamcli.analysis.published import SeedTable
 from streamcli.jobs import scores
@@ -105,7 +105,7 @@ def against_commit(
     """
     sides = []
     for commit in (before, after):
-        rows = frames.latest(store, **{**where, "commit": commit}).to_dict("records")
+        rows = rows_of(frames.latest(store, **{**where, "commit": commit}))
         if not rows:
             raise UsageError(
                 f"{store.place} has no finished run of commit {commit!r} that matches."
@@ -138,7 +138,7 @@ def of_two(store: Store, before: str, after: str) -> Pair:
     names = [store.get(which).run_id for which in (before, after)]
     if names[0] == names[1]:
         raise UsageError(f"{before!r} and {after!r} are both run {names[0]}: name two.")
-    rows = frames.runs(store, run_id=names, status=None).to_dict("records")
+    rows = rows_of(frames.runs(store, run_id=names, status=None))
     by_name = {row["run_id"]: row for row in rows}
     plan = paired.of_two(*(by_name[name] for name in names))
     return _measured(store, [plan], None).pair(*plan)

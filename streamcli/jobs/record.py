@@ -6,21 +6,24 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from core import runner
 from core.config import RunConfig
 from core.errors import Interrupted, StreamError
-from core.models.loading import Loaded
-from core.modes.base import Progress
-from core.runner import Prepared, Text
-from streamcli.jobs import signals
+from core.facts import RunFacts
+from core.foreknown import Foreknowledge, Foreknown
+from streamcli.jobs import processes, signals
 from streamcli.jobs.ledger import Ledger, Say, Unrecordable
 from streamcli.results import addresses, values
 from streamcli.results.queue import Cell, Taken
 from streamcli.results.store import Store
 
-Watch = Callable[[Prepared], AbstractContextManager[Progress]]
+if TYPE_CHECKING:  # which import torch
+    from core.models.loading import Loaded
+    from core.modes.base import Progress
+    from core.runner import Prepared, Text
+
+Watch = Callable[["Prepared"], AbstractContextManager["Progress"]]
 Made = TypeVar("Made")
 
 
@@ -50,6 +53,7 @@ class Recorder:
     _ledger: Ledger | None = None
     _loaded: dict[tuple[str, ...], Loaded | StreamError] = field(default_factory=dict)
     _texts: dict[tuple[Any, ...], Text | StreamError] = field(default_factory=dict)
+    _foreknowledge: Foreknowledge | None = None
     _notes_shown: set[str] = field(default_factory=set)
 
     @property
@@ -125,17 +129,28 @@ class Recorder:
             raise
         except Exception as error:
             raise _failure(error) from error
-        for note in prepared.notes:
-            if note not in self._notes_shown:
-                self.say(note)
-                self._notes_shown.add(note)
+        self._show(prepared.notes)
         return prepared
+
+    def foreknown(self, config: RunConfig) -> Foreknown | None:
+        """What ``prepare`` would settle and find, where that can be told without it.
+
+        Once this was asked, what ``prepare`` finds is kept for the next process that asks.
+        """
+        if self._foreknowledge is None:
+            self._foreknowledge = Foreknowledge(self.explicit)
+        found = self._foreknowledge.find(config)
+        if found:
+            self._show(found.notes)
+        return found
 
     def run(self, prepared: Prepared, repeat: int, cell: Cell | None = None) -> str:
         """Evaluate a prepared run and return the name of its row; raises as ``record`` does.
 
         Where it has a place in the queue, and another worker has made it meanwhile: ``Taken``.
         """
+        from core import runner
+
         ledger, made = self.ledger, (prepared.config, prepared.facts, prepared.environment)
         run, result = values.run(*made, repeat, self.sweep), None
         try:
@@ -156,11 +171,14 @@ class Recorder:
             raise failure from error
         return run.run_id
 
-    def finished(self, prepared: Prepared, *, anywhere: bool = False) -> dict[str, int]:
+    def finished(
+        self, config: RunConfig, facts: RunFacts, *, anywhere: bool = False
+    ) -> dict[str, int]:
         """The finished runs of this very configuration, model and tokens: their repeats.
 
         Args:
-            prepared: The run.
+            config: The run's resolved configuration.
+            facts: What was found of its model and text.
             anywhere: Whether those of other machines count.
 
         Raises:
@@ -169,20 +187,28 @@ class Recorder:
         from streamcli.results import frames
 
         try:
-            rows = frames.runs(
+            rows = frames.rows(
                 self.store,
-                columns=("run_id", "repeat"),
-                config_key=prepared.config.key,
-                weights_sha256=prepared.facts.weights_sha256,
-                files_sha256=prepared.facts.files_sha256,
-                tokens_sha256=prepared.facts.tokens_sha256,
-                host=None if anywhere else prepared.environment.host,
+                ("run_id", "repeat"),
+                config_key=config.key,
+                weights_sha256=facts.weights_sha256,
+                files_sha256=facts.files_sha256,
+                tokens_sha256=facts.tokens_sha256,
+                host=None if anywhere else processes.host(),
             )
         except StreamError as error:
             raise Unrecordable(error) from error
-        return {str(row.run_id): int(row.repeat) for row in rows.itertuples()}
+        return {row.run_id: row.repeat for row in rows}
+
+    def _show(self, notes: tuple[str, ...]) -> None:
+        for note in notes:
+            if note not in self._notes_shown:
+                self.say(note)
+                self._notes_shown.add(note)
 
     def _prepare(self, config: RunConfig) -> Prepared:
+        from core import runner
+
         what = (config.model, config.dtype, config.device, config.source)
         key = (*what, str(config.trust), str(self.explicit))
         if key not in self._loaded:
@@ -190,7 +216,10 @@ class Recorder:
             self._texts.clear()
         loaded = _once(self._loaded, key, lambda: runner.load_model(config, explicit=self.explicit))
         text = _once(self._texts, config.read, lambda: runner.read_text(config, loaded))
-        return runner.prepare(config, loaded, text)
+        prepared = runner.prepare(config, loaded, text)
+        if self._foreknowledge:
+            self._foreknowledge.keep(config, prepared, text.read)
+        return prepared
 
 
 Key = TypeVar("Key")

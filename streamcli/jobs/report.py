@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from core.errors import UsageError, unknown
 from core.registry import BASELINE, STREAMING, check
 from streamcli.analysis import summary
-from streamcli.analysis.comparison import Comparison, mode_place
+from streamcli.analysis.comparison import Comparison, mode_place, rows_of
 from streamcli.analysis.selection import ANY, Query, Selection
 from streamcli.jobs import compare
 from streamcli.jobs.select import select, times
@@ -94,7 +94,7 @@ def text(store: Store, query: Query, found: Selection, form: str) -> str:
         names = documents.names(found.rows, query.columns)
         if form == "csv":
             return documents.csv_table(found.rows, names)
-        return documents.json_list(found.rows[names].to_dict("records"))
+        return documents.json_list(rows_of(found.rows[names]))
     parts, above = sections(query, found), over(query, found)
     if form == "html":
         return _page(store, query, found, parts, above)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from core.config import RunConfig
 from core.errors import Interrupted, StreamError
-from core.runner import Prepared
+from core.facts import RunFacts
 from streamcli.jobs.claims import Claims, queue_of
 from streamcli.jobs.ledger import Unrecordable
 from streamcli.jobs.plan import Plan, rounds
@@ -104,25 +104,15 @@ class Sweep:
 
     def _one(self, arm: RunConfig, turn: int) -> str:
         """Make one run unless there is no need; how that ended."""
-        if self.recorder.has_database and (how := self._by_others(arm, turn)):
+        there = self.recorder.has_database
+        if there and (how := self._by_others(arm, turn)):
+            return how
+        known = None if self.anywhere else self.recorder.foreknown(arm)
+        if there and known and (how := self._needless(arm, turn, known.config, known.facts)):
             return how
         prepared = self.recorder.prepare(arm)
-        if self._is_beyond(prepared):
-            self.left_out += 1
-            why = f"trained on {prepared.facts.trained_length} positions"
-            self._note(arm, turn, LEFT_OUT, why)
-            return f"left out: {why}"
-        if how := self._by_others(arm, turn):
+        if how := self._needless(arm, turn, prepared.config, prepared.facts):
             return how
-        if not self.force:
-            found = self.recorder.finished(prepared, anywhere=self.anywhere)
-            if len(found) >= self.plan.repeats or turn in found.values():
-                self.run_ids |= dict.fromkeys(found)
-                self.names[arm] = max(found)
-                self.skipped += 1
-                of_turn = [name for name, number in found.items() if number == turn]
-                self._note(arm, turn, DONE, max(of_turn, default=self.names[arm]))
-                return "finished before"
         cell = self.claims.cell(arm, turn) if self.claims else None
         try:
             self.names[arm] = self.recorder.run(prepared, turn, cell)
@@ -134,6 +124,39 @@ class Sweep:
         if self.names[arm] in self.recorder.ledger.kept:  # the database took neither
             self._note(arm, turn, DONE, self.names[arm])
         return "done"
+
+    def _needless(
+        self, arm: RunConfig, turn: int, config: RunConfig, facts: RunFacts
+    ) -> str | None:
+        """Count a run that need not be made, now that it is known what it would be made from.
+
+        Args:
+            arm: What was asked for.
+            turn: Its round.
+            config: The configuration as resolved.
+            facts: What was found of its model and text.
+
+        Returns:
+            How it ended; None where it is to be made.
+        """
+        if self._is_beyond(config, facts):
+            self.left_out += 1
+            why = f"trained on {facts.trained_length} positions"
+            self._note(arm, turn, LEFT_OUT, why)
+            return f"left out: {why}"
+        if how := self._by_others(arm, turn):
+            return how
+        if self.force:
+            return None
+        found = self.recorder.finished(config, facts, anywhere=self.anywhere)
+        if len(found) < self.plan.repeats and turn not in found.values():
+            return None
+        self.run_ids |= dict.fromkeys(found)
+        self.names[arm] = max(found)
+        self.skipped += 1
+        of_turn = [name for name, number in found.items() if number == turn]
+        self._note(arm, turn, DONE, max(of_turn, default=self.names[arm]))
+        return "finished before"
 
     def _by_others(self, arm: RunConfig, turn: int) -> str | None:
         """Count a run of the queue that others make, or have made; how it ended.
@@ -193,8 +216,8 @@ class Sweep:
         if self.claims:
             self.claims.note(arm, turn, how, what)
 
-    def _is_beyond(self, prepared: Prepared) -> bool:
+    def _is_beyond(self, config: RunConfig, facts: RunFacts) -> bool:
         """Whether a preset asked for more keys than the model was trained on."""
-        trained = prepared.facts.trained_length
-        budget = prepared.config.spec.has_budget and prepared.config.attended_keys
+        trained = facts.trained_length
+        budget = config.spec.has_budget and config.attended_keys
         return self.plan.within_trained and bool(trained and budget and budget > trained)

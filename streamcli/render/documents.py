@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from streamcli import harmless
+from streamcli.analysis.comparison import rows_of
 from streamcli.render import notes, output, tables
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import ADDED, ALL, COLUMNS
@@ -40,9 +41,9 @@ def names(rows: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
 def flat(rows: pd.DataFrame, columns: Sequence[str], title: str) -> Sheet:
     """Rows one by one, with exactly these columns."""
     chosen = [ALL[name].headed for name in columns]
-    texts = [tables.values(row, chosen) for row in rows.to_dict("records")]
+    texts = [tables.values(row, chosen) for row in rows_of(rows)]
     cells = [[row[name] for name in columns] for row in texts]
-    records = rows.to_dict("records")
+    records = rows_of(rows)
     said = notes.changes(records) if notes.CHANGE in columns else []
     if "compared_ms" in columns:
         said.append(f"{TIMED}{notes.repeated(records)}.")

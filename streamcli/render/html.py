@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamcli import __version__
+from streamcli.analysis.comparison import rows_of
 from streamcli.render import output, tables
 from streamcli.render.documents import Section
 from streamcli.results.columns import (
@@ -103,7 +104,7 @@ def _figure(drawn: Drawn) -> dict[str, Any]:
 
 
 def _section(section: Section, name: str) -> dict[str, Any]:
-    records = section.rows.to_dict("records")
+    records = rows_of(section.rows)
     columns = section.sheet.columns
     return {
         "id": name,

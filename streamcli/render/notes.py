@@ -27,7 +27,7 @@ def of_comparison(comparison: Comparison, mode: str) -> list[str]:
     notes = [
         "keys: the most a query may see, itself included; KV: all that is held between steps, "
         "working copies too; peak: of the process.",
-        *changes(rows := runs.to_dict("records")),
+        *changes(rows := comparison.rows),
         *answers(rows),
         f"{mode}: {timed(mode, rows)}{repeated(rows)}.",
         *_budgets(comparison),
@@ -139,7 +139,7 @@ def marked(row: Row) -> bool:
 
 def _budgets(comparison: Comparison) -> list[str]:
     """What the marks mean, and how many keys the marked rows see."""
-    rows: list[Row] = [row for row in comparison.runs.to_dict("records") if marked(row)]
+    rows: list[Row] = [row for row in comparison.rows if marked(row)]
     if not rows:
         return []
     parts = []

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from core.errors import UsageError
 from streamcli import files, harmless
-from streamcli.analysis.comparison import Comparison, in_order
+from streamcli.analysis.comparison import Comparison, in_order, rows_of
 from streamcli.render import overview, tables
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def doing(text: str) -> None:
 
 def json_lines(runs: pd.DataFrame) -> None:
     """Each run as one JSON object whose keys are the column names, one a line."""
-    for row in runs.to_dict("records"):
+    for row in rows_of(runs):
         print(json.dumps({name: plain(value) for name, value in row.items()}))
 
 

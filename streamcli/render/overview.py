@@ -42,7 +42,7 @@ def section(found: Sequence[Comparison]) -> Section | None:
     several = any(each.runs["method"].duplicated().any() for each in found)
     cells: dict[tuple[str, str], dict[str, Row]] = {}
     for each, text, setting in zip(found, texts, settings, strict=True):
-        for row in each.runs.to_dict("records"):
+        for row in each.rows:
             cells.setdefault((setting, _name(row, several)), {}).setdefault(text, row)
     lines = list(cells.items())
     order = list(dict.fromkeys(settings))

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
     from core.proof.verify import Finding
 
-SELDOM = (ACCURACY, HORIZON, "budget_mib")  # columns that stand in a table only where a run has them
+SELDOM = (ACCURACY, HORIZON, "budget_mib")  # in a table only where one of its runs has them
+    ACCURACY,
+    HORIZON,
+    "budget_mib",
+)  # columns that stand in a table only where a run has them
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
@@ -94,7 +98,7 @@ def sheet(comparison: Comparison) -> Sheet:
     """One comparison as a table."""
     mode = str(comparison.same["mode"])
     columns = _columns(mode, comparison.runs)
-    rows = [cells(row, columns) for row in comparison.runs.to_dict("records")]
+    rows = [cells(row, columns) for row in comparison.rows]
     return Sheet(title(comparison.same), columns, rows, notes.of_comparison(comparison, mode))
 
 
@@ -103,8 +107,7 @@ TOLD = Column("distance", "tokens since it was told", "text", "How far back a qu
 
 def distances_sheet(comparison: Comparison) -> tuple[Sheet, list[Row]] | None:
     """Accuracy by distance, a column a run, and the shares; None where nothing was told."""
-    rows: list[Row] = comparison.runs.to_dict("records")
-    rows = [row for row in rows if distances.horizon(row)]
+    rows: list[Row] = [row for row in comparison.rows if distances.horizon(row)]
     if not rows:
         return None
     several = len({row["method"] for row in rows}) < len(rows)

@@ -16,7 +16,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +28,7 @@ from rich.table import Table
 
 from core import hub, runner, tokens
 from core.config import RunConfig
-from core.datasets.base import Corpus, Document
+from core.datasets.base import Corpus, Document, Read
 from core.errors import StreamError, UsageError
 from core.models.loading import Loaded
 from core.runner import Prepared, Text
@@ -214,7 +214,9 @@ def _text(args: argparse.Namespace, loaded: Loaded) -> Text:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{args.text} can't be read: {error}.") from error
         corpus = Corpus(args.text.name, "one document", (Document(args.text.name, whole),))
-    return Text(corpus, tokens.tokenize(corpus, loaded.tokenizer, args.tokens))
+    read = Read(corpus.documents)
+    stream = tokens.tokenize(replace(corpus, documents=read), loaded.tokenizer, args.tokens)
+    return Text(corpus, stream, read)
 
 
 def _ours(prepared: Prepared, timed_tokens: int) -> Round:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import typer.main
 
+from core import foreknown
 from core.models import loading
 from streamcli import cli
 from streamcli.results.store import Store
@@ -60,6 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(loading, "load", load_once)
+    monkeypatch.setattr(foreknown, "folder", lambda: tmp_path / ".prepared")
     monkeypatch.setattr(typer.main, "get_command", _built)
     return tmp_path
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from core import registry
 from core.registry import DATASETS, MethodSpec
 from streamcli.analysis import repeats
-from streamcli.analysis.comparison import has_budget, own_options
+from streamcli.analysis.comparison import has_budget, own_options, rows_of
 from streamcli.analysis.repeats import TIMED, Key, Times
 from streamcli.results.columns import AROUND, SAME_RUN, SHARED, Group, chosen
 
@@ -72,7 +72,7 @@ class Point:
     @property
     def bounded(self) -> bool:
         """Whether it has a budget."""
-        return has_budget(dict(self.run))
+        return has_budget(self.run)
 
     @property
     def ppl(self) -> float:
@@ -182,7 +182,7 @@ def points(runs: pd.DataFrame, times: Mapping[Key, Times] | None = None) -> list
     plain = rows.astype(object).where(rows.notna(), None)
     if times is None:
         times = repeats.times(plain[list(TIMED)].itertuples(index=False, name=None))
-    latest = plain.drop_duplicates(list(SAME_RUN)).to_dict("records")
+    latest = rows_of(plain.drop_duplicates(list(SAME_RUN)))
     found = [_point(run, times.get(repeats.key(run), Times())) for run in latest]
     return _told_apart(found)
 
