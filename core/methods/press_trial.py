@@ -1,7 +1,7 @@
 """Whether a press of kvpress can evict while decoding, tried on a tiny model, and its options.
 
 A table of names would be right for one version of the package. So every press is made and let cut
-300 keys and a new one to 300, three times; what it needs for that, or why it can't, is what is then
+300 keys and a new one to 300, some times; what it needs for that, or why it can't, is what is then
 seen. ``docs/presses.md`` is made from it.
 
 Knows nothing of the user's model, of texts or of runs.
@@ -27,7 +27,7 @@ from core.methods.press_names import PREFIX, check, names
 
 CACHE, ABSOLUTE = "cache", "absolute"
 BUFFER = 256  # hidden states, as in the package (``decoding_press.py:56``)
-KEPT, STEPS = 300, 3  # more than any press protects by itself
+KEPT, STEPS = 300, 20  # keys, more than any press protects by itself, and evictions
 SET = ("compression_ratio", "n_sink", "target_size", "compression_interval")  # by the budget
 BUFFERED = "hidden_states_buffer_size"
 EXAMPLE = "KnormPress"  # inside a press that is made around another one, where it is tried
@@ -99,14 +99,22 @@ def __getattr__(name: str) -> type:
     return _options(name)
 
 
-@cache
-def _options(name: str) -> type:
+def options(name: str) -> dict[str, Any]:
+    """Every option of the press ``name``, with its default.
+
+    Raises:
+        UsageError: It can't evict while decoding.
+    """
     found = facts(name)
     values = {**found.own, "positions": CACHE if found.turns else ABSOLUTE}
     if found.looks_back or found.inner:
         values[BUFFERED] = BUFFER
-    if found.inner:
-        values["press"] = ""
+    return values | ({"press": ""} if found.inner else {})
+
+
+@cache
+def _options(name: str) -> type:
+    found, values = facts(name), options(name)
 
     def refuse(self: Any) -> None:
         _check(name, found, vars(self))
@@ -196,9 +204,9 @@ def _own(kind: Any) -> dict[str, Any]:
 
 @cache
 def _tiny() -> tuple[Any, Tensor]:
-    """A model that no user has, and tokens for it (2, T)."""
+    """A model that no user has, and tokens for it (2, T), none of which comes twice in a row."""
     config = LlamaConfig(
-        vocab_size=64,
+        vocab_size=512,
         hidden_size=64,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -210,7 +218,8 @@ def _tiny() -> tuple[Any, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).eval().requires_grad_(False)
-        return model, torch.randint(0, 64, (2, KEPT + STEPS))
+        ids = [torch.randperm(512)[: KEPT + STEPS] for _ in range(2)]
+        return model, torch.stack(ids)
 
 
 @torch.inference_mode()
@@ -225,7 +234,8 @@ def _evict(recipe: Recipe) -> bool:
     for rows in (ids[1:], ids):
         stream = DecodingStream(model, recipe)
         stream.try_on(rows)
-        left.append(stream.cache.layers[0].values[-1:])
+        values = torch.stack([layer.values[-1] for layer in stream.cache.layers])
+        left.append(values.sum(2))  # whatever their order
     return not torch.allclose(left[0], left[1], atol=1e-5)
 
 

@@ -108,7 +108,9 @@ class Pressed(Method):
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
         """Keys and values of the tokens that are left, and hidden states held for the press."""
         tokens, config = sum(feeds), loaded.model.config.get_text_config(decoder=True)
-        buffered = min(tokens, self.recipe.buffer) * config.num_hidden_layers * config.hidden_size
+        buffered: int = (
+            min(tokens, self.recipe.buffer) * config.num_hidden_layers * config.hidden_size
+        )
         hidden = batch * buffered * int(loaded.model.dtype.itemsize)
         return held_after(tokens, self.recipe) * token_bytes(loaded, batch) + hidden
 
