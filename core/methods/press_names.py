@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import colorsys
 import hashlib
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -50,7 +51,8 @@ def check(name: str) -> None:
     if not names():
         raise UsageError(f"method {name!r} needs the package {PACKAGE}: {INSTALL}.")
     if (press := name.removeprefix(PREFIX)) not in names():
-        raise unknown("press of kvpress", press, names())
+        near = get_close_matches(press, names(), n=3, cutoff=0)
+        raise unknown("press of kvpress", press, near, "or another one of docs/presses.md")
 
 
 def spec(name: str) -> MethodSpec:

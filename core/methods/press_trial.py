@@ -55,13 +55,17 @@ class Facts:
     own: MappingProxyType[str, Any]
 
 
-@cache
-def facts(name: str, inner: str = EXAMPLE) -> Facts:
+def facts(name: str, inner: str = "") -> Facts:
     """What the press ``name``, made around the press ``inner`` if around any, needs.
 
     Raises:
         UsageError: It can't evict while decoding, or the package can't be used here.
     """
+    return _facts(name, inner or EXAMPLE)
+
+
+@cache
+def _facts(name: str, inner: str) -> Facts:
     kvpress = press.load()
     kind = getattr(kvpress, name)
     if why := _in_its_nature(kvpress, kind):

@@ -52,7 +52,7 @@ class Pressed(Method):
         self.positions = self.parameters.positions
         self.eviction = eviction(config.steps_between_evictions())
         inner = getattr(self.parameters, "press", "")
-        found = facts(self.press, inner) if inner else facts(self.press)
+        found = facts(self.press, inner)
         if found.inner and not inner:
             raise UsageError(
                 f"{config.method} is made around another press: say which, such as "

@@ -27,11 +27,11 @@ Made by `make presses` with kvpress {version}. `streamcli run --method kvpress:K
 press of the package cut the cache to S + W keys after every token, so that a query sees these and
 itself, as in `streaming` of the same `--n-sink` and `--window`. Presses were made for prompts; here
 the package's `DecodingPress` is told to cut at every step. Of its {total} presses {can} can be had
-so. Each was made to cut {kept} keys and a new one to {kept} on a tiny random Llama, and what it needs
-for that, or why it can't, is what was seen then. What can't is refused before a model is loaded. The
-package knows how Llama types make their queries; a press that asks for these can't serve a GPT-NeoX
-(Pythia, the bundled model). So evictions are tried on your model before a run begins. At every step
-of a run the keys in every layer are counted.
+so. Each was made to cut {kept} keys and a new one to {kept} on a tiny random Llama; what it needs
+for that, or why it can't, is what was seen then. What can't is refused before a model is loaded.
+The package knows how Llama types make their queries; a press that asks for these can't serve a
+GPT-NeoX (Pythia, the bundled model). So evictions are tried on your model before a run begins. At
+every step of a run the keys in every layer are counted.
 
 ## Those that can
 
@@ -45,11 +45,11 @@ of a run the keys in every layer are counted.
   package does without it: keys stay at the positions of the text and lie in the order of their
   scores, so that a press which goes by first or last places takes others for them. Those that
   `KeyRerotationPress` can't hold are `absolute` alone.
-- **options**: as flags (`--window-size 16`) or `--param NAME=VALUE`; those of plain types. The rest,
-  and all of a press inside another one, are the package's defaults.
-- `hidden_states_buffer_size`: the hidden states of so many tokens are held for the press, and count
-  as KV. `DecodingPress` forgets them whenever it evicts, here they stay. All queries made of them are
-  turned to the position of the newest token, as in the package: `DecodingPress` knows no other.
+- **options**: as flags (`--window-size 16`) or `--param NAME=VALUE`; those of plain types. The
+  rest, and all of a press inside another one, are the package's defaults.
+- `hidden_states_buffer_size`: the hidden states of so many past tokens are held for the press, and
+  count as KV. `DecodingPress` forgets them whenever it evicts, here they stay. All queries made of
+  them are turned to the position of the newest token, as in the package, which hands on no other.
 - **alone**: of several documents in step the first would decide for all, or random numbers be dealt
   otherwise: `--batch-size 1`.
 - `--evict-every k` is another budget, up to k - 1 keys more, and tables mark it.
