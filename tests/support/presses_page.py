@@ -66,16 +66,16 @@ NOTES = {
     "ExpectedAttentionPress": "takes the number of held hidden states for the next position",
     "CapPress": "takes the number of held hidden states for the next position",
     "KeyDiffPress": "compares keys where they stand, `keydiff` at position 0",
-    "KnormPress": "`knorm`, but of keys equally long, such as a word's that comes again in the first "
-    "layer, any goes, and there the oldest",
+    "KnormPress": "`knorm`, but of keys equally long, such as a word's that comes again in the "
+    "first layer, any goes, and there the oldest",
     "LagKVPress": "`streaming` while S + W + 1 is below S + 2 x `lag_size`",
     "ObservedAttentionPress": "weights of the newest query, over the queries that a prompt's key "
     "would have had",
     "PyramidKVPress": "`SnapKVPress` at absolute positions: one key too many makes no pyramid",
     "RandomPress": "any key, another one in each head",
     "SnapKVPress": "never drops the last `window_size` tokens: a window alone where that is S + W",
-    "StreamingLLMPress": "`streaming`, and bit by bit `kvpress`; with absolute positions it loses its "
-    "sinks, as `kvpress-stock` does",
+    "StreamingLLMPress": "`streaming`, and bit by bit `kvpress`; with absolute positions it loses "
+    "its sinks, as `kvpress-stock` does",
     "TOVAPress": "`tova`, but the newest token never goes",
 }
 WHY = {

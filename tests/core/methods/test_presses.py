@@ -239,8 +239,8 @@ def test_verify_claims_nothing_but_for_the_streaming_press(
     }
     streaming, norm, other = (found[name] for name in names)
     assert streaming.claimed and streaming.passed
-    assert not norm.claimed and norm.largest_nats > 0
-    assert not other.claimed and "no reference is known" in other.diagnosis
+    for each in (norm, other):
+        assert not each.claimed and "no reference is known" in each.diagnosis
 
 
 def test_notes_say_where_keys_stand_and_what_is_held_besides(kvpress: Any, llama: Loaded) -> None:
