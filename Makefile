@@ -6,6 +6,7 @@
 # make newest     what touches transformers again, under its newest version
 # make docs       write docs/ anew from the code
 # make models     write docs/models.md anew, under the tested and the newest transformers
+# make presses    write docs/presses.md anew: which presses of kvpress can evict while decoding
 # make generate   write docs/generate.md anew, likewise
 # make soak       kills, locks, stops and writers at a database for minutes: what is lost (ARGS)
 # make peers      our streaming beside the published attention-sinks, in an environment of its own
@@ -17,7 +18,7 @@ NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
 MODEL_TESTS := tests/core tests/streamcli/test_cli.py tests/streamcli/test_cli_hub.py
 TEST := $(BIN)/python -m pytest --numprocesses 2
-.PHONY: demo test quick check newest docs models generate soak peers
+.PHONY: demo test quick check newest docs models presses generate soak peers
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -54,6 +55,9 @@ models: $(READY)
 	$(BIN)/python -m tests.support.models_page $(ARGS)
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
 	PYTHONPATH=.newest $(BIN)/python -m tests.support.models_page $(ARGS)
+
+presses: $(READY)
+	$(BIN)/python -m tests.support.presses_page
 
 generate: $(READY)
 	$(BIN)/python -m tests.support.generating

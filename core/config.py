@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from core import own_options, registry
@@ -90,8 +91,9 @@ class RunConfig:
     method: str = option(
         registry.STREAMING,
         WHAT,
-        "How the stream is remembered: {}.",
+        f"How the stream is remembered: {{}}, or a press of kvpress ({registry.FAMILY_WORDS}).",
         choices=registry.methods,
+        check=partial(registry.check, "method"),
         several="methods",
     )
     mode: str = option(

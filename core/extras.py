@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from core import registry
+from core import own_options, registry
 from core.errors import UsageError
 
 TOO_NEW = (5, 3)  # transformers whose attentions are no longer told their cache_position
@@ -30,10 +30,12 @@ def check(method: str) -> None:
     """Refuse a method that can't run here, before anything is loaded.
 
     Raises:
-        UsageError: The package that it needs is not there, or not for this transformers.
+        UsageError: The package that it needs is not there, or not for this transformers; or it is
+            a part of that package which can't do what a method must.
     """
     if why := lacking(method):
         raise UsageError(f"method {method!r} {why}.")
+    own_options.parameters(method)
 
 
 def too_new(installed: str) -> bool:

@@ -22,7 +22,8 @@ class Option:
         words: What it is, for help and for .env.example.
         group: The panel of the help that it stands in.
         otherwise: What it is where it is left open, in words.
-        choices: The names that it may be.
+        choices: The names that it may be, and that help lists.
+        check: Refuses a name, where it may be others than those; else ``choices`` are all.
         least: The smallest number that it may be.
         most: The largest.
         least_words: What the smallest number means, in brackets.
@@ -35,6 +36,7 @@ class Option:
     group: str
     otherwise: str = ""
     choices: Callable[[], Iterable[str]] | None = None
+    check: Callable[[str], None] | None = None
     least: float | None = None
     most: float | None = None
     least_words: str = ""
@@ -115,7 +117,9 @@ def _plain(hint: Any) -> type:
 def _check(each: KnownOption, value: Any) -> None:
     """Raise ``UsageError`` where a value is out of bounds or no choice."""
     about = each.about
-    if about.choices and value not in about.choices():
+    if about.check:
+        about.check(value)
+    elif about.choices and value not in about.choices():
         raise unknown(each.name, value, about.choices())
     if value is None:
         return

@@ -4,7 +4,8 @@ Whoever asks "does it keep to a budget, does it have sinks, may its step be comp
 ``MethodSpec``, and of a mode the ``ModeSpec``; no name of a method or mode decides anything
 elsewhere. A package of its own adds methods through the entry-point group ``streamcli.methods``
 (``name = "module:Class"``): its class says what it is in its attribute ``spec``, which it inherits
-from the class it derives from.
+from the class it derives from. A family has many methods, ``family:NAME``, and a module that makes
+the spec of each.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class MethodSpec:
         static: Whether its decode step has static shapes, so that an engine may execute it.
         moves: Whether it moves keys to other positions, which not every model allows.
         reference: The obvious computation of what it should predict, as ``module:function``: from a
-            model, ids (B, T) and the configuration to nats (B, T-1).
+            model, ids (B, T) and the configuration to nats (B, T-1); empty where there is none, so
+            that nothing can be claimed.
         chooses: Whether it chooses, such as which key to drop or the nearest code of a number, so
             that rounding decides between what is as good. Its reference then is given its choices
             as well, holds them against its own, and goes on with them.
@@ -307,6 +309,9 @@ METHODS: dict[str, MethodSpec] = {  # in the order of tables and figures
 METHODS |= {name: each.but(name=name) for name, each in METHODS.items()}
 STREAMING, WINDOW, BASELINE, DENSE = "streaming", "window", "recompute", "dense"
 LINE_BREAKS = "line-breaks"
+# Methods ``family:NAME``, by family: the module with names(), check(name) and spec(name) of them.
+FAMILIES = {"kvpress": "core.methods.press_names"}
+FAMILY_WORDS = "kvpress:PRESS"  # in help and errors
 COMPARED = (STREAMING, "mit", "kvpress", BASELINE)  # where nobody names methods
 
 MODES: dict[str, ModeSpec] = {
@@ -365,8 +370,14 @@ def plugins() -> Mapping[str, EntryPoint]:
 
 
 def methods() -> tuple[str, ...]:
-    """The name of every method in the order of tables, those of other packages last."""
+    """The name of every method but a family's in the order of tables, other packages' last."""
     return (*METHODS, *plugins())
+
+
+def _family(name: str) -> Any:
+    """The module of the family that has the method ``name``; None where none has."""
+    family, colon, _ = name.partition(":")
+    return import_module(FAMILIES[family]) if colon and family in FAMILIES else None
 
 
 def method(name: str) -> MethodSpec:
@@ -375,18 +386,17 @@ def method(name: str) -> MethodSpec:
     Raises:
         UsageError: No such method, or its package can't be imported or says not what it is.
     """
-    if name in METHODS:
-        found = METHODS[name]
-        return found if found.name == name else found.but(name=name)
-    if name not in plugins():
-        raise unknown("method", name, methods())
-    return _plugin(name)
+    check("method", name)
+    if name not in METHODS:
+        return _other(name)
+    found = METHODS[name]
+    return found if found.name == name else found.but(name=name)
 
 
 def recorded(name: str) -> MethodSpec:
     """What a method in a record is; where its package is gone, what most methods are."""
     try:
-        return method(name)
+        return _other(name) if _family(name) else method(name)
     except UsageError:
         return MethodSpec(
             name=name, where="", words="", memory="fills", budget="sinks and window", exact=False
@@ -402,6 +412,13 @@ def place(name: str) -> int:
 def look(name: str) -> Look:
     """How figures draw a method."""
     return recorded(name).look
+
+
+def _other(name: str) -> MethodSpec:
+    """What a method of a family or of another package is."""
+    family = _family(name)
+    spec: MethodSpec = family.spec(name) if family else _plugin(name)
+    return spec
 
 
 @cache
@@ -447,8 +464,21 @@ def names(kind: str) -> tuple[str, ...]:
 
 def check(kind: str, name: str) -> None:
     """Raise ``UsageError`` with the nearest name unless ``name`` is a ``kind``."""
-    if name not in names(kind):
-        raise unknown(kind, name, names(kind))
+    family = _family(name) if kind == "method" else None
+    if family:
+        family.check(name)
+    elif name not in names(kind):
+        hint = f"or {FAMILY_WORDS}" if kind == "method" else ""
+        raise unknown(kind, name, names(kind), hint)
+
+
+def known(kind: str, name: str) -> bool:
+    """Whether ``name`` is a ``kind``."""
+    try:
+        check(kind, name)
+    except UsageError:
+        return False
+    return True
 
 
 def load(kind: str, name: str) -> Any:

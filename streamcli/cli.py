@@ -172,7 +172,7 @@ def _own_options(words: list[str]) -> list[str]:
         for word, after in zip(words, [*words[1:], ""], strict=True)
     ]
     chosen = {value for flag, value in pairs if flag in ("--method", "--methods")}
-    chosen = {name for name in chosen if name in registry.methods()}
+    chosen = {name for name in chosen if registry.known("method", name)}
     names = [name for each in chosen for name in own_options.parameters(each)]
     own = {f"--{name.replace('_', '-')}" for name in names}
     own -= {each.flag for each in options()}

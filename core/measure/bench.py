@@ -11,7 +11,7 @@ Knows nothing of texts, scores or databases: tokens are random.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -55,7 +55,7 @@ class Arm:
         step_mib: The most that tensors made by a step took besides at one moment; 0 before it ran.
         length: Tokens of the stream before a step, or of the prompt that it reads.
         read: Tokens that are read in the time of which figures are.
-        cycle: Steps after which its work repeats: k, where it evicts every k steps.
+        cycle: Steps after which its work repeats, see ``Method.cycle``.
         bounded: Whether it keeps to a budget, so that it may be held against others.
         once_more: Makes such an arm anew.
         twin: The arm that it is once more, so that what differs is the machine's; None for others.
@@ -166,11 +166,10 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
         StreamError: The method or the engine can't run on this model.
     """
     method = method_of(config)
-    stream, keys = method.start(loaded, config.batch_size), config.attended_keys
-    tokens = _random_ids(loaded, config)
-    every = config.steps_between_evictions()
-    _fill(stream, tokens, length or keys + every + FILL)
-    keys = keys + (every - 1) // 2 if method.full_after(loaded) else stream.held() + 1  # on average
+    stream, tokens = method.start(loaded, config.batch_size), _random_ids(loaded, config)
+    fed = _fill(stream, tokens, length or config.attended_keys + method.cycle + FILL)
+    ahead = method.attended([*fed, *[1] * method.cycle])[-method.cycle :]  # of the coming steps
+    keys = round(float(ahead.double().mean()))
     ids = next(tokens)[:, :1]
     encodes_all = config.spec.memory == "none"
     work_of = floors.recompute_work if encodes_all else floors.decode_work
@@ -189,7 +188,7 @@ def decode_arm(loaded: Loaded, config: RunConfig, length: int = 0) -> Arm:
         notes=(*notes, *stream.notes),
         kv_mib=stream.kv_bytes() / MIB,
         length=length or None,
-        cycle=every,
+        cycle=method.cycle,
         bounded=bool(method.full_after(loaded)),
     )
 
@@ -282,10 +281,11 @@ def _random_ids(loaded: Loaded, config: RunConfig, length: int = FILL) -> Iterat
         yield ids.to(loaded.model.device)
 
 
-def _fill(stream: Stream, tokens: Iterable[torch.Tensor], least: int) -> None:
-    fed = 0
-    for ids in tokens:
+def _fill(stream: Stream, tokens: Iterator[torch.Tensor], least: int) -> list[int]:
+    """Feed ``least`` tokens or a few more; how many at a time."""
+    fed: list[int] = []
+    while sum(fed) < least:
+        ids = next(tokens)
         stream.feed(ids, keep=1)
-        fed += ids.shape[1]
-        if fed >= least:
-            return
+        fed.append(ids.shape[1])
+    return fed

@@ -113,6 +113,11 @@ class Method(ABC):
         """What each kind of the model's layers keeps or sees, in words."""
         return anatomy.of(loaded.model).layers_in_words
 
+    @property
+    def cycle(self) -> int:
+        """Steps after which the work of a step repeats: those from one eviction to the next."""
+        return self.config.steps_between_evictions()
+
     def full_after(self, loaded: Loaded) -> int:
         """Tokens after which every step costs the same; 0 where no such point comes."""
         return self.config.attended_keys + self.config.steps_between_evictions() - 1

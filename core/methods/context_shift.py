@@ -64,6 +64,11 @@ class ContextShift(Streaming):
         sinks, window = self.config.n_sink, self.config.window_size
         return sinks, window + 1 - self.every, self.every, sinks + window
 
+    @property
+    def cycle(self) -> int:
+        """Steps from one shift to the next."""
+        return self.every
+
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache.
 

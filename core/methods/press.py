@@ -128,12 +128,25 @@ class PressStream(CacheStream):
 
 
 class _Seat:
-    """What a press sees in place of an attention module: the names that Llama's has."""
+    """What a press sees in place of an attention module: the names that Llama's has.
+
+    What is not set here is the module's. What a press sets stays here.
+    """
 
     def __init__(self, module: Any, rotary_emb: Any) -> None:
         self.module, self.rotary_emb, self.layer_idx = module, rotary_emb, module.layer_idx
         self.head_dim: int = getattr(module, "head_dim", None) or module.head_size
         self.press: Any = None
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """The module's: the package asks for it to know how queries are made (``utils.py``)."""
+        return type(self.module)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "module":  # not set yet
+            raise AttributeError(name)
+        return getattr(self.module, name)
 
     def __call__(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         cache = kwargs.get("past_key_values", kwargs.get("layer_past"))

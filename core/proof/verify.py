@@ -149,19 +149,21 @@ def _method(loaded: Loaded, config: RunConfig, references: _References) -> Findi
             method.choices = []
         nll = _scores(loaded, [references.ids], method, config)
     except UsageError as error:
-        nan = float("nan")
-        return Finding(
-            subject=config.method,
-            form=form,
-            claimed=False,
-            largest_nats=nan,
-            mean_nats=nan,
-            diagnosis=f"not run: {error}",
-        )
+        return _unclaimed(config.method, form, f"not run: {error}")
+    if not config.spec.reference:
+        return _unclaimed(config.method, form, "claims no exactness: no reference is known")
     claimed = config.spec.exact and (config.spec.exact_chunks or not config.mode_spec.chunked)
     choices = (method.choices,) if config.spec.chooses else ()
     want = references.of(config, *choices)
     return _compare(loaded, config, nll, want, config.method, form, claimed)
+
+
+def _unclaimed(method: str, form: str, why: str) -> Finding:
+    """A method that is held against nothing."""
+    nan = float("nan")
+    return Finding(
+        subject=method, form=form, claimed=False, largest_nats=nan, mean_nats=nan, diagnosis=why
+    )
 
 
 def _invariants(loaded: Loaded, config: RunConfig, references: _References) -> Iterator[Finding]:

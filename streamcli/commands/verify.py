@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core import registry
+from core import own_options, registry
 from core.config import MACHINE, ORIGIN, RunConfig
 from core.config import options as known
 from core.errors import StreamError
@@ -69,6 +69,8 @@ def verify(
         params[name] = size if params[name] is None else params[name]
     asked = settings.read(params)
     base = replace(asked.config(), dtype="float32", mode=registry.DECODE, batch_size=1)
+    for name in methods or ():
+        own_options.parameters(name)  # which refuses what is no method
 
     loaded = runner.load_model(base, explicit=asked.model_is_explicit)
     prepared = runner.prepare(base, loaded, runner.read_text(base, loaded))

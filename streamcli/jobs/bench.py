@@ -253,13 +253,21 @@ def _row(arm: Arm, arms: list[Arm], machine: Machine) -> dict[str, Any]:
         if len(alike) > 1 or not bounded or base.name == arm.name or base.twin:
             continue
         spec, every = base.config.spec, base.config.steps_between_evictions()
-        if base.name == PLAIN or (spec.peer and spec.exact and every == 1):
+        peer = spec.peer and spec.exact and every == 1
+        if base.name == PLAIN or peer or _beside_ours(arm, base):
             each = bench.ratio(arm, base)
             row["ratios"][base.name] = [each.median, each.low, each.high]
         elif base.config.method == registry.BASELINE or base.name == ONE_BY_ONE:
             each = bench.ratio(base, arm)
             row["speed_ups"][base.name] = [each.median, each.low, each.high]
     return row
+
+
+def _beside_ours(arm: Arm, base: Arm) -> bool:
+    """Whether ``base`` is our streaming cache, and ``arm`` another rule for which keys stay."""
+    theirs = arm.config.spec.peer or arm.config.method in (registry.STREAMING, registry.BASELINE)
+    alike = arm.config.engine == base.config.engine
+    return base.name == registry.STREAMING and alike and not theirs
 
 
 def _record(

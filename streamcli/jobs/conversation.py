@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from core import dialogue, registry, runner
+from core import dialogue, extras, registry, runner
 from core.config import RunConfig, options
 from core.conversation import Conversation
 from core.sampling import Sampling
@@ -36,6 +36,7 @@ def begun(
     asked = settings.read({name: params.get(name) for name in RunConfig.names()})
     # What a variable may say of measuring has no meaning here.
     config = asked.config(mode=registry.DECODE, batch_size=1, context_tokens=None)
+    extras.check(config.method)
     loaded = runner.load_model(config, explicit=asked.model_is_explicit)
     form = dialogue.form(loaded, system) if talks else None
     made = Conversation(loaded, config, sampling, form)

@@ -42,6 +42,9 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
     """The arms of a benchmark, each beside its floor and the others."""
     known, rows = ALL | BENCHMARKS, [_flat(row) for row in timed.rows]
     sizes = {name: {row[name] for row in rows} for name in ("window", "batch_size", "length")}
+    kept = {row["n_sink"] + row["window"] for row in rows}
+    if len(kept) == 1:  # S counts as part of W where a method has no sinks
+        del sizes["window"]
     names = [
         *("arm", "engine"),
         *(name for name, values in sizes.items() if len(values) > 1),
@@ -58,8 +61,8 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
     if any(row["compile_s"] for row in rows):
         columns.append(ALL["compile_s"].headed)
     cells = [[format_value(column, row.get(column.name)) for column in columns] for row in rows]
-    same = [f"{ALL['window'].title} = {each:,}" for each in sizes["window"]]
-    about = [timed.model, timed.where, *(same if len(same) == 1 else [])]
+    same = [f"S + W = {each:,}" for each in kept if len(kept) == 1]
+    about = [timed.model, timed.where, *same]
     title = f"bench {what}: {', '.join(about)}, {asked['rounds']} rounds"
     notes = [
         *timed.notes,

@@ -83,6 +83,37 @@ def test_an_arm_that_holds_everything_reads_it_and_is_held_against_no_budget(typ
     assert rows["streaming"]["speed_ups"] and not rows["dense"]["speed_ups"]
 
 
+def test_what_else_may_stay_is_timed_beside_streaming_and_each_arm_has_a_floor_of_its_own(
+    typed: Type,
+) -> None:
+    kept = ("context-shift", "tova", "h2o", "keydiff", "knorm")
+    words = ["--shape", "tiny", "--methods", "streaming", *kept, "--windows", "28"]
+    words += ["--engines", "eager", "--rounds", "2", "--steps", "2"]
+    rows = {row["arm"]: row for row in json.loads(typed("bench", "decode", *words, "--json").out)}
+    assert all(set(rows[name]["ratios"]) == {"streaming"} for name in kept)
+    assert rows["streaming"]["ratios"] == {} and {r["attended_keys"] for r in rows.values()} == {33}
+    floors_ms = {name: rows[name]["floor_ms"] for name in kept}
+    assert floors_ms.pop("context-shift") < rows["streaming"]["floor_ms"]
+    assert set(floors_ms.values()) == {rows["streaming"]["floor_ms"]}
+    assert "S + W = 32" in typed("bench", "decode", *words).out
+
+
+@pytest.mark.parametrize(
+    ("method", "every", "mean"),
+    [("streaming", None, 33), ("streaming", 8, 36), ("context-shift", None, 26)],
+)
+def test_a_floor_is_of_the_keys_that_the_steps_of_a_cycle_see_on_average(
+    method: str, every: int | None, mean: int
+) -> None:
+    loaded = shapes.build("tiny", dtype="float32", device="cpu")
+    asked = RunConfig(method=method, n_sink=4, window=28, device="cpu", evict_every=every)
+    fed = bench.decode_arm(loaded, asked)
+    with weights.for_decoding(loaded.model, 1):
+        assert fed.work == floors.decode_work(loaded.model, mean)
+    # 33 in steps of 1; 33 to 40 where one in 8 evicts; 20 to 33 where 14 leave at a time
+    assert fed.cycle == {"streaming": every or 1, "context-shift": 14}[method]
+
+
 def test_bench_prints_rows_and_records_them_apart_from_the_runs(
     tmp_path: Path, typed: Type
 ) -> None:
