@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from copy import deepcopy
+from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -46,7 +48,7 @@ MARKS = {  # of every test that uses such a fixture
 
 TOGETHER = (  # files of which one worker has all: their tests share what is dear to make
     ("core/test_cache", "core/methods/test_mit", "core/methods/test_kvpress"),  # references
-    ("core/test_engine", "core/test_weights"),  # compiled steps
+    ("core/test_engine", "core/test_weights", "core/methods/test_context_shift"),  # compiled steps
     ("core/modes/test_modes",),
     ("core/datasets/test_datasets",),  # what a Hub gave
     ("core/models/test_loading",),
@@ -104,6 +106,14 @@ def neox() -> Loaded:
     from core.models import loading
 
     return loading.load("bundled", dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def thin(neox: Loaded) -> Loaded:
+    """Its first layer: for what is compiled."""
+    from tests.support.samples import thinned
+
+    return replace(neox, model=thinned(deepcopy(neox.model)))
 
 
 @pytest.fixture(scope="session")
