@@ -59,11 +59,31 @@ TOGETHER = (  # files of which one worker has all: their tests share what is dea
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures they use."""
+OURS = {  # parameters of tests of which transformers knows nothing
+    *("batch_size", "chunk", "every", "n_discard", "n_sink", "narrow", "recent", "rows", "size"),
+    *("sizes", "threads", "where", "window"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--once``, for another version of transformers; see ``make newest``."""
+    parser.addoption("--once", action="store_true", help="of cases that differ in OURS, the first")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, and leave cases out with ``--once``."""
+    known, others = set[tuple[object, ...]](), set[pytest.Item]()
     for item in items:
         for fixture in set(MARKS).intersection(getattr(item, "fixturenames", ())):
             item.add_marker(MARKS[fixture])
+        params = item.callspec.params.items() if hasattr(item, "callspec") else ()
+        theirs = [f"{name}={value!r}" for name, value in params if name not in OURS]
+        case = item.nodeid.partition("[")[0], *theirs
+        if config.getoption("once") and case in known:
+            others.add(item)
+        known.add(case)
+    config.hook.pytest_deselected(items=list(others))
+    items[:] = [item for item in items if item not in others]
 
 
 @pytest.hookimpl(optionalhook=True)

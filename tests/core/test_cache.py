@@ -34,7 +34,6 @@ from core.models.loading import Loaded
 from core.proof.verify import in_half
 from tests.support.samples import EXACT, ROPES, gap, ids_of, naive_nll, random_ids, tiny_llama
 
-
 LENGTH, MIXED = 150, [1, 50, 3, 1, 1, 90]  # tokens of a text, and of chunks in turn
 
 
