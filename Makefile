@@ -3,7 +3,8 @@
 # make test       set up, then all tests
 # make quick      set up, then the tests that take no large model, compiler, hub, browser or server
 # make check      set up, then lint, format and type checks
-# make newest     what touches transformers again, under its newest version
+# make newest     what touches transformers again, under its newest version; of cases that differ in
+#                 our sizes alone, one
 # make docs       write docs/ anew from the code
 # make models     write docs/models.md anew, under the tested and the newest transformers
 # make presses    write docs/presses.md anew: which presses of kvpress can evict while decoding
@@ -44,24 +45,25 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-newest: $(READY)
+.newest/.ready: $(READY) Makefile
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
-	PYTHONPATH=.newest $(TEST) $(MODEL_TESTS)
+	touch $@
+
+newest: .newest/.ready
+	PYTHONPATH=.newest $(TEST) --once $(MODEL_TESTS)
 
 docs: $(READY)
 	$(BIN)/python -m streamcli.docs
 
-models: $(READY)
+models: .newest/.ready
 	$(BIN)/python -m tests.support.models_page $(ARGS)
-	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
 	PYTHONPATH=.newest $(BIN)/python -m tests.support.models_page $(ARGS)
 
 presses: $(READY)
 	$(BIN)/python -m tests.support.presses_page
 
-generate: $(READY)
+generate: .newest/.ready
 	$(BIN)/python -m tests.support.generating
-	$(BIN)/pip install --quiet --upgrade --no-deps --target .newest $(NEWEST)
 	PYTHONPATH=.newest $(BIN)/python -m tests.support.generating
 
 soak: $(READY)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from copy import deepcopy
+from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -46,7 +48,7 @@ MARKS = {  # of every test that uses such a fixture
 
 TOGETHER = (  # files of which one worker has all: their tests share what is dear to make
     ("core/test_cache", "core/methods/test_mit", "core/methods/test_kvpress"),  # references
-    ("core/test_engine", "core/test_weights"),  # compiled steps
+    ("core/test_engine", "core/test_weights", "core/methods/test_context_shift"),  # compiled steps
     ("core/modes/test_modes",),
     ("core/datasets/test_datasets",),  # what a Hub gave
     ("core/models/test_loading",),
@@ -57,11 +59,31 @@ TOGETHER = (  # files of which one worker has all: their tests share what is dea
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures they use."""
+OURS = {  # parameters of tests of which transformers knows nothing
+    *("batch_size", "chunk", "every", "n_discard", "n_sink", "narrow", "recent", "rows", "size"),
+    *("sizes", "threads", "where", "window"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--once``, for another version of transformers; see ``make newest``."""
+    parser.addoption("--once", action="store_true", help="of cases that differ in OURS, the first")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, and leave cases out with ``--once``."""
+    known, others = set[tuple[object, ...]](), set[pytest.Item]()
     for item in items:
         for fixture in set(MARKS).intersection(getattr(item, "fixturenames", ())):
             item.add_marker(MARKS[fixture])
+        params = item.callspec.params.items() if hasattr(item, "callspec") else ()
+        theirs = [f"{name}={value!r}" for name, value in params if name not in OURS]
+        case = item.nodeid.partition("[")[0], *theirs
+        if config.getoption("once") and case in known:
+            others.add(item)
+        known.add(case)
+    config.hook.pytest_deselected(items=list(others))
+    items[:] = [item for item in items if item not in others]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -104,6 +126,14 @@ def neox() -> Loaded:
     from core.models import loading
 
     return loading.load("bundled", dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def thin(neox: Loaded) -> Loaded:
+    """Its first layer: for what is compiled."""
+    from tests.support.samples import thinned
+
+    return replace(neox, model=thinned(deepcopy(neox.model)))
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from core.models import shapes
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
 from tests.support.evaluated import evaluate
-from tests.support.samples import EXACT, ids_of, method_of, random_ids, tiny_llama
+from tests.support.samples import EXACT, ids_of, method_of, random_ids, thinned, tiny_llama
 
 
 def tiny_neox() -> Any:
@@ -81,10 +81,10 @@ def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_to
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # shared out or not
     monkeypatch.setattr(caches, "REACH", 16)
-    model, ids = MODELS[name](), random_ids(1, 200)
+    model, ids = thinned(MODELS[name]()), random_ids(1, 120)
     counters.clear()
     with by_columns(model), in_16_bits(model) if narrow else nullcontext():
-        got = [streamed(model, ids[:, :length], "compiled") for length in (200, 90)]
+        got = [streamed(model, ids[:, :length], "compiled") for length in (120, 60)]
         want = streamed(model, ids, None)
     for each in got:
         assert float((each - want[:, : each.shape[1]]).abs().max()) < EXACT
@@ -93,7 +93,7 @@ def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_to
 
 @pytest.mark.usefixtures("compiler")
 def test_a_compiled_run_is_the_eager_one_but_for_its_times(
-    neox: Loaded, monkeypatch: pytest.MonkeyPatch
+    thin: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks, made = count(), Engine._made
 
@@ -103,9 +103,9 @@ def test_a_compiled_run_is_the_eager_one_but_for_its_times(
 
     monkeypatch.setattr(Clock, "_now", lambda _: float(next(ticks)))  # a look takes a second
     monkeypatch.setattr(Engine, "_made", slowly)
-    documents = [ids_of(neox, 140)[0], ids_of(neox, 90)[1]]
-    eager = evaluate(neox, documents, engine="eager")
-    compiled = evaluate(neox, documents, engine="compiled")
+    documents = [ids_of(thin, 140)[0], ids_of(thin, 90)[1]]
+    eager = evaluate(thin, documents, engine="eager")
+    compiled = evaluate(thin, documents, engine="compiled")
     assert abs(eager.nll - compiled.nll).max() < EXACT
     assert (eager.engine, eager.compile_s) == ("eager", 0)
     assert compiled.engine == "compiled" and compiled.compile_s > 0
@@ -115,12 +115,12 @@ def test_a_compiled_run_is_the_eager_one_but_for_its_times(
 
 @pytest.mark.usefixtures("compiler")
 def test_a_step_is_made_where_it_is_timed_though_a_chunk_of_one_token_comes_before(
-    neox: Loaded, monkeypatch: pytest.MonkeyPatch
+    thin: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # so that layouts differ
     asked: dict[str, Any] = {"timed_tokens": 20, "chunk_size": 31}  # 31 and 1 fill a cache of 4+27
     eager, compiled = (
-        evaluate(neox, [ids_of(neox, 150)[0]], engine=kind, **asked)
+        evaluate(thin, [ids_of(thin, 150)[0]], engine=kind, **asked)
         for kind in ("eager", "compiled")
     )
     assert compiled.engine == "compiled" and compiled.compile_s > 0

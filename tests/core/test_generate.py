@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from core import cache as caches
 from core.attention import NAME, streaming_attention
 from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
@@ -178,12 +179,9 @@ def test_a_copy_goes_on_by_itself_and_shares_the_model(model: Any) -> None:
     assert gap(cache.read(ids[:, 80:]), want) < 1e-3
 
 
-def test_a_long_generation_does_not_drift(neox: Loaded, neox_ids: Tensor) -> None:
+def test_a_long_generation_does_not_drift(
+    neox: Loaded, neox_ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "REACH", 8)  # its frame moves as often as in 40,000 tokens
     torch.manual_seed(0)
-    assert generating.drift(neox.model, neox_ids[:1, :100], 2000) < EXACT
-
-
-@pytest.mark.slow
-def test_a_very_long_generation_does_not_drift(neox: Loaded, neox_ids: Tensor) -> None:
-    torch.manual_seed(0)
-    assert generating.drift(neox.model, neox_ids[:1, :100], 40_000) < EXACT
+    assert generating.drift(neox.model, neox_ids[:1, :100], 1300) < EXACT

@@ -17,7 +17,7 @@ from core.models import shapes
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
 from tests.support.evaluated import evaluate
-from tests.support.samples import ids_of, random_ids, tiny_llama
+from tests.support.samples import ids_of, random_ids, thinned, tiny_llama
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,6 +168,7 @@ def test_the_floor_counts_the_bytes_as_they_lie() -> None:
 @pytest.mark.usefixtures("compiler")
 def test_steps_of_few_rows_read_16_bits_and_say_so() -> None:
     loaded = shapes.build("tiny", dtype="float32", device="cpu")
+    thinned(loaded.model)
     least: dict[tuple[str, int], float] = {}
     for kind, batch, said in (
         *(
@@ -188,10 +189,10 @@ def test_steps_of_few_rows_read_16_bits_and_say_so() -> None:
 
 @needs_kernel
 @pytest.mark.usefixtures("compiler")
-def test_steps_that_fill_a_cache_are_those_of_an_eager_run(neox: Loaded) -> None:
-    short = evaluate(neox, [ids_of(neox, 20)[0]], engine="compiled")
+def test_steps_that_fill_a_cache_are_those_of_an_eager_run(thin: Loaded) -> None:
+    short = evaluate(thin, [ids_of(thin, 20)[0]], engine="compiled")
     assert short.engine == "eager" and weights.NARROW in short.notes
-    whole = evaluate(neox, [ids_of(neox, 90)[0]], engine="compiled")
+    whole = evaluate(thin, [ids_of(thin, 90)[0]], engine="compiled")
     assert whole.engine == "compiled" and whole.notes.count(weights.NARROW) == 1
 
 

@@ -13,7 +13,11 @@ import random
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -44,23 +48,40 @@ KILLS = 20
 END = "\x1e"
 
 
-def start(*words: str) -> int:
-    """The number of a child process that runs streamcli with these words."""
-    from streamcli import cli
+def start(*words: str, folder: str | Path = ".", fds: Sequence[int] = (0, 2, 2)) -> int:
+    """The number of a child process that runs streamcli with these words.
 
+    It reads and writes where ``fds`` say, in the order of stdin, stdout and stderr.
+    """
     child = os.fork()
-    if child:
-        return child
+    if not child:
+        os.chdir(folder)
+        for place, fd in enumerate(fds):
+            os.dup2(fd, place)
+        become(*words)
+    return child
+
+
+def become(*words: str) -> NoReturn:
+    """End this process, which was forked, as streamcli with these words."""
+    from streamcli.__main__ import main
+
     code: object = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = ["streamcli", *words]
-        os.dup2(2, 1)  # this process alone writes to stdout
-        cli.main()
+        sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+        sys.stderr = os.fdopen(2, "w", buffering=1)
+        main()
     except SystemExit as end:
         code = end.code
+    except BaseException:
+        traceback.print_exc()
     finally:
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 0)
+        try:
+            sys.stdout.flush()
+        finally:
+            os._exit(code if isinstance(code, int) else 0)
 
 
 def ended(child: int) -> int:

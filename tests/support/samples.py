@@ -67,6 +67,13 @@ def tiny_llama(rope: dict[str, Any] | None = None, layers: int = 2) -> Any:
     return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
+def thinned(model: Any) -> Any:
+    """The same model with its first layer only, so that a compiler has less to do."""
+    model.base_model.layers = model.base_model.layers[:1]
+    model.config.num_hidden_layers = 1
+    return model
+
+
 def random_ids(rows: int, length: int) -> torch.Tensor:
     """(B, T) ids for ``tiny_llama``."""
     return torch.randint(0, 97, (rows, length), generator=torch.Generator().manual_seed(1))

@@ -6,37 +6,25 @@ import os
 import pty
 import re
 import select
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-CODE = """
-import fcntl, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from streamcli.__main__ import main
-sys.argv = ["streamcli", *sys.argv[1:]]
-main()
-"""
+from tests.support import forked
 
 
 class Person:
-    """Somebody at a terminal of their own."""
+    """Somebody at a terminal of their own, at which streamcli was typed; forked from this process.
+
+    To start one that imports torch takes seconds.
+    """
 
     def __init__(self, folder: Path, *words: str) -> None:
-        self.hand, end = pty.openpty()
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CODE, *words],
-            stdin=end,
-            stdout=end,
-            stderr=end,
-            cwd=folder,
-            env=env,
-            start_new_session=True,
-        )
-        os.close(end)
+        self.child, self.hand = pty.fork()
+        if not self.child:
+            os.chdir(folder)
+            os.environ["TERM"] = "xterm"
+            forked.become(*words)
         self.seen = ""
 
     def types(self, keys: str) -> None:
@@ -57,11 +45,12 @@ class Person:
 
     def ended(self) -> int:
         """The exit code, once all is said."""
-        return self.process.wait(30)
+        child, self.child = self.child, 0
+        return forked.ended(child)
 
     def leaves(self) -> None:
         """Nobody is there any more."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        if self.child:
+            os.kill(self.child, signal.SIGKILL)
+            self.ended()
         os.close(self.hand)

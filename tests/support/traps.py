@@ -78,7 +78,7 @@ class LastPrefillTokenTwice(_Trap):
 class _Stepwise(StreamingKVCache):
     def make_room(self, tokens: int) -> None:
         super().make_room(tokens)
-        for by in (1,) * 20 + (-20,):  # a window of 40 drifts as one of 800 by one turn a step
+        for by in (1,) * 20 + (-20,):  # a window of 20 drifts as one of 400 by one turn a step
             for layer in self.layers:
                 layer.move(by)
 

@@ -29,13 +29,13 @@ def shifting(n_discard: int = 0, **asked: Any) -> Method:
 
 
 @pytest.mark.parametrize(("n_sink", "window", "n_discard"), SIZES)
-@pytest.mark.parametrize("size", [1, 7, 119])
 def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
-    neox: Loaded, neox_ids: Tensor, n_sink: int, window: int, n_discard: int, size: int
+    neox: Loaded, neox_ids: Tensor, n_sink: int, window: int, n_discard: int
 ) -> None:
-    ids, method = neox_ids[:, :120], shifting(n_discard, n_sink=n_sink, window=window)
+    ids, method = neox_ids[:, :90], shifting(n_discard, n_sink=n_sink, window=window)
     want = reference.context_shift(neox.model, ids, method.config)
-    assert gap(fed_nll(neox, ids, size, method), want) < EXACT
+    for size in (1, 7, 89):
+        assert gap(fed_nll(neox, ids, size, method), want) < EXACT, size
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])

@@ -58,7 +58,7 @@ def llama() -> Loaded:
 def test_a_trained_gpt_neox_scores_as_the_obvious_loop_has_it(
     neox: Loaded, neox_ids: Tensor, name: str, own: str
 ) -> None:
-    ids, method = neox_ids[:, :70], scored(name, OPTIONS[own])
+    ids, method = neox_ids[:, :52], scored(name, OPTIONS[own])
     assert gap(fed_nll(neox, ids, 1, method), expected(method, neox, ids)) < EXACT
 
 

@@ -22,7 +22,7 @@ from tests.support.evaluated import evaluate
 from tests.support.method_cases import BUDGET, CASES, N_SINK, WINDOW, need
 from tests.support.samples import EXACT
 
-LENGTHS = (150, 90, 2)
+LENGTHS = (80, 50, 2)  # of a cache of 32
 
 
 @pytest.fixture(scope="module")

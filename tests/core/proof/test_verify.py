@@ -22,7 +22,7 @@ from streamcli.render import tables
 from tests.support.samples import fed_nll, method_of
 
 MODES = ("decode-loop", "chunked")
-CONFIG = RunConfig(n_sink=4, window=40, chunk_size=16, device="cpu")
+CONFIG = RunConfig(n_sink=4, window=20, chunk_size=16, device="cpu")
 
 
 def prove(loaded: Loaded, ids: Tensor, *methods: str) -> list[Finding]:
@@ -31,7 +31,7 @@ def prove(loaded: Loaded, ids: Tensor, *methods: str) -> list[Finding]:
 
 @pytest.fixture(scope="module")
 def ids(neox_ids: Tensor) -> Tensor:
-    return neox_ids[0, :100]
+    return neox_ids[0, :60]
 
 
 def test_every_claim_holds_on_a_trained_model(neox: Loaded, ids: Tensor) -> None:
@@ -138,7 +138,7 @@ def test_drift_in_half_precision_is_named(
 
 def test_too_few_tokens_prove_nothing_and_are_refused(neox: Loaded, ids: Tensor) -> None:
     with pytest.raises(UsageError, match="prove nothing"):
-        prove(neox, ids[:50], "streaming")
+        prove(neox, ids[:30], "streaming")
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_the_command_ends_with_1_where_a_claim_does_not_hold(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["verify", "--model", "bundled", "--dataset", "bundled-narrative", "--methods"]
-    size = ["--window", "30", "--max-tokens", "90"]
+    size = ["--window", "20", "--max-tokens", "50"]
     for method, code in (("window", 0), ("streaming", 1)):
         monkeypatch.setattr(sys, "argv", ["streamcli", *words, method, *size])
         with pytest.raises(SystemExit) as ended:

@@ -99,7 +99,8 @@ def test_a_real_model_is_asked_by_its_template_and_ends_its_turns(
 
 @pytest.fixture
 def person(tmp_path: Path) -> Iterator[Person]:
-    found = Person(tmp_path, *SMALL, "--max-new-tokens", "100000", "--transcript", "chat.txt")
+    words = ("--engine", "eager", "--max-new-tokens", "100000", "--transcript", "chat.txt")
+    found = Person(tmp_path, *SMALL, *words)
     yield found
     found.leaves()
 
