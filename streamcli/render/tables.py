@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from core.proof.verify import Finding
 
 SELDOM = (ACCURACY, HORIZON, "budget_mib")  # in a table only where one of its runs has them
-    ACCURACY,
-    HORIZON,
-    "budget_mib",
-)  # columns that stand in a table only where a run has them
 SHORT = 16  # characters; a longer text may wrap
 VERDICT = "verdict"  # a last column of this name moves below the table where there is no room
 BASE = "baseline"  # the verdict on what the others are held against
