@@ -232,7 +232,7 @@ def test_without_the_package_one_line_says_what_to_install(
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(transformers, "__version__", "5.2.0")
+    monkeypatch.setattr("core.methods.press.transformers.__version__", "5.2.0")
     monkeypatch.setattr(press, "import_module", absent)
     for name in FOUR:
         method = registry.load("method", name)(RunConfig(method=name, window=27))
@@ -244,7 +244,7 @@ def test_without_the_package_one_line_says_what_to_install(
 
 
 def test_a_newer_transformers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformers, "__version__", "5.3.0")
+    monkeypatch.setattr("core.methods.press.transformers.__version__", "5.3.0")
     with pytest.raises(UsageError, match="below 5.3, and 5.3.0 is installed"):
         press.load()
 
