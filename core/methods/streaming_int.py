@@ -18,6 +18,7 @@ Where it differs from KIVI: keys are quantised before rotary positions and not a
 arXiv 2401.18079), which positions in the cache need; there are no further recent tokens in full
 precision, KIVI's residual (128 in its tables); a code is the nearest of a grid whose ends are
 rounded to 16 bits outwards. Attention is computed on decoded copies: bytes are saved, not time.
+What else was tried is in docs/decisions/0010-integers-by-channel.md.
 
 Knows nothing of texts, scores or clocks.
 """
