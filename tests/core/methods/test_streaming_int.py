@@ -71,7 +71,7 @@ def test_chunks_hold_the_codes_that_single_tokens_do(monkeypatch: pytest.MonkeyP
     for size in (1, 13):
         stream: Any = integers(4, window=70).start(loaded, 1)
         with torch.inference_mode():
-            for part in ids.split(size, 1):
+            for part in torch.split(ids, size, dim=1):
                 stream.feed(part)
         held.append(stream.cache.layers[0])
     assert stream.cache.base > 0
