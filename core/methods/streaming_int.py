@@ -381,6 +381,10 @@ class StreamingInt(Streaming):
         cache.noted = self.choices
         return CachedStream(loaded, cache, owner=self)
 
+    def layers(self, loaded: Loaded) -> str:
+        """What each kind of layer keeps, and in how many bits."""
+        return f"{super().layers(loaded)}; all but sinks in {self.parameters.kv_bits} bits a number"
+
     def full_after(self, loaded: Loaded) -> int:
         """Once every ring is full."""
         return max(kind.n_sink + (groups(kind) + 1) * GROUP for kind in self._kinds(loaded))
