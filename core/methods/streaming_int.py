@@ -18,6 +18,7 @@ Where it differs from KIVI: keys are quantised before rotary positions and not a
 arXiv 2401.18079), which positions in the cache need; there are no further recent tokens in full
 precision, KIVI's residual (128 in its tables); a code is the nearest of a grid whose ends are
 rounded to 16 bits outwards. Attention is computed on decoded copies: bytes are saved, not time.
+What else was tried is in docs/decisions/0010-integers-by-channel.md.
 
 Knows nothing of texts, scores or clocks.
 """
@@ -34,7 +35,6 @@ from torch import Tensor
 from core.attention import ChunkView
 from core.cache import StreamingKVCache, StreamingLayer
 from core.errors import UsageError
-from core.forwards import uncompiled
 from core.kinds import Kind
 from core.measure.meters import MIB
 from core.methods.base import Stream, own_windows
@@ -173,23 +173,13 @@ class QuantisedLayer(StreamingLayer):
         self.value_grid = grid.new_zeros(b, k, n, GROUP, dv // size, 2)
         self.is_initialized = True
 
-    @uncompiled
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Store C tokens and return what they attend to, decoded.
+    def _update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Store C tokens and return what they attend to, decoded; see ``StreamingLayer.update``.
 
-        Args:
-            key_states: (B, K, C, D), rotated to the positions that follow ``get_seq_length()``.
-            value_states: (B, K, C, D).
-            args: Unused; some versions of transformers pass more.
-            kwargs: Unused, likewise.
-
-        Returns:
-            For one token the sinks, the ring and the newest group, of which the cache's ``mask``
-            says what it sees. For a chunk the sinks as first seen, the ring as it was, the newest
-            group with the chunk, and those groups of both that it closes once more, from codes;
-            what each query sees of them is the cache's ``view``.
+        For one token that is the sinks, the ring and the newest group, of which the cache's
+        ``mask`` says what it sees. For a chunk it is the sinks as first seen, the ring as it was,
+        the newest group with the chunk, and those groups of both that it closes once more, from
+        codes; what each query sees of them is the cache's ``view``.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -390,6 +380,10 @@ class StreamingInt(Streaming):
         cache = QuantisedKVCache(*sizes, loaded.model, bits)
         cache.noted = self.choices
         return CachedStream(loaded, cache, owner=self)
+
+    def layers(self, loaded: Loaded) -> str:
+        """What each kind of layer keeps, and in how many bits."""
+        return f"{super().layers(loaded)}; all but sinks in {self.parameters.kv_bits} bits a number"
 
     def full_after(self, loaded: Loaded) -> int:
         """Once every ring is full."""

@@ -28,8 +28,9 @@ from core.proof.reference import _attentions, _nll, _own_masks
 
 NAME = "streamcli-quantised"
 GROUP = 32  # tokens of a group of keys, and most channels of one of values
-TIE = 0.1  # of a step: what is closer to the middle of two codes may be either
+TIE = 0.25  # of a step: what is closer to the middle of two codes may be either
 ENDS = 2.0**-9  # of a group's least value or step: two roundings to 16 bits
+NOISE = 2e-5  # of the largest number of a group: float32, in keys of another order of summing
 
 
 @torch.inference_mode()
@@ -136,23 +137,28 @@ class _Loop:
     def _coded(self, x: Tensor, told: Tensor | None) -> Tensor:
         """The nearest numbers (..., n) of a grid for each group; of ``told`` (..., n + 2) ones."""
         most = 2**self.bits - 1
-        least = x.amin(-1, keepdim=True)
+        least, noise = x.amin(-1, keepdim=True), NOISE * x.abs().amax(-1, keepdim=True)
         low = (least - least.abs() / 2048).half().float()
+        if told is not None:
+            told = told.to(x.device)
+            self.wrong |= not _rounded_alike(told[..., -2:-1], low, noise)
+            low = told[..., -2:-1]  # which the step depends on
         step = (x.amax(-1, keepdim=True) - low) / most * (1 + 1 / 2048)
         step = step.clamp(min=2.0**-24).half().float()
         codes = ((x - low) / step).round().clamp(0, most)
         if told is not None:
-            own, told = (low, step), told.to(x.device)
-            codes, low, step = told[..., :-2], told[..., -2:-1], told[..., -1:]
-            ends = all(
-                bool(((a - b).abs() <= ENDS * b.abs() + 1e-6).all())
-                for a, b in zip((low, step), own, strict=True)
-            )
+            self.wrong |= not _rounded_alike(told[..., -1:], step, 2 * noise / most)
+            step, codes = told[..., -1:], told[..., :-2]
             whole = bool((codes == codes.round()).all()) and 0 <= codes.min() <= codes.max() <= most
-            near = ((codes - (x - low) / step).abs() <= 0.5 + TIE).all()
-            self.wrong |= not (ends and whole and bool(near))
+            nearest = bool(((codes - (x - low) / step).abs() <= 0.5 + TIE).all())
+            self.wrong |= not (whole and nearest)
         coded: Tensor = codes * step + low
         return coded
+
+
+def _rounded_alike(told: Tensor, own: Tensor, noise: Tensor) -> bool:
+    """Whether an end of a grid may differ by roundings to 16 bits, and by ``noise``."""
+    return bool(((told - own).abs() <= ENDS * own.abs() + noise).all())
 
 
 class _Layer:

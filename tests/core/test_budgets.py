@@ -35,7 +35,7 @@ def asked(method: str, mib: float, **more: Any) -> RunConfig:
 def held(config: RunConfig, model: Loaded, ids: Tensor) -> int:
     """The most bytes that a stream holds between single tokens."""
     stream, most = method_of(config).start(model, len(ids)), 0
-    for token in ids.split(1, 1):
+    for token in torch.split(ids, 1, dim=1):
         stream.feed(token)
         most = max(most, stream.kv_bytes())
     return most

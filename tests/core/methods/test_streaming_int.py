@@ -43,25 +43,25 @@ def tiny() -> Loaded:
     return Loaded(tiny_llama(), None, "", None, "", 256, 0)
 
 
-@pytest.mark.parametrize(("kv_bits", "window"), [(8, 27), (4, 70), (2, 32)])
-@pytest.mark.parametrize("size", [1, 7, 119])
+@pytest.mark.parametrize(("kv_bits", "window"), [(8, 27), (4, 40), (2, 32)])
+@pytest.mark.parametrize("size", [1, 7, 89])
 def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
     neox: Loaded, neox_ids: Tensor, kv_bits: int, window: int, size: int
 ) -> None:
-    assert apart(neox, neox_ids[:, :120], size, integers(kv_bits, window=window)) < EXACT
+    assert apart(neox, neox_ids[:1, :90], size, integers(kv_bits, window=window)) < EXACT
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_oss", "llama4_text", "exaone4"])
 @pytest.mark.parametrize("size", [1, 16])
 def test_layers_with_windows_sinks_or_sizes_of_their_own_are_exact(name: str, size: int) -> None:
     loaded = Loaded(families.build(name), None, "", None, "", 256, 0)
-    assert apart(loaded, families.tokens(100), size, integers(4, window=40)) < EXACT
+    assert apart(loaded, families.tokens(90), size, integers(4, window=40)) < EXACT
 
 
 @pytest.mark.parametrize("n_sink", [0, 1])
 def test_no_sinks_and_a_window_shorter_than_a_group_are_exact(n_sink: int) -> None:
     for size in (1, 5):
-        assert apart(tiny(), random_ids(2, 110), size, integers(4, n_sink=n_sink, window=3)) < EXACT
+        assert apart(tiny(), random_ids(2, 90), size, integers(4, n_sink=n_sink, window=3)) < EXACT
 
 
 def test_chunks_hold_the_codes_that_single_tokens_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_chunks_hold_the_codes_that_single_tokens_do(monkeypatch: pytest.MonkeyP
     for size in (1, 13):
         stream: Any = integers(4, window=70).start(loaded, 1)
         with torch.inference_mode():
-            for part in ids.split(size, 1):
+            for part in torch.split(ids, size, dim=1):
                 stream.feed(part)
         held.append(stream.cache.layers[0])
     assert stream.cache.base > 0

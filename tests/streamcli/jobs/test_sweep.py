@@ -359,3 +359,26 @@ def test_a_terminal_shows_the_sweep_the_run_and_the_time_left(
         screen.print(board.bars.get_renderable())
     shown = screen.export_text()
     assert "2/4" in shown and "about 1 min 2 s left" in shown
+
+
+def test_a_budget_in_mib_is_recorded_with_the_window_that_came_out(typed: Type) -> None:
+    words = (*TINY, "--modes", "chunked", "--budgets-mib", "0.3", "--methods")
+    done = typed(*words, "streaming", "streaming-int", "recompute", "dense", "--kv-bits", "4")
+    assert done.code == 0, done
+    found = {row["method"]: row for row in json.loads(typed("report", "--format", "json").out)}
+    kept = {name: (row["budget_mib"], row["window"]) for name, row in found.items()}
+    assert kept["streaming"] == kept["recompute"] and kept["dense"][0] is None
+    assert kept["streaming-int"][1] > kept["streaming"][1]
+    assert all(0 < found[name]["kv_mib"] <= 0.3 for name in ("streaming", "streaming-int"))
+    ratio = found["streaming-int"]["ppl"] / found["recompute"]["ppl"]
+    assert found["streaming-int"]["ppl_change"] == pytest.approx(ratio - 1)
+    plan = typed(*words, "streaming", "recompute", "--dry-run").out
+    assert "1 of 1" in plan and "0.3" in plan and "0 to be made" in plan
+    assert "2 runs: 2 finished" in typed(*words, "streaming", "recompute").err
+    again = typed("rerun", found["streaming"]["run_id"])
+    assert again.code == 0 and "bit for bit the same" in again.out
+    assert len(rows()) == 5 and rows()["config_key"].nunique() == 4
+    assert typed(*words, "streaming", "--budgets-mib", "0.001").code == 1
+    text = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "60")
+    refused = typed("run", *text, "--budget-mib", "0.001")
+    assert refused.refuses(2, "budget_mib is 0.001", "give 0.0")

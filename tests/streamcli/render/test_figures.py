@@ -194,6 +194,19 @@ def test_a_ratio_of_a_thousandth_does_not_look_like_an_effect() -> None:
     assert low < 0.97 and high > 1.03
 
 
+def test_pareto_by_memory_is_over_what_was_held() -> None:
+    rows = [run(1, kv_mib=3.0, ppl=40.0), run(2, window=124, kv_mib=6.0, ppl=38.0)]
+    rows += [run(3, method="streaming-int", window=252, kv_mib=2.9, ppl=37.0, config_key="int")]
+    rows += [run(4, method="recompute", kv_mib=0.0, ppl=36.0)]
+    done = drawn("pareto-memory", rows)
+    assert done.figure and "MiB" in done.figure.layout.xaxis.title.text
+    (streaming,) = named(done.figure, "streaming")
+    assert streaming.x == (3.0, 6.0) and streaming.y == (40.0, 38.0)
+    assert named(done.figure, "streaming-int")[0].x == (2.9,)
+    assert not named(done.figure, "recompute")  # it holds nothing
+    assert not named(done.figure, "frontier")  # one beats all
+
+
 def test_pareto_has_every_configuration_and_the_frontier(rows: list[dict[str, Any]]) -> None:
     figure = drawn("pareto", rows).figure
     assert figure

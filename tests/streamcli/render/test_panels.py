@@ -71,6 +71,43 @@ def test_runs_that_evict_later_have_a_name_of_their_own() -> None:
     assert lazy.marker.color == METHODS["streaming"].look.colour
 
 
+def test_variants_of_a_method_are_told_apart_by_name_mark_and_dash() -> None:
+    def row(number: int, kv_bits: int, **more: Any) -> dict[str, Any]:
+        own = {"method": "streaming-int", "param": f'{{"kv_bits": {kv_bits}}}'}
+        return run(number, **own, config_key=f"{kv_bits} {more}", **more)
+
+    rows = [run(1), run(2, method="recompute"), row(3, 8), row(4, 4)]
+    rows += [run(5, window=124), row(6, 8, window=124), row(7, 4, window=124)]
+    for name in ("decode-runtime", "decode-perplexity", "main", "window", "pareto", "stream"):
+        figure = drawn(name, rows).figure
+        assert figure
+        found = [named(figure, f"streaming-int, kv_bits {bits}") for bits in (8, 4)]
+        assert all(found) and not named(figure, "streaming-int"), name
+        if name in ("window", "pareto"):
+            looks = {(each[0].marker.symbol, each[0].line.dash) for each in found}
+            assert len({symbol for symbol, _ in looks}) == len({dash for _, dash in looks}) == 2
+    alone = drawn("decode-runtime", rows[:3]).figure
+    assert alone and named(alone, "streaming-int")  # where there is no other, no more is said
+
+
+def test_runs_that_were_made_to_fit_as_many_mib_share_a_panel() -> None:
+    def row(number: int, method: str, window: int, **more: Any) -> dict[str, Any]:
+        return run(number, method=method, window=window, budget_mib=4.0, **more)
+
+    rows = [row(1, "streaming", 80), row(2, "recompute", 80), row(3, "streaming-int", 300)]
+    rows.append(row(4, "window", 85, n_sink=0))
+    odd = run(5, method="mit", window=80)  # asked for by keys
+    for name in ("decode-runtime", "main"):
+        done = drawn(name, [*rows, odd])
+        assert done.figure and not named(done.figure, "mit")
+        assert all(named(done.figure, each["method"]) for each in rows)
+        words = done.figure.layout.title.subtitle.text.replace("\N{NO-BREAK SPACE}", " ")
+        assert "4 MiB of keys and values" in words.replace("<br>", " ")
+    assert "streaming-int up to 305" in done.caption
+    ratios = drawn("summary", [*rows, odd]).figure
+    assert ratios and named(ratios, "streaming-int") and not named(ratios, "mit")
+
+
 def test_captions_tell_the_circumstances(rows: list[dict[str, Any]]) -> None:
     for name in set(NAMES) - {"memory"}:
         caption = drawn(name, rows).caption
