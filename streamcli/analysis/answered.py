@@ -38,6 +38,11 @@ class Answered:
     law: str
 
     @property
+    def scope(self) -> str:
+        """Over what the interval is, without how it was made."""
+        return self.law.partition(" (")[0]
+
+    @property
     def same(self) -> bool:
         """Whether both are right on the same questions, so that there is nothing to test."""
         return not any(self.alone)

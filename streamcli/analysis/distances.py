@@ -53,8 +53,9 @@ class Horizon:
     for luck.
 
     Attributes:
-        tokens: The distance; 0 where the nearest span is at chance.
-        open: Whether no span is at chance, so that it may be further.
+        tokens: The distance; 0 where the nearest span is at chance; the furthest that was asked
+            for where none is.
+        open: Whether none is, so that it may be further.
     """
 
     tokens: int
@@ -92,13 +93,14 @@ def horizon(run: Mapping[str, Any]) -> Horizon | None:
     Args:
         run: Its columns, of which ``answers`` and ``chance`` count.
     """
-    found = [] if missing(run.get("answers")) else spans(run["answers"])
-    reached = 0
+    answers = None if missing(run.get("answers")) else run["answers"]
+    found, reached = spans(answers), 0
     for span in found:
         if span.ends[0] <= float(run["chance"]):
             return Horizon(reached, open=False)
         reached = span.last
-    return Horizon(reached, open=True) if found else None
+    furthest = max((distance or 0 for distance, _ in json.loads(answers or "[]")), default=0)
+    return Horizon(furthest, open=True) if found else None
 
 
 def ends(every: Iterable[Iterable[Span]]) -> list[int]:

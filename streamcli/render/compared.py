@@ -115,7 +115,7 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
     if not missing(run[ACCURACY]):
         shares = _shares([base, run])
         both = [values(each, shares) for each in (base, run)]
-        law = f", {pair.answered.law}" if pair.answered else ""
+        law = f", {pair.answered.scope}" if pair.answered else ""
         apart = [f"{points_of(pair.answered)} points{law}", ""]
         rows += [
             [column.title, *(each[column.name] for each in both), words]
@@ -132,7 +132,7 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
         sizes = [format_value(column, each[name]) for each in (base, run)]
         rows.append([f"{column.title} (MiB)", *sizes, _change(run[name], base[name])])
     rows.append([VERDICT, "", "", found[0].verdict])
-    notes = [_of_nats([pair], "the first"), *_power(found)]
+    notes = [_of_nats([pair], "the first"), *_of_answers([pair], "the first"), *_power(found)]
     if base["attended_keys"] != run["attended_keys"]:
         alike = by_bytes(run) and same_budget(run, base)
         why = "The bytes are alike, the keys are not" if alike else "The budgets differ"

@@ -99,7 +99,7 @@ def answers(rows: Sequence[Row]) -> list[str]:
 HORIZONS = (
     f"{HORIZON}: tokens since it was told up to which a run knows more than chance: to the end of "
     "the last span before the first whose 95 % interval reaches down to chance; + where none "
-    "does, so that it may be further; `streamcli plot recall` draws the spans."
+    "does, as far as was asked; `streamcli plot recall` draws the spans."
 )
 
 

@@ -16,11 +16,13 @@ from sqlmodel import SQLModel
 
 from core.errors import StreamError, UsageError
 from streamcli.results import addresses, migrations, queue, schema, sqlite_file, ulid
-from streamcli.results.columns import PUBLIC
+from streamcli.results.columns import DOCUMENTS as OF_DOCUMENTS
+from streamcli.results.columns import PUBLIC, Group
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
 
 BATCH = 200  # runs in memory at a time
+ASKED = [name for name, each in OF_DOCUMENTS.items() if each.group is Group.ANSWERS]
 MINE = ("tags", "comment")  # the owner's words, which make no other run of it
 BEGINNING = ("created_at", "config_key", "host", "pid")  # by which a run is known to be the same
 
@@ -69,11 +71,11 @@ class Moved:
 
 def records(connection: Connection, run_ids: Iterable[str]) -> Iterator[Record]:
     """These runs, whole, in this order, from a database of this or an older schema."""
-    columns = _columns(connection, RUNS)
+    columns, parts = _columns(connection, RUNS), _columns(connection, DOCUMENTS)
     for names in _batches(run_ids):
         rows = {row["run_id"]: dict(row) for row in _rows(connection, RUNS, columns, names)}
         documents: dict[str, list[dict[str, Any]]] = {}
-        for row in _rows(connection, DOCUMENTS, list(DOCUMENTS.columns), names):
+        for row in _rows(connection, DOCUMENTS, parts, names):
             documents.setdefault(row["run_id"], []).append(without_id(row))
         traces = _rows(connection, TRACES, list(TRACES.columns), names)
         packed = {row["run_id"]: without_id(row) for row in traces}
@@ -222,8 +224,20 @@ def _differences(mine: Record, theirs: Record) -> list[str]:
     shared = [name for name in theirs.run if name in mine.run and name not in MINE]
     pairs = [(name, mine.run[name], theirs.run[name]) for name in shared]
     names = [n for n, a, b in pairs if a != b and (n in PUBLIC or None not in (a, b))]
-    parts = ("documents", "trace")
-    return names + [part for part in parts if getattr(mine, part) != getattr(theirs, part)]
+    if not _same_documents(mine.documents, theirs.documents):
+        names.append("documents")
+    return names if mine.trace == theirs.trace else [*names, "trace"]
+
+
+def _same_documents(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> bool:
+    """Whether they are alike; what was asked in them may be missing in one, as above."""
+    return len(mine) == len(theirs) and all(
+        one.get(name) == other.get(name)
+        or (name in ASKED and None in (one.get(name), other.get(name)))
+        for one, other in zip(mine, theirs, strict=True)
+        for name in OF_DOCUMENTS
+        if name != "run_id"
+    )
 
 
 def _columns(connection: Connection, table: Table) -> list[Column[Any]]:

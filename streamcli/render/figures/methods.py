@@ -112,8 +112,9 @@ def accuracy(found: list[Point], traces: Traces) -> Drawn:
     style.headings(figure, map(panels.heading, chosen.panels))
     caption = (
         "Share of questions whose true answer was the likeliest of its candidates; the dotted line "
-        "is guessing, bars are 95 % intervals by Wilson, as if questions were independent. "
-        f"{captions.circumstances(chosen)}"
+        "is guessing, bars are 95 % intervals by Wilson, as if questions were independent; all "
+        "answered the same ones, so `streamcli compare` tells smaller differences apart."
+        f"{_larger(chosen)} {captions.circumstances(chosen)}"
     )
     return _finished(name, figure, chosen, caption)
 
@@ -268,10 +269,14 @@ def _caption(chosen: Chosen, what: str, measure: Measure | None = None) -> str:
         chosen.points,
         "value" if measure is None else "perplexity" if measure is PPL else "time",
     )
+    return f"{what}{_larger(chosen)} {captions.circumstances(chosen)} {bars}"
+
+
+def _larger(chosen: Chosen) -> str:
+    """What the mark on a label means, where there is one."""
     marked = [item for panel in chosen.panels for item in _over(panel).items()]
     over = dict.fromkeys(f"{label} up to {most:,}" for label, most in marked)
-    budget = f" {MARK} sees more keys than the others: {', '.join(over)}." if over else ""
-    return f"{what}{budget} {captions.circumstances(chosen)} {bars}"
+    return f" {MARK} sees more keys than the others: {', '.join(over)}." if over else ""
 
 
 def _over(panel: list[Point]) -> dict[str, int]:

@@ -449,7 +449,7 @@ def test_accuracies_are_held_against_the_baselines_question_by_question(
     places = [lines[0].index(name) for name in ("accuracy", "points vs recompute", "horizon")]
     assert places == [7, 8, 9]
     rows = {line[0]: [line[place] for place in places] + line[-1:] for line in lines[2:]}
-    assert rows["recompute"] == ["75.0% (60 to 86)", "-", "512+", "baseline"]
+    assert rows["recompute"] == ["75.0% (60 to 86)", "-", "300+", "baseline"]
     assert rows["streaming"][1].startswith("+0.0 [-") and "same questions" in rows["streaming"][3]
     accuracy, points, horizon, verdict = rows["window"]
     assert accuracy == "25.0% (14 to 40)" and points.startswith("-50.0 [-") and horizon == "16"
@@ -464,4 +464,4 @@ def test_accuracies_are_held_against_the_baselines_question_by_question(
     assert found["streaming"]["accuracy_p"] is None
     two = (found[method]["run_id"] for method in ("recompute", "window"))
     both = compare(typed, *two, "--format", "markdown").out
-    assert f"{points} points, over questions" in both and "| horizon | 512+ | 16 |" in both
+    assert f"{points} points, over questions" in both and "| horizon | 300+ | 16 |" in both

@@ -332,7 +332,7 @@ def test_right_answers_are_a_line_a_method_with_intervals_beside_chance_and_the_
     assert "cache: 64" in str(figure.layout.annotations)
     ticks = next(iter(figure.select_xaxes())).tickvals
     assert ticks == (32, 512)
-    assert "streaming 32; dense 512+" in found.caption
+    assert "streaming 32; dense 500+" in found.caption
 
 
 def test_shares_of_right_answers_stand_side_by_side_with_intervals_beside_guessing() -> None:

@@ -134,6 +134,25 @@ def test_a_merge_reads_an_older_database_and_leaves_it_as_it_was(
     assert transfer.merge(store, str(file)).known == 3
 
 
+def test_what_a_document_asked_may_be_missing_in_one_of_the_two_but_not_be_another(
+    store: Store, file: Path, make: Any
+) -> None:
+    source = Store.open(file)
+    make(source, 1)
+    transfer.merge(store, str(file))
+    asked = "UPDATE documents SET questions = {}, right_answers = 1"
+
+    def asks(where: Store, number: int) -> None:
+        with where.transaction(writes=True) as connection:
+            connection.execute(text(asked.format(number)))
+
+    asks(source, 3)
+    assert transfer.merge(store, str(file)).added == 0
+    asks(store, 4)
+    with pytest.raises(StreamError, match=r"is another one in .+ \(documents\)"):
+        transfer.merge(store, str(file))
+
+
 def _downgrade(file: Path, revision: str) -> None:
     from alembic import command
     from alembic.config import Config
