@@ -182,6 +182,6 @@ def test_a_copy_goes_on_by_itself_and_shares_the_model(model: Any) -> None:
 def test_a_long_generation_does_not_drift(
     neox: Loaded, neox_ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caches, "REACH", 8)  # its frame moves as often as in 40,000 tokens
+    monkeypatch.setattr(caches, "REACH", 4)  # its frame moves as often as in 40,000 tokens
     torch.manual_seed(0)
-    assert generating.drift(neox.model, neox_ids[:1, :100], 1300) < EXACT
+    assert generating.drift(neox.model, neox_ids[:1, :100], 700) < EXACT
