@@ -30,7 +30,13 @@ def cache_of(model: Any, **how: Any) -> StreamingKVCache:
     return StreamingKVCache(N_SINK, WINDOW, model, **how)
 
 
-@pytest.mark.parametrize("case", [pytest.param(name, id=name) for name in CASES])
+DEAR = ("compiled", "compiled module", "very long")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in DEAR else ()) for name in CASES],
+)
 def test_every_case_works_or_is_refused_in_one_line(case: str, model: Any) -> None:
     words = generating.outcome(case, model)
     assert words.startswith(CASES[case].expected), words
