@@ -93,27 +93,6 @@ def test_a_sweep_leaves_an_option_out_where_a_mode_does_not_have_it(typed: Type)
     assert set(rows()["timed_tokens"].dropna()) == {9}
 
 
-def test_a_sweep_goes_on_after_a_failed_cell_and_says_so(
-    typed: Type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    execute = runner.execute
-
-    def fails(prepared: Any, progress: Any) -> Any:
-        if prepared.config.method == "window":
-            raise RuntimeError("no\nluck")
-        return execute(prepared, progress)
-
-    monkeypatch.setattr(runner, "execute", fails)
-    words = ("--datasets", "bundled-narrative", "--methods", "window", "dense")
-    done = typed("sweep", "--models", "bundled", *words, "--modes", "chunked", "--max-tokens", "90")
-    assert done.code == 1
-    assert done.err.splitlines()[-1].startswith("streamcli: 1 of 2 runs failed")
-    by_method = rows().set_index("method")
-    assert by_method.loc["window", "status"] == "failed"
-    assert by_method.loc["window", "error"] == "RuntimeError: no luck"
-    assert by_method.loc["dense", "status"] == "done"
-
-
 def test_a_report_compares_only_what_may_be_compared(typed: Type) -> None:
     for method in ("streaming", "recompute"):
         typed("run", *SMALL, "--method", method)
