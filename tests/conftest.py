@@ -37,6 +37,7 @@ MARKS = {  # of every test that uses such a fixture
     "server": "server",
     "schema": "server",
     "neox": "slow",  # a trained model
+    "recorded": "slow",  # its runs
     "own_server": "server",
     "smollm2": "slow",
     "gemma": "slow",
@@ -56,6 +57,8 @@ TOGETHER = (  # files of which one worker has all: their tests share what is dea
     ("streamcli/test_cli_hub",),
     ("streamcli/jobs/test_sweep",),  # sweeps that were killed
     ("streamcli/render/test_html",),  # a browser
+    ("test_wheel",),
+    ("test_examples", "test_without_torch"),  # long ones: collected last, they would end alone
 )
 
 

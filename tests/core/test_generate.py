@@ -30,7 +30,13 @@ def cache_of(model: Any, **how: Any) -> StreamingKVCache:
     return StreamingKVCache(N_SINK, WINDOW, model, **how)
 
 
-@pytest.mark.parametrize("case", [pytest.param(name, id=name) for name in CASES])
+DEAR = ("compiled", "compiled module", "very long")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in DEAR else ()) for name in CASES],
+)
 def test_every_case_works_or_is_refused_in_one_line(case: str, model: Any) -> None:
     words = generating.outcome(case, model)
     assert words.startswith(CASES[case].expected), words
@@ -182,6 +188,6 @@ def test_a_copy_goes_on_by_itself_and_shares_the_model(model: Any) -> None:
 def test_a_long_generation_does_not_drift(
     neox: Loaded, neox_ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caches, "REACH", 8)  # its frame moves as often as in 40,000 tokens
+    monkeypatch.setattr(caches, "REACH", 4)  # its frame moves as often as in 40,000 tokens
     torch.manual_seed(0)
-    assert generating.drift(neox.model, neox_ids[:1, :100], 1300) < EXACT
+    assert generating.drift(neox.model, neox_ids[:1, :100], 700) < EXACT

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,10 @@ import pytest
 from core import registry
 from core.config import RunConfig
 from core.errors import UsageError
+from tests.support.process import typed_there
+from tests.support.typed import Typed
 
+There = Callable[..., list[Typed]]
 ROOT = Path(__file__).parents[2]
 TOY = '''
 from dataclasses import dataclass
@@ -73,47 +75,44 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def streamcli(site: Path, tmp_path_factory: pytest.TempPathFactory) -> object:
-    """Type a command where the package is on the path, in one working folder."""
+def streamcli(site: Path, tmp_path_factory: pytest.TempPathFactory) -> There:
+    """Types commands where the package is on the path, all in one process and working folder."""
     home = tmp_path_factory.mktemp("home")
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": f"{ROOT}:{site}"}
-
-    def type_(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "streamcli", *words]
-        return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True)
-
-    return type_
+    return lambda *lines: typed_there(*lines, folder=home, env=env)[0]
 
 
 @pytest.mark.slow
-def test_a_method_of_another_package_is_run_shown_drawn_and_verified(streamcli) -> None:  # type: ignore[no-untyped-def]
+def test_a_method_of_another_package_is_run_shown_drawn_and_verified(streamcli: There) -> None:
     methods = ("--methods", "streaming", "recompute", "toy", "--modes", "decode-loop")
-    swept = streamcli("sweep", *SMALL, *methods, "--windows", "28", "60", "--power", "3")
-    assert swept.returncode == 0, swept.stderr
-    rows = json.loads(streamcli("report", "--format", "json").stdout)
+    swept, told, shown = streamcli(
+        ("sweep", *SMALL, *methods, "--windows", "28", "60", "--power", "3"),
+        ("report", "--format", "json"),
+        ("report", "--format", "markdown"),
+    )
+    assert swept.code == 0, swept.err
+    rows = json.loads(told.out)
     (toy,) = [row for row in rows if row["method"] == "toy"]  # one row, whatever the windows
     assert toy["attended_keys"] == 149 and toy["method_package"] == "toy-cache==1.2"
     assert json.loads(toy["param"]) == {"loud": False, "power": 3}
-    table = streamcli("report", "--format", "markdown").stdout
-    (line,) = [line for line in table.splitlines() if line.startswith("| toy")]
+    (line,) = [line for line in shown.out.splitlines() if line.startswith("| toy")]
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[:4] == ["toy", "-", "-", "149*"] and cells[5] == cells[7] == "-"  # no speed-up
-    assert "the toy's power is 3" in table
-    again = streamcli("rerun", toy["run_id"])
-    assert again.returncode == 0 and "bit for bit the same" in again.stdout, again.stderr
-    drawn = streamcli("plot", "stream", "--format", "html")
-    assert drawn.returncode == 0, drawn.stderr
-    page = Path(drawn.stdout.strip())
-    assert page.name == "stream.html"
-    held = streamcli(
-        *("verify", "--model", "bundled", "--dataset", "bundled-narrative", "--methods", "toy"),
-        *("--max-tokens", "48", "--window", "16", "--chunk-size", "8"),
+    assert "the toy's power is 3" in shown.out
+    text = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "48")
+    again, drawn, held = streamcli(
+        ("rerun", toy["run_id"]),
+        ("plot", "stream", "--format", "html"),
+        ("verify", *text, "--methods", "toy", "--window", "16", "--chunk-size", "8"),
     )
-    assert held.returncode == 0 and "3 of 3 claims hold" in held.stdout, held.stdout + held.stderr
+    assert again.code == 0 and "bit for bit the same" in again.out, again.err
+    assert drawn.code == 0, drawn.err
+    assert Path(drawn.out.strip()).name == "stream.html"
+    assert held.code == 0 and "3 of 3 claims hold" in held.out, held
 
 
 @pytest.mark.slow
-def test_what_another_package_gets_wrong_is_told_in_one_line(streamcli) -> None:  # type: ignore[no-untyped-def]
+def test_what_another_package_gets_wrong_is_told_in_one_line(streamcli: There) -> None:
     run = ("run", "--model", "bundled", "--dataset", "bundled-narrative")
     wrong = {
         ("--method", "gone"): "method 'gone' of toy-cache==1.2 can't be imported",
@@ -125,10 +124,10 @@ def test_what_another_package_gets_wrong_is_told_in_one_line(streamcli) -> None:
         ("--method", "dense", "--param", "power=1"): "'dense' has no options of its own",
         ("--method", "toi"): "unknown method 'toi'",
     }
-    for words, message in wrong.items():
-        done = streamcli(*run, *words)
-        assert done.returncode == 2 and message in done.stderr, (words, done.stderr)
-        assert done.stderr.count("\n") == 1
+    ended = streamcli(*((*run, *words) for words in wrong))
+    for (words, message), done in zip(wrong.items(), ended, strict=True):
+        assert done.code == 2 and message in done.err, (words, done.err)
+        assert done.err.count("\n") == 1
 
 
 def test_a_record_of_a_package_that_is_gone_is_shown_as_most_methods_are() -> None:

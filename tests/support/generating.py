@@ -28,7 +28,7 @@ from core.errors import StreamError
 from core.measure.meters import token_nll
 from core.models.loading import load
 from tests.support import families
-from tests.support.samples import ids_of, random_ids, tiny_llama
+from tests.support.samples import ids_of, random_ids, thinned, tiny_llama
 
 PAGE = Path(__file__).parents[2] / "docs" / "generate.md"
 N_SINK, WINDOW = 4, 20
@@ -286,28 +286,24 @@ def eager_attention(model: Any) -> None:
     follows(other, random_ids(2, 60), new(other))
 
 
-def compiled_forward(model: Any) -> None:
-    other = globals()["model"]()
-    want = greedy(other, random_ids(1, 60))
+def compiled(compile_it: Callable[[Any], object]) -> None:
+    other, ids = thinned(globals()["model"]()), random_ids(1, 60)
+    want = greedy(other, ids, 12)
     torch._dynamo.reset()
-    other.forward = torch.compile(other.forward, backend="eager")
+    compile_it(other)
     for within in (True, False):
         cache = new(other)
         with streaming_attention(other, cache) if within else nullcontext():
-            made = other.generate(random_ids(1, 60), **{name_of(other): cache}, **options())
+            made = other.generate(ids, **{name_of(other): cache}, **options(12))
         equal(made[:, 60:], want)
+
+
+def compiled_forward(model: Any) -> None:
+    compiled(lambda other: setattr(other, "forward", torch.compile(other.forward, backend="eager")))
 
 
 def compiled_module(model: Any) -> None:
-    other = globals()["model"]()
-    want = greedy(other, random_ids(1, 60))
-    torch._dynamo.reset()
-    other.compile(backend="eager")
-    for within in (True, False):
-        cache = new(other)
-        with streaming_attention(other, cache) if within else nullcontext():
-            made = other.generate(random_ids(1, 60), **{name_of(other): cache}, **options())
-        equal(made[:, 60:], want)
+    compiled(lambda other: other.compile(backend="eager"))
 
 
 def attentions(model: Any) -> None:

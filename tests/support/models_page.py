@@ -17,14 +17,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from core.cache import StreamingKVCache
-from core.engine import Engine
 from core.errors import StreamError
-from core.measure.meters import token_nll
-from core.methods.mit import StartRecentKVCache
 from core.models import anatomy
+from core.models.loading import Loaded
 from core.proof.reference import streaming_nll as naive_nll
 from tests.support import families
+from tests.support.samples import fed_nll, method_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 N_SINK, WINDOW, LENGTH = 4, 16, 64
@@ -65,41 +63,6 @@ class Found:
     dense: bool
 
 
-@torch.inference_mode()
-def streamed(model: Any, ids: Tensor, size: int) -> Tensor:
-    """Nats of ids[:, 1:], ``size`` tokens at a time."""
-    cache, parts = StreamingKVCache(N_SINK, WINDOW, model), []
-    for start in range(0, ids.shape[1] - 1, size):
-        stop = min(start + size, ids.shape[1] - 1)
-        logits = cache.read(ids[:, start:stop])
-        parts.append(token_nll(logits, ids[:, start + 1 : stop + 1]))
-    return torch.cat(parts, dim=1)
-
-
-@torch.inference_mode()
-def authors(model: Any, ids: Tensor) -> Tensor:
-    """The same through the authors' cache."""
-    cache, parts = StartRecentKVCache(N_SINK, WINDOW, model), []
-    for t in range(ids.shape[1] - 1):
-        logits = model(ids[:, t : t + 1], past_key_values=cache).logits
-        parts.append(token_nll(logits, ids[:, t + 1 : t + 2]))
-        cache.evict()
-    return torch.cat(parts, dim=1)
-
-
-@torch.inference_mode()
-def compiled(model: Any, ids: Tensor) -> Tensor:
-    """The same through a compiled step, once the cache is full."""
-    cache, parts = StreamingKVCache(N_SINK, WINDOW, model), []
-    engine = Engine(model, cache, "compiled")
-    for t in range(ids.shape[1] - 1):
-        token = ids[:, t : t + 1]
-        cache.make_room(1)
-        logits = engine(token) if engine.ready else cache.read(token)
-        parts.append(token_nll(logits, ids[:, t + 1 : t + 2]))
-    return torch.cat(parts, dim=1)
-
-
 def look(name: str, with_compiled: bool = False) -> Found:
     """Build a family and measure it."""
     with warnings.catch_warnings(action="ignore"):  # of what its code imports
@@ -111,14 +74,19 @@ def look(name: str, with_compiled: bool = False) -> Found:
     ids = torch.cat((families.tokens(LENGTH, 1), families.tokens(LENGTH, 2)))
     want = naive_nll(model, ids, N_SINK, WINDOW)
     most = min(LENGTH, (found.limit or LENGTH * 2) - N_SINK - WINDOW)
-    got = [streamed(model, ids, size) for size in (1, 7, most)]
-    got.append(torch.cat([streamed(model, row[None], 7) for row in ids]))
+    loaded = Loaded(model, None, "", None, "", 256, 0)
+
+    def fed(size: int, rows: Tensor = ids, **how: Any) -> Tensor:
+        return fed_nll(loaded, rows, size, method_of(n_sink=N_SINK, window=WINDOW, **how))
+
+    got = [fed(size) for size in (1, 7, most)]
+    got.append(torch.cat([fed(7, row[None]) for row in ids]))
     if not any(layer.native and layer.native.blocks for layer in found.layers):
-        got.append(authors(model, ids))
+        got.append(fed(1, name="mit"))
     words = "exact"
     if with_compiled:
         try:
-            got.append(compiled(model, ids))
+            got.append(fed(1, engine="compiled"))
             words = "exact, compiled too"
         except StreamError as error:
             words = f"exact; not compiled ({str(error)[:60].strip()}...)"

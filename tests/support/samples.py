@@ -79,7 +79,7 @@ def random_ids(rows: int, length: int) -> torch.Tensor:
     return torch.randint(0, 97, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
-def method_of(name: str, **asked: Any) -> Method:
+def method_of(name: str = "streaming", **asked: Any) -> Method:
     """A method of S = 4 and W = 27, unless asked otherwise."""
     config = RunConfig(**{"method": name, "n_sink": 4, "window": 27, "device": "cpu", **asked})
     method: Method = registry.load("method", name)(config)
@@ -88,10 +88,12 @@ def method_of(name: str, **asked: Any) -> Method:
 
 @torch.inference_mode()
 def fed_nll(loaded: Loaded, ids: Tensor, size: int, method: Method) -> Tensor:
-    """Nats of ids[:, 1:] (B, T-1), fed ``size`` tokens at a time."""
+    """Nats of ids[:, 1:] (B, T-1), fed ``size`` tokens at a time, single ones by the engine."""
     stream, parts = method.start(loaded, len(ids)), []
     for start in range(0, ids.shape[1] - 1, size):
         stop = min(start + size, ids.shape[1] - 1)
+        if size == 1:
+            stream.warm(ids[:, start:stop])
         parts.append(token_nll(stream.feed(ids[:, start:stop]), ids[:, start + 1 : stop + 1]))
     return torch.cat(parts, dim=1)
 

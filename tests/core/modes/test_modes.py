@@ -39,15 +39,16 @@ def references(neox: Loaded, documents: list[Tensor]) -> dict[str, Tensor]:
     return {name: scored[case] for name, case in CASES.items()}
 
 
-def claimed() -> list[tuple[str, str]]:
-    """The methods and modes whose every token has a reference."""
-    modes = {True: ("decode-loop", "chunked"), False: ("decode-loop",)}
-    exact = {name: registry.METHODS[name].exact_chunks for name in CASES}
-    return [(name, mode) for name in CASES for mode in modes[exact[name]]]
+def claimed() -> list[tuple[str, str, int]]:
+    """Methods, modes whose every token has a reference, and documents in step."""
+    found = [("streaming", "decode-loop", 3), ("streaming", "chunked", 1)]
+    for name in CASES:
+        other = "chunked" if registry.METHODS[name].exact_chunks else "decode-loop"
+        found += [(name, "decode-loop", 1), (name, other, 3)]
+    return found
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize(("method", "mode"), claimed())
+@pytest.mark.parametrize(("method", "mode", "batch_size"), claimed())
 def test_every_method_scores_as_its_reference_in_every_exact_mode(
     neox: Loaded,
     documents: list[Tensor],

@@ -16,6 +16,7 @@ from tests.support.terminal import Person
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
+pytestmark = pytest.mark.slow
 
 SMALL = ("chat", "--model", "bundled", "--threads", "1", "--window", "20")
 FEW = (*SMALL, "--max-new-tokens", "12")
@@ -82,7 +83,6 @@ def test_a_system_prompt_that_is_too_long_is_refused(
     assert typed(*FEW, "--system", "sea " * 300).refuses(2, "the system prompt has", "shorten it")
 
 
-@pytest.mark.slow
 def test_a_real_model_is_asked_by_its_template_and_ends_its_turns(
     typed: Type, monkeypatch: pytest.MonkeyPatch, smollm2: Loaded
 ) -> None:
@@ -105,7 +105,6 @@ def person(tmp_path: Path) -> Iterator[Person]:
     found.leaves()
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_an_answer_and_not_the_chat_and_at_an_empty_prompt_the_chat(
     person: Person, tmp_path: Path
 ) -> None:
@@ -124,7 +123,6 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat_and_at_an_empty_prompt_the_chat(
     assert told.count("\nAssistant: ") == 2 and "User: Hello 1\n\nAssistant: " in told
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("keys", ["\x04", "/exit\r"], ids=["Ctrl-D", "/exit"])
 def test_a_chat_is_ended_by(person: Person, keys: str) -> None:
     person.sees("> ")

@@ -19,6 +19,7 @@ from tests.support.loaded_once import load_once
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
+pytestmark = pytest.mark.slow
 
 PROMPT = "The lighthouse stands at the end of the bay, and"
 SMALL = ("--model", "bundled", "--threads", "1", "--window", "20")
@@ -147,7 +148,6 @@ def test_a_terminal_is_shown_the_state_and_nothing_that_it_would_obey(
     assert "24 of 24 keys held" in err.getvalue() and "tokens/s" in err.getvalue()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", [("generate", PROMPT), ("chat",)], ids=["generate", "chat"])
 def test_ctrl_c_ends_what_is_piped_between_two_tokens(
     tmp_path: Path, words: tuple[str, ...]

@@ -102,7 +102,7 @@ def test_a_stop_ends_the_workers_and_empties_the_queue(
     how = ("--workers", "2", "--executor", executor)
     process = sweep(tmp_path, *LONG, "--methods", "recompute", *how)
     while not db.exists() or (frames.runs(Store.open(db), status="running").empty):
-        time.sleep(0.1)
+        time.sleep(0.5)
         assert process.poll() is None, process.communicate()
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
@@ -193,7 +193,7 @@ def test_a_ray_cluster_that_loses_a_node_makes_each_run_once_and_the_same(tmp_pa
         process = sweep(tmp_path, *PLAN, *words, RAY_ADDRESS=cluster.address)
         db = tmp_path / "data" / "streamcli.db"
         while not db.exists() or frames.runs(Store.open(db), status=None).empty:
-            time.sleep(0.1)
+            time.sleep(0.5)
             assert process.poll() is None, process.communicate()
         cluster.remove_node(lost, allow_graceful=False)
         err = process.communicate()[1]
