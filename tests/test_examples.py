@@ -37,6 +37,18 @@ def test_generate_writes_on_while_its_cache_stays_as_it_is(tmp_path: Path) -> No
     assert len({row[1] for row in rows}) == 1 and float(rows[0][1]) > 0
 
 
+@pytest.mark.slow
+def test_flat_holds_the_end_of_a_stream_against_its_beginning(tmp_path: Path) -> None:
+    call = [sys.executable, str(FOLDER / "flat.py"), "--tokens", "300", "--window", "20"]
+    done = subprocess.run(call, cwd=tmp_path, env=ENV, capture_output=True, text=True, check=False)
+    title, head, time, process, cache, scores, verdict = done.stdout.splitlines()
+    assert title == "bundled: 300 tokens, S = 4, W = 20" and "second tenth" in head
+    assert time.startswith("ms a token") and process.startswith("process, MiB")
+    assert cache.split()[2] == cache.split()[3] and float(cache.split()[2]) > 0
+    assert float(scores.split()[-4]) < 1e-4, scores
+    assert (done.returncode == 0) == verdict.startswith("flat within"), done.stdout
+
+
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """Where the service is at hand, until the test ends."""

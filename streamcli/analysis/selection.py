@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from core.errors import UsageError, unknown
 from streamcli.analysis import paired
 from streamcli.analysis.comparison import (
+    TIMES,
     Comparison,
     Row,
     compared,
     comparisons,
     groups,
     number,
+    time_column,
 )
 from streamcli.analysis.repeats import TIMED, Key, Times, key, medians, times
 from streamcli.analysis.statistics import EQUAL, Difference
@@ -218,6 +220,10 @@ def _sorted(runs: pd.DataFrame, sort: str | None) -> pd.DataFrame:
     name = (sort or "").removeprefix("-")
     if not name or name not in runs:
         return runs
-    return runs.sort_values(
-        name, ascending=not (sort or "").startswith("-"), na_position="last", kind="stable"
-    )
+    values = runs[name]
+    if name in TIMES and "compared_ms" in runs:  # as tables show it, by the rule on repeats
+        own = runs["mode"].map(time_column) == name
+        values = values.mask(own, runs["compared_ms"])
+    ascending = not (sort or "").startswith("-")
+    order = values.reset_index(drop=True).sort_values(ascending=ascending, kind="stable").index
+    return runs.iloc[order]

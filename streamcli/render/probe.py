@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -12,8 +12,9 @@ from streamcli.harmless import visible
 from streamcli.render import output
 from streamcli.render.figures import style
 from streamcli.render.figures.drawn import Drawn
+from streamcli.render.records import telling
 from streamcli.render.tables import Sheet
-from streamcli.results.columns import ALL, Column, format_value
+from streamcli.results.columns import ALL, PROBES, Column, format_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ DARK = 0.5  # share from which a cell is so dark that its number is white
 CELL = 22  # pixels of a cell's height on paper
 LARGEST = 620  # pixels of a heat map's height
 TITLE = "Attention to the first tokens"
+LISTED = "probe_id created_at model dataset n_sink window sink_rate mass_before mass_after suffices"
 
 
 def terminal(found: Probe, what: str) -> None:
@@ -96,6 +98,17 @@ def _elsewhere(found: Probe) -> list[str]:
         f"Further on {counted} of 1 % of the heads or more, first of all {far[0].text!r} at "
         f"{far[0].position:,} ({_percent(far[0].heads)}): these leave with the window."
     ]
+
+
+def listing(rows: list[dict[str, Any]], place: str) -> Sheet:
+    """Recorded probes, a line each."""
+    length = telling([str(row["probe_id"]) for row in rows])
+    for row in rows:
+        row["probe_id"], row["created_at"] = row["probe_id"][:length], row["created_at"][:10]
+    columns = [(ALL | PROBES)[name].headed for name in rows[0] if name in LISTED.split()]
+    cells = [[format_value(column, row[column.name]) for column in columns] for row in rows]
+    number = f"{len(rows)} probe{'s' * (len(rows) > 1)}"
+    return Sheet(f"{number} in {place}", columns, cells, ["streamcli probe --show NAME shows one."])
 
 
 def _by_sinks(found: Probe) -> Sheet:

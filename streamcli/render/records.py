@@ -60,7 +60,7 @@ def listing(runs: pd.DataFrame, place: str, total: int, untold: int = 0) -> Shee
         untold: Of how many it is not known whether they are running.
     """
     rows = runs.to_dict("records")
-    length = _telling([str(row["run_id"]) for row in rows])
+    length = telling([str(row["run_id"]) for row in rows])
     begin = 5 if len({row["created_at"][:4] for row in rows}) == 1 else 0  # years, if several
     for row in rows:
         row["run_id"] = row["run_id"][:length]
@@ -149,7 +149,7 @@ def size(number: int) -> str:
     return f"{mib:,.1f} MiB" if mib >= 1 else f"{number / 2**10:,.0f} KiB"
 
 
-def _telling(run_ids: list[str]) -> int:
+def telling(run_ids: list[str]) -> int:
     """How many characters tell these names apart."""
     for length in range(SHORTEST, len(max(run_ids, default=""))):
         if len({name[:length] for name in run_ids}) == len(run_ids):

@@ -9,7 +9,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from core.errors import UsageError, unknown
-from streamcli.results import sqlite_file
+from streamcli.results import silence, sqlite_file
 
 SECRET = re.compile("pass(?!file)|pwd|secret|token", re.IGNORECASE)  # in names of a URL's query
 PATIENCE = {  # with a server that is gone or does not answer: what a URL's own query may change
@@ -86,6 +86,8 @@ def connected(url: URL) -> Engine:
         ) from problem
     if file_of(url):
         sqlite_file.prepare(engine)
+    else:
+        silence.watch(engine)
     return engine
 
 

@@ -72,3 +72,30 @@ def test_what_can_not_be_is_refused_before_anything_is_recorded(typed: Type) -> 
     short = typed("probe", *SMALL, "--max-tokens", "60")
     assert short.code == 2 and "60 tokens hardly fill a cache of 33 keys" in short.err
     assert not DB.exists()
+
+
+def test_a_recorded_probe_is_listed_and_shown_as_it_was(typed: Type) -> None:
+    first = typed("probe", *SMALL)
+    typed("probe", *WHAT, "--max-tokens", "150", "--window", "12")
+    names = [row["probe_id"] for row in rows()]
+    again = typed("probe", "--show", names[0][:14] if names[0][:14] != names[1][:14] else names[0])
+    assert (again.code, again.out) == (0, first.out)
+    assert typed("probe", "--show", "latest").out != first.out
+    whole = json.loads(typed("probe", "--show", names[0].lower(), "--json").out)
+    assert whole["probe_id"] == names[0] and len(whole["before"]) == 4
+    listing = typed("probe", "--list").out
+    assert "2 probes in " in listing
+    assert [line.split()[4:6] for line in listing.splitlines()[4:6]] == [["4", "12"], ["4", "28"]]
+    assert [each["probe_id"] for each in json.loads(typed("probe", "--list", "--json").out)] == [
+        *reversed(names)
+    ]
+    drawn = typed("probe", "--show", "latest", "--format", "html", "--out", "maps")
+    assert drawn.code == 0 and list(Path("maps").glob("*.html")) and len(rows()) == 2
+
+
+def test_what_is_not_recorded_is_not_shown(typed: Type) -> None:
+    Store.open(DB)
+    assert typed("probe", "--show", "latest").refuses(2, "has no probe yet", "streamcli probe")
+    assert typed("probe", "--show", "zz").refuses(2, "'zz'", "streamcli probe --list")
+    assert typed("probe", "--show", "zz", "--window", "9").refuses(2, "--show", "leave --window")
+    assert typed("probe", "--list", "--format", "png").refuses(2, "--list", "leave --format out")

@@ -506,3 +506,23 @@ def test_accuracy_and_its_table_by_distance_stand_where_runs_were_asked_and_nowh
     assert ends == {"streaming": "[64, false]", "dense": "[0, false]"}
     page = report(typed, "--format", "html").out
     assert "75.0% (30 to 95)" in page and "100% (34 to 100)" in page
+
+
+def test_a_table_of_chosen_columns_shows_the_time_that_compare_shows(
+    typed: Type, home: Path
+) -> None:
+    """Of several runs of a configuration: the median, as in comparisons and figures."""
+    quick = {"method": "window", "n_sink": 0, "window": 64, "config_key": "w", "sweep": "A"}
+    slow = {"config_key": "s", "sweep": "A"}
+    recorded(
+        home / DB,
+        *({**quick, "ms_per_token_p50": ms, "repeat": n} for n, ms in enumerate((2.0, 2.5, 90.0))),
+        *({**slow, "ms_per_token_p50": ms, "repeat": n} for n, ms in enumerate((7.0, 8.0, 1.0))),
+    )
+    words = ("--columns", "method", "ms_per_token_p50", "--format", "markdown")
+    table = report(typed, *words, "--sort", "ms_per_token_p50").out
+    cells = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")][1:]
+    assert [(a.strip(), b.strip()) for a, b in cells] == [("window", "2.50"), ("streaming", "7.00")]
+    assert "the time the median over those at its commit" in table
+    one_by_one = report(typed, *words, "--status", "done").out
+    assert "90" in one_by_one and "median over" not in one_by_one
