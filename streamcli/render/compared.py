@@ -16,7 +16,7 @@ from streamcli.analysis.repeats import RULE
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.analysis.verdicts import MARGIN, Judged, decimals, judged, tests
 from streamcli.render.notes import ACCURACY, HORIZON, MARK, answers, intervals, row_name, timed
-from streamcli.render.tables import VERDICT, Sheet, cells, title, values
+from streamcli.render.tables import SELDOM, VERDICT, Sheet, cells, title, values
 from streamcli.results.columns import (
     ALL,
     AROUND,
@@ -201,9 +201,12 @@ def _sheet(
     first: Sequence[Column] = SHORT,
 ) -> Sheet:
     """One row a pair."""
+    runs = [each.pair.run for each in found]
+    empty = [name for name in SELDOM if all(missing(run.get(name)) for run in runs)]
+    first = [column for column in first if column.name not in empty]
     kv = COLUMNS["kv_mib"].headed
     nats = replace(ALL["difference_nats"], title=f"nats vs {base}")
-    shares = _shares([each.pair.run for each in found])
+    shares = _shares(runs)
     told = any(each.pair.answered for each in found)
     points = [replace(ALL["accuracy_difference"], title=f"points vs {base}")] if told else []
     asked = [*shares[:1], *points, *shares[1:]]
