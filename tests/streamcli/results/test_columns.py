@@ -131,8 +131,8 @@ def test_every_column_of_every_table_says_what_it_is() -> None:
 
 def test_tables_read_from_what_was_asked_to_what_was_found() -> None:
     assert " ".join(TABLE) == (
-        "model dataset mode method n_sink window attended_keys ppl ppl_change accuracy compared_ms "
-        "speed_up kv_mib peak_mem_mib"
+        "model dataset mode method n_sink window attended_keys budget_mib ppl ppl_change accuracy "
+        "compared_ms speed_up kv_mib peak_mem_mib"
     )
     assert set(ASKED) < set(TABLE) and set(reading(VIEW)) == set(VIEW)
 
