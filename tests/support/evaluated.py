@@ -19,9 +19,15 @@ from tests.support.method_cases import N_SINK, WINDOW
 
 
 def evaluate(
-    loaded: Loaded, documents: Sequence[Tensor | TokenDocument], **asked: Any
+    loaded: Loaded,
+    documents: Sequence[Tensor | TokenDocument],
+    choices: list[Tensor] | None = None,
+    **asked: Any,
 ) -> RunResult:
-    """The result of S = 4 and W = 27 in chunks of 16, unless asked otherwise."""
+    """The result of S = 4 and W = 27 in chunks of 16, unless asked otherwise.
+
+    ``choices`` fills up with those of the method, where it is given.
+    """
     seen: list[tuple[int, float]] = []
     config = RunConfig(
         **{"n_sink": N_SINK, "window": WINDOW, "device": "cpu", "chunk_size": 16, **asked}
@@ -36,6 +42,8 @@ def evaluate(
         notes=(),
     )
     method = registry.load("method", config.method)(config)
+    if choices is not None:
+        method.choices = choices
     task = Task(loaded, stream, method, config, lambda tokens, nats: seen.append((tokens, nats)))
     with torch.inference_mode():
         result: RunResult = registry.load("mode", config.mode)(task)

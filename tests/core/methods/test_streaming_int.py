@@ -78,7 +78,8 @@ def test_chunks_hold_the_codes_that_single_tokens_do(monkeypatch: pytest.MonkeyP
     for name in ("key_codes", "value_codes"):
         one, other = (getattr(layer, name) for layer in held)
         assert one.any() and float((one != other).float().mean()) < 0.01
-    assert gap(held[0].newest, held[1].newest) < 1e-5
+    there = (150 - 4) % GROUP  # of the newest group; what stands behind is of another
+    assert gap(*(layer.newest[:, :, :there] for layer in held)) < 1e-5
 
 
 def test_a_frame_that_moves_leaves_every_code_as_it_was(neox: Loaded, neox_ids: Tensor) -> None:
@@ -160,19 +161,17 @@ def test_more_bits_are_closer_to_none_spared(neox: Loaded, neox_ids: Tensor) -> 
     assert 0 < off[0] < off[1] / 4 < off[2] / 8
 
 
-@pytest.mark.parametrize(
-    ("place", "by"), [(0, 1.0), (1, 1.0), (4, 3.0)], ids=["a key", "a value", "a grid"]
-)
-def test_a_code_that_is_not_the_nearest_fails(
-    neox: Loaded, neox_ids: Tensor, place: int, by: float
+@pytest.mark.parametrize("what", [0, 1], ids=["of keys", "of values"])
+@pytest.mark.parametrize(("place", "by"), [(0, 1.0), (-1, 0.5), (-2, 0.5)])
+def test_a_code_that_is_not_the_nearest_fails_and_so_does_another_grid(
+    neox: Loaded, neox_ids: Tensor, what: int, place: int, by: float
 ) -> None:
-    ids, method = neox_ids[:1, :60], integers(4)
-    fed_nll(neox, ids, 59, method)
+    ids, method = neox_ids[:1, :42], integers(4, window=20)
+    fed_nll(neox, ids, 41, method)
     assert method.choices is not None
     want = quantised.streaming_int(neox.model, ids, method.config, method.choices)
     told = [each.clone() for each in method.choices]
-    wrong = told[min(place, 1)][..., 7, :]
-    wrong[..., 0 if place < 4 else -1] += by * (1 if place < 4 else float(wrong[..., -1].max()))
+    told[what][:, :, 0, 0, ..., place] += by
     got = quantised.streaming_int(neox.model, ids, method.config, told)
     assert want.isfinite().all() and got[0, -1].isnan()
 
@@ -192,7 +191,8 @@ def test_keys_that_stand_wrong_or_are_whole_too_long_are_found(
         return replace(laid, whole=laid.whole | True)
 
     monkeypatch.setattr(streaming_int.QuantisedKVCache, "_lay", lay)
-    assert apart(neox, neox_ids[:1, :100], 16, integers(4)) > 10 * EXACT
+    found = apart(neox, neox_ids[:1, :80], 16, integers(4))
+    assert not found <= 10 * EXACT  # NaN, where codes that follow are others, is no less wrong
 
 
 def test_rows_of_a_batch_are_single_rows_and_a_reset_cache_is_new() -> None:

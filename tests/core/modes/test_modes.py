@@ -19,7 +19,7 @@ from core.config import RunConfig
 from core.errors import UsageError
 from core.models.loading import Loaded
 from tests.support.evaluated import evaluate
-from tests.support.method_cases import BUDGET, CASES, N_SINK, WINDOW, need
+from tests.support.method_cases import BUDGET, CASES, FOLLOWED, N_SINK, WINDOW, need
 from tests.support.samples import EXACT
 
 LENGTHS = (80, 50, 2)  # of a cache of 32
@@ -66,6 +66,20 @@ def test_every_method_scores_as_its_reference_in_every_exact_mode(
     cuts = torch.tensor(LENGTHS) - 1
     for document, part in zip(result.documents, torch.split(want, cuts.tolist()), strict=True):
         assert document.nll_nats == pytest.approx(float(part.double().sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["decode-loop", "chunked"])
+@pytest.mark.parametrize("method", FOLLOWED)
+def test_a_method_of_many_choices_scores_as_its_reference_that_follows_them(
+    neox: Loaded, documents: list[Tensor], method: str, mode: str
+) -> None:
+    config = RunConfig(method=method, n_sink=N_SINK, window=WINDOW, device="cpu")
+    loop = registry.imported(config.spec.reference)
+    for ids in documents[1:]:
+        choices: list[Tensor] = []
+        result = evaluate(neox, [ids], choices, method=method, mode=mode)
+        want = loop(neox.model, ids[None], config, choices)[0]
+        assert float((torch.from_numpy(result.nll) - want).abs().max()) < EXACT
 
 
 @pytest.mark.parametrize("method", CASES)
