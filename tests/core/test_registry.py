@@ -78,7 +78,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def streamcli(site: Path, tmp_path_factory: pytest.TempPathFactory) -> There:
     """Types commands where the package is on the path, all in one process and working folder."""
     home = tmp_path_factory.mktemp("home")
-    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": f"{ROOT}:{site}"}
+    env = {"HOME": str(home), "PYTHONPATH": f"{ROOT}:{site}", "OMP_NUM_THREADS": "1"}
+    env["PATH"] = os.environ["PATH"]
     return lambda *lines: typed_there(*lines, folder=home, env=env)[0]
 
 
