@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -350,6 +351,19 @@ def options(of: type = RunConfig) -> tuple[KnownOption, ...]:
 
 
 _MODE_OPTIONS = {name: mode for mode, each in registry.MODES.items() for name in each.options}
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse more threads than would do anything but wait for each other.
+
+    Raises:
+        UsageError: They are more than eight a core.
+    """
+    most = 8 * (os.cpu_count() or 1)
+    if threads and threads > most:
+        raise UsageError(
+            f"threads is {threads}: this machine has {most // 8} cores; ask for {most} at most."
+        )
 
 
 def delaying() -> list[str]:

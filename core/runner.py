@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,10 +12,10 @@ import numpy as np
 import torch
 
 from core import budgets, engine, environment, registry, tokens
-from core.config import STATIC, RunConfig, engines
+from core.config import STATIC, RunConfig, check_threads, engines
 from core.datasets.base import Corpus, Read
 from core.environment import Environment
-from core.errors import StreamError, UsageError, unknown
+from core.errors import StreamError, unknown
 from core.facts import RunFacts
 from core.methods.base import method_of
 from core.models import anatomy, loading
@@ -158,13 +157,8 @@ def seed_and_threads(config: RunConfig) -> None:
         UsageError: So many threads would only wait for each other.
     """
     torch.manual_seed(config.seed)
+    check_threads(config.threads)
     if config.threads:
-        cores = os.cpu_count() or 1
-        if config.threads > 8 * cores:
-            raise UsageError(
-                f"threads is {config.threads}: this machine has {cores} cores; ask for {8 * cores} "
-                "at most."
-            )
         torch.set_num_threads(config.threads)
 
 

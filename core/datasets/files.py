@@ -23,6 +23,8 @@ def read(spec: str, source: str) -> Corpus:
         return _folder(spec, path)
     if path.suffix not in READERS:
         raise UsageError(f"{spec} can't be read: a text is a {', '.join(READERS)} file.")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{spec} is no plain file: a text is read from a file on disk.")
     if not path.is_file():
         raise UsageError(f"there is no file {spec}.")
     try:
@@ -83,7 +85,12 @@ def _jsonl_documents(path: Path) -> Iterator[Document]:
                 continue
             try:
                 row = json.loads(text)
-            except (ValueError, RecursionError) as error:
+            except RecursionError as error:
+                raise UsageError(
+                    f"{path}: row {number} is nested too deeply: a row is an object with a string "
+                    "named text."
+                ) from error
+            except ValueError as error:
                 raise UsageError(f"{path}: row {number} is not JSON: {error}.") from error
             yield _document(row if isinstance(row, dict) else {}, number, path)
 

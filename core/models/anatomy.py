@@ -19,13 +19,13 @@ Knows nothing of caches that evict, of texts or of methods.
 from __future__ import annotations
 
 import weakref
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from core import rope
@@ -48,7 +48,7 @@ from core.models.watching import (
 )
 from core.rope import Rotation
 
-ROWS = 16  # tokens that are watched
+ROWS, FEW = 16, 2  # tokens that are watched, and layers where there are no weights
 SHIFTS = (1, 5)  # positions that they are moved by, and one far away
 FAR, FARTHEST = 4096, 2**20  # the latter for the size of queries alone
 MOVED_BY = 37  # positions on, where the short text stands when it is out of order
@@ -88,31 +88,59 @@ def check_config(config: Any, trust: bool = False) -> None:
         UsageError: A model of this configuration keeps recurrent states, or has no rotary
             positions.
     """
-    from transformers import AutoModelForCausalLM
-
-    auto: Any = AutoModelForCausalLM
     try:
-        with torch.device("meta"):
-            model = auto.from_config(deepcopy(config), trust_remote_code=trust)
+        model = _without_weights(config, trust)
     except Exception:  # such as a look at values, which are not there: the loaded model will show
         return
     refusal = NOT_ROTARY if _no_rotary(model) else None
     if getattr(model, "_is_stateful", False):
         refusal = RECURRENT
-    refusal = refusal or _amiss_without_values(model)
+    with suppress(*CODE, AssertionError):
+        refusal = refusal or _amiss(model, "meta")
+        Anatomy(kind=str(config.model_type), refusal=refusal).check_movable()
+        return
+    # Its code looks at values, such as how many tokens each expert got: two layers of zeros have.
+    with suppress(Exception):  # of what it needs more of: the loaded model will show
+        refusal = _amiss(_of_zeros(config, trust), "cpu")
     Anatomy(kind=str(config.model_type), refusal=refusal).check_movable()
 
 
-def _amiss_without_values(model: Any) -> str | None:
-    """What forwards of a model on the meta device, which have shapes only, show to be amiss.
+def _without_weights(config: Any, trust: bool) -> Any:
+    """A model on the meta device, where tensors have shapes only."""
+    from transformers import AutoModelForCausalLM
 
-    Most errors of the model's own code show nothing: it may look at values, which are not there.
+    auto: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto.from_config(deepcopy(config), trust_remote_code=trust)
+
+
+def _of_zeros(config: Any, trust: bool) -> Any:
+    """The model's first two layers on the CPU, every tensor one zero that stands for all."""
+    few = deepcopy(config)
+    few.get_text_config(decoder=True).num_hidden_layers = FEW
+    model = _without_weights(few, trust).eval()
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    zeros = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+                    is_weight = held is module._parameters
+                    held[name] = nn.Parameter(zeros, requires_grad=False) if is_weight else zeros
+    return model
+
+
+def _amiss(model: Any, device: str) -> str | None:
+    """What forwards of a model without its weights show to be amiss.
+
+    Raises:
+        Exception: The model's own code failed, which shows nothing where it looks at values.
     """
     registered = bool(getattr(model, "_supports_attention_backend", False))
     count = model.config.get_text_config(decoder=True).num_hidden_layers
-    ids = torch.zeros(ROWS, 1, dtype=torch.int64, device="meta")
+    ids = torch.zeros(ROWS, 1, dtype=torch.int64, device=device)
+    values = without_values() if device == "meta" else nullcontext()
     try:
-        with torch.inference_mode(), without_values():
+        with torch.inference_mode(), values:
             look_on(model, ids, watch := Watch(0), registered)
             check_count(watch, count)
             if registered:
@@ -121,10 +149,9 @@ def _amiss_without_values(model: Any) -> str | None:
     except Refused as found:
         return str(found)
     except (AttributeError, ValueError) as error:
-        own = isinstance(error, ValueError) or isinstance(error.obj, Cache)
-        return no_cache(error) if own else None
-    except (*CODE, AssertionError):  # the loaded model will show
-        return None
+        if isinstance(error, ValueError) or isinstance(error.obj, Cache):
+            return no_cache(error)
+        raise
     return None
 
 
@@ -286,6 +313,8 @@ def _compare(model: Any, found: Anatomy) -> Anatomy:
             logits = model(ids[:, :-1], **{name: near}).logits
         apart.append((token_nll(logits, ids[:, 1:]) - own).abs().max())
     largest = float(torch.stack(apart).max())
+    if largest != largest and not all(w.isfinite().all() for w in model.parameters()):
+        return replace(found, largest_nats=largest)  # not its family's fault: the run will say so
     if not largest <= allowed(model, own):  # NaN is not, either
         how = "moved and out of order" if apart[0] == largest else "in one chunk"
         return replace(

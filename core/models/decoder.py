@@ -139,7 +139,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise StreamError(
+            f"{path} can't be read: it is nested too deeply; fetch the model again."
+        ) from error
+    except (OSError, ValueError) as error:
         raise StreamError(f"{path} can't be read: {first_line(error)}.") from error
     if not isinstance(found, dict):
         raise StreamError(f"{path} can't be read: it holds no JSON object.")

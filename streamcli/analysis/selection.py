@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from core.config import LARGEST
 from core.errors import UsageError, unknown
 from streamcli.analysis import paired
 from streamcli.analysis.comparison import (
@@ -64,8 +65,10 @@ class Query:
         for name in (*self.columns, self.group_by, (self.sort or "").removeprefix("-")):
             if name and name not in known:
                 raise unknown("column", name, known)
-        if self.limit < 0:
-            raise UsageError(f"--limit is {self.limit}: it must be 1 or more, or 0 for all.")
+        if not 0 <= self.limit <= LARGEST // 4:  # four times as many are suggested
+            raise UsageError(
+                f"--limit is {self.limit}: it must be from 1 to {LARGEST // 4:,}, or 0 for all."
+            )
 
     @property
     def stored_sort(self) -> str | None:

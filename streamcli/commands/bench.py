@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from core import extras, registry
-from core.config import CHUNK, DTYPES, ENGINES, delaying, static
+from core.config import CHUNK, DTYPES, ENGINES, check_threads, delaying, static
 from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
 from streamcli import options
@@ -64,6 +64,7 @@ BENCHES = {
 LEAST = {"rounds": 2, "steps": 1, "n_sink": 0} | dict.fromkeys(
     ("windows", "batch_sizes", "lengths", "evict_every", "chunk_size", "threads"), 1
 )
+MOST = 10**6  # of each of these
 LISTS = ("methods", "engines", "windows", "batch_sizes", "lengths", "evict_every")
 
 
@@ -231,7 +232,8 @@ def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:
     for name, least in LEAST.items():
         values = named.get(name, least)
         for value in values if isinstance(values, list | tuple) else [values]:
-            if value < least:
+            if not least <= value <= MOST:
                 flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} is {value}: it must be {least} or more.")
+                raise UsageError(f"--{flag} is {value}: it must be from {least:,} to {MOST:,}.")
+    check_threads(asked["threads"])
     return asked

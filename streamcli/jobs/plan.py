@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ SETTING = ("model", "dtype", "dataset", "mode", "batch_size")
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 SUFFIXES = (".yaml", ".yml", ".toml")
 LARGEST = 2**20  # bytes of a plan
+MOST = 100_000  # runs of a plan
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,12 @@ def make(values: dict[str, Any], asked: Settings) -> Plan:
         check_dataset(spec, asked.source)
     for spec in lists["model"]:
         check_model(spec, asked)
+    number = prod(map(len, lists.values())) * asked.repeats
+    if number > MOST:
+        sizes = ", ".join(f"{len(each)} {name}" for name, each in lists.items() if len(each) > 1)
+        raise UsageError(
+            f"the sweep would have {number:,} runs ({sizes}): {MOST:,} are the most; split it up."
+        )
     groups: dict[tuple[Any, ...], dict[RunConfig, None]] = {}
     for each in product(*lists.values()):
         chosen = dict(zip(lists, each, strict=True))

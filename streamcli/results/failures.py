@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
 from core.errors import StreamError, UsageError
 
@@ -56,7 +56,8 @@ def errors_in_one_line(place: str) -> Iterator[None]:
 
 
 def _in_one_line(place: str, problem: Exception) -> StreamError:
-    cause = problem.orig if isinstance(problem, DBAPIError) and problem.orig else problem
+    own = isinstance(problem, StatementError) and problem.orig  # without the statement
+    cause = own if isinstance(own, Exception) else problem
     detail = " ".join(str(cause).split()) or type(cause).__name__
     for attribute, table in (("sqlite_errorname", SQLITE), ("sqlstate", POSTGRESQL)):
         code = str(getattr(cause, attribute, None) or "")

@@ -11,7 +11,18 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Column, Connection, Table, delete, insert, inspect, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    Table,
+    delete,
+    insert,
+    inspect,
+    select,
+)
 from sqlmodel import SQLModel
 
 from core.errors import StreamError, UsageError
@@ -31,6 +42,7 @@ RUNS, DOCUMENTS, TRACES, BENCHMARKS, PROBES = (
     for model in (schema.Run, schema.DocumentRow, schema.Trace, schema.Benchmark, schema.Probe)
 )
 # Of rows that belong to no run, by the word for one of them.
+NUMBERS = (Boolean, Integer, Float)  # kinds of columns
 ALONE = {"benchmark": BENCHMARKS, "probe": PROBES}
 
 Others: TypeAlias = Mapping[str, Sequence[Any]]  # rows that belong to no run, by that word
@@ -119,6 +131,20 @@ def merge(store: Store, other: str) -> Moved:
     return replace(moved, running=running)
 
 
+def _check_kinds(record: Record, source: str) -> None:
+    """Refuse a run with text where a number belongs, which SQLite would keep as it is.
+
+    Raises:
+        StreamError: It has.
+    """
+    for name, value in record.run.items():
+        if isinstance(value, str | bytes) and isinstance(RUNS.c[name].type, NUMBERS):
+            raise StreamError(
+                f"{source} holds {value!r} as {name} of {record.run_id}, which is no number: put "
+                "back a copy, or correct that row."
+            )
+
+
 def add(
     store: Store,
     incoming: Iterable[Record],
@@ -137,6 +163,8 @@ def add(
     added = known = 0
     with store.transaction(writes=True) as connection:
         for batch in _batches(incoming):
+            for each in batch:
+                _check_kinds(each, source)
             here = {each.run_id: each for each in records(connection, [r.run_id for r in batch])}
             ended = [each for each in batch if _ends(here.get(each.run_id), each)]
             for each in ended:

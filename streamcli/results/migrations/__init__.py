@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from core.errors import UsageError
+from core.errors import StreamError, UsageError
 
 FOLDER = Path(__file__).parent
 LOCK = 2309_17453  # any number, the same in every version: PostgreSQL locks by number
@@ -39,6 +39,11 @@ def current(connection: Connection, place: str) -> bool:
         raise UsageError(
             f"{place} was written by a newer streamcli (schema {revision}, this one knows "
             f"{known()[-1]}): upgrade, or choose another with --db."
+        )
+    if revision is None and len(tables) > 1:
+        raise StreamError(
+            f"{place} does not say which schema it has (its table alembic_version is empty): put "
+            "back a copy, or choose another with --db."
         )
     return revision == known()[-1]
 

@@ -40,13 +40,10 @@ def test_no_family_that_streams_is_refused_by_its_configuration() -> None:
             anatomy.check_config(families.config(name))
 
 
-LATE = ("jetmoe",)  # its experts are asked how many tokens each of them got
-
-
 def test_every_other_family_is_refused_by_its_configuration_before_weights_are_read() -> None:
     for name in families.known():
         written = CELLS[name].get(models_page.column(), "")
-        if written.startswith("refused: ") and name not in LATE:
+        if written.startswith("refused: "):
             with warnings.catch_warnings(action="ignore"), pytest.raises(UsageError) as refused:
                 anatomy.check_config(families.config(name))
             found = str(refused.value).partition("can't stream: ")[2]
