@@ -44,7 +44,8 @@ RUN = (  # of a run, what a record holds
     *(name for name in chosen(Group.ANSWERS, origin=Origin.DERIVED) if name not in PAIR),
     *(name for name in TABLE if ALL[name].origin is Origin.RESULT),
 )
-TOLD_OF = (TIME.name, RATIO.name, VERDICT)  # columns of which a note tells
+NATS = ALL["difference_nats"]
+TOLD_OF = (NATS.name, TIME.name, RATIO.name, VERDICT)  # columns of which a note tells
 ONE_EACH = "one run each: use sweep --repeats 5 for an interval"
 APART = "no interval below 3 runs each: use --repeats 5"
 NO_TURNS = "no interval where they did not take turns, as in sweep --repeats 5"
@@ -205,7 +206,7 @@ def _sheet(
     empty = [name for name in SELDOM if all(missing(run.get(name)) for run in runs)]
     first = [column for column in first if column.name not in empty]
     kv = COLUMNS["kv_mib"].headed
-    nats = replace(ALL["difference_nats"], title=f"nats vs {base}")
+    nats = replace(NATS, title=f"nats vs {base}")
     shares = _shares(runs)
     told = any(each.pair.answered for each in found)
     points = [replace(ALL["accuracy_difference"], title=f"points vs {base}")] if told else []
@@ -242,7 +243,8 @@ def _notes(
 ) -> list[str]:
     """How the figures were made, but for columns that are not shown."""
     pairs = [each.pair for each in found]
-    notes = [_of_nats(pairs, base)] if any(pair.difference for pair in pairs) else []
+    told = NATS.name not in without and any(pair.difference for pair in pairs)
+    notes = [_of_nats(pairs, base)] if told else []
     if VERDICT not in without:
         notes += [*_equal(found), *_power(found)]
     if (several := tests(found)) > 1 and VERDICT not in without:
