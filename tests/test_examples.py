@@ -39,7 +39,8 @@ def test_generate_writes_on_while_its_cache_stays_as_it_is(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_flat_holds_the_end_of_a_stream_against_its_beginning(tmp_path: Path) -> None:
-    call = [sys.executable, str(FOLDER / "flat.py"), "--tokens", "300", "--window", "20"]
+    script = FOLDER.parent / "docs" / "results" / "flat.py"
+    call = [sys.executable, str(script), "--tokens", "300", "--window", "20"]
     done = subprocess.run(call, cwd=tmp_path, env=ENV, capture_output=True, text=True, check=False)
     title, head, time, process, cache, scores, verdict = done.stdout.splitlines()
     assert title == "bundled: 300 tokens, S = 4, W = 20" and "second tenth" in head

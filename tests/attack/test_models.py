@@ -51,7 +51,7 @@ CONFIGS: list[Case] = [
     ({"vocab_size": 300}, 1, ("other shapes than its config.json",)),
 ]
 FILES = [
-    ("config.json", DEEP, 1, ("config.json can't be read", "recursion")),
+    ("config.json", DEEP, 1, ("config.json can't be read", "nested too deeply")),
     ("config.json", "[]", 1, ("config.json can't be read", "no JSON object")),
     ("generation_config.json", DEEP, 1, ("generation_config.json can't be read",)),
     ("generation_config.json", "5", 1, ("generation_config.json can't be read",)),

@@ -12,7 +12,7 @@ from tests.support.typed import Type
 pytest_plugins = ("tests.support.typed",)
 
 LARGE = [2**63, 2**64, 10**30, -(2**63) - 1]
-BOUNDED = [each.name for each in options() if each.about.most]
+BOUNDED = [each.name for each in options() if each.about.most and each.kind is int]
 OPTIONS = (*BOUNDED, "repeats")
 ONLY_IN = {"chunk_size": "chunked", "context_tokens": "kvpress-official"}
 

@@ -37,7 +37,7 @@ BAD_ID = parquet(("id", texts(b"a", b"\xff")), ("text", texts(b"one two three", 
 FILES = [
     ("a.jsonl", GOOD + b'{"text": "ab\\ud800"}', ("a.jsonl: row 2", r"character 2", r"\ud800")),
     ("a.jsonl", GOOD + b'{"text": "\\udc00"}', ("a.jsonl: row 2", r"\udc00")),
-    ("a.jsonl", GOOD + DEEP, ("a.jsonl: row 2 is not JSON", "recursion")),
+    ("a.jsonl", GOOD + DEEP, ("a.jsonl: row 2 is nested too deeply",)),
     ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}", ("a.jsonl: row 1 is not JSON",)),
     ("a.jsonl", b'{"text": NaN}', ("a.jsonl: row 1 has no text",)),
     ("a.parquet", parquet(("text", texts(*[b"good"] * 70, b"ba\xff"))), ("row 71", "byte 2", "ff")),
@@ -53,7 +53,7 @@ NAMED = [
     ("a" * 5000, ("aaa...", "too long")),
     ("/" + "a" * 5000 + ".txt", ("aaa...", "too long")),
     ("/dev/zero", ("/dev/zero can't be read", ".txt")),
-    ("pipe.txt", ("there is no file pipe.txt",)),
+    ("pipe.txt", ("pipe.txt is no plain file",)),
 ]
 LAUGHS = b"windows: [&a [x,x,x,x,x,x,x,x,x]%s]" % b"".join(
     b", &%c [%s]" % (98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(9)

@@ -61,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(loading, "load", load_once)
-    monkeypatch.setattr(foreknown, "folder", lambda: tmp_path / ".prepared")
+    monkeypatch.setattr(foreknown, "folder", lambda: tmp_path.with_suffix(".prepared"))
     monkeypatch.setattr(typer.main, "get_command", _built)
     return tmp_path
 

