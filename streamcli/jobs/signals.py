@@ -11,13 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Timer
+from threading import Timer, main_thread
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 SAME_S = (
     1.0  # stops that follow each other faster are one: a key held down, a terminal's and a kill
 )
-
 AGAIN_S = 0.05  # until a stop is raised again that a finalizer swallowed
 
 _last = {"s": -math.inf}
@@ -96,6 +95,15 @@ def _unraised(what: sys.UnraisableHookArgs) -> None:
         _others["hook"](what)
         return
     _last["s"] = -math.inf
-    again = Timer(AGAIN_S, signal.raise_signal, [signal.SIGTERM])
+    again = Timer(AGAIN_S, _again)
     again.daemon = True
     again.start()
+
+
+def _again() -> None:
+    """Stop the main thread, and wake it where it waits for something."""
+    name = main_thread().ident
+    if name and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(name, signal.SIGTERM)
+    else:
+        signal.raise_signal(signal.SIGTERM)

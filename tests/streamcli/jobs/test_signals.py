@@ -137,7 +137,7 @@ except KeyboardInterrupt:
 
 
 def test_a_stop_that_python_drops_comes_again(tmp_path: Path) -> None:
-    assert Child(tmp_path, "-c", SWALLOWED).ended() == (7, "")
+    assert Child(tmp_path, "-c", SWALLOWED).ended(within_s=30) == (7, "")
 
 
 def test_keys_held_down_interrupt_a_run_once(tmp_path: Path) -> None:
