@@ -11,10 +11,11 @@ import pytest
 
 from core import extras
 from core.errors import UsageError
-from streamcli import cli, settings
+from streamcli import cli
 from streamcli.commands import sweep
 from streamcli.jobs import plan
-from streamcli.jobs.plan import PRESETS, Plan
+from streamcli.jobs.plan import PRESETS
+from tests.support.plans import planned
 
 LACKING = extras.lacking  # itself
 pytest_plugins = ("tests.support.typed",)
@@ -25,12 +26,6 @@ pytestmark = pytest.mark.usefixtures("home")
 def every_method(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether kvpress can run here is no matter: a plan loads nothing."""
     monkeypatch.setattr(extras, "lacking", lambda method: "")
-
-
-def planned(preset: str | None = None, file: Path | None = None, **flags: Any) -> Plan:
-    values = plan.gather(flags, preset, file)
-    asked = settings.read({name: values[name] for name in plan.single() if name in values})
-    return plan.make(values, asked)
 
 
 @pytest.mark.parametrize("preset", [None, "matrix", "paper"])

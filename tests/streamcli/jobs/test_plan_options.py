@@ -6,11 +6,10 @@ import pytest
 
 from core.errors import UsageError
 from streamcli import cli
-from tests.streamcli.jobs.test_plan import every_method, planned
+from tests.support.plans import planned
 
 pytest_plugins = ("tests.support.typed",)
-pytestmark = pytest.mark.usefixtures("home", every_method.__name__)
-__all__ = ["every_method"]
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_budgets_in_mib_are_a_list_and_leave_the_window_open() -> None:
