@@ -214,8 +214,8 @@ def test_what_it_does_not_serve_is_refused() -> None:
         RunConfig(method="streaming-int", evict_every=2)
     with pytest.raises(UsageError, match="engine is 'compiled', but 'streaming-int' has none"):
         RunConfig(method="streaming-int", engine="compiled")
-    other = Loaded(families.build("diffllama"), None, "", None, "", 256, 0)
-    with pytest.raises(UsageError, match="'diffllama' model: it takes no registered attention"):
+    other = Loaded(families.build("falcon"), None, "", None, "", 256, 0)
+    with pytest.raises(UsageError, match="'falcon' model: it takes no registered attention"):
         integers().start(other, 1)
 
 
