@@ -32,3 +32,23 @@ done
 # One stream from book to book: the cache is never emptied.
 sweep --datasets "$books" --tokens-per-document 2000 --concatenate --methods streaming window \
     --n-sinks 4 --windows 60
+
+# What else could stay: keys chosen by another rule.
+for window in 60 124; do
+    sweep --datasets "$books" --tokens-per-document 400 --batch-size 12 --n-sinks 4 \
+        --windows $window --methods streaming window context-shift tova h2o keydiff knorm dense
+done
+sweep --datasets "$articles" --tokens-per-document 400 --max-tokens 4800 --batch-size 12 \
+    --n-sinks 4 --windows 60 --methods streaming window context-shift tova h2o dense
+
+# How far back it still knows, and multiple choice in a stream.
+sweep --datasets recall --tokens-per-document 2000 --batch-size 8 --n-sinks 4 --windows 252 \
+    --methods streaming window context-shift h2o dense
+sweep --datasets choice choice-alone --n-sinks 4 --windows 60 \
+    --methods streaming window context-shift dense
+
+# The same memory in place of the same keys.
+for mib in 2.9 11.4; do
+    sweep --datasets "$books" --max-tokens 1000 --methods streaming streaming-int --kv-bits 8 4 \
+        --budgets-mib $mib
+done
