@@ -34,6 +34,7 @@ from torch import Tensor
 
 from core.attention import ChunkView
 from core.cache import StreamingKVCache, StreamingLayer
+from core.codes import GRID, GROUP, Codes, channels, grouped
 from core.errors import UsageError
 from core.kinds import Kind
 from core.measure.meters import MIB
@@ -45,10 +46,7 @@ from core.models.loading import Loaded
 from core.registry import METHODS
 from core.rope import Turn
 
-GROUP = 32  # tokens of a group of keys, and most channels of a group of values: KIVI's
 BITS = (8, 4, 2)
-GRID = torch.float16  # of a group's least value and step
-ROUNDING = 2.0**-11  # of a number in it, at most
 
 
 @dataclass(frozen=True)
@@ -69,68 +67,6 @@ class Parameters:
     def __post_init__(self) -> None:
         if self.kv_bits not in BITS:
             raise ValueError(f"kv_bits is {self.kv_bits}: it must be {', '.join(map(str, BITS))}")
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Numbers (..., n) in groups of the last axis, packed.
-
-    Attributes:
-        packed: (..., n x bits / 8) uint8; the first number of a byte is in its lowest bits.
-        grid: Least value and step of each group, (..., 2) in 16 bits.
-    """
-
-    packed: Tensor
-    grid: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor, bits: int) -> Codes:
-        """The nearest codes of ``x``; the grid's ends are rounded outwards, so that all fit in."""
-        x, most = x.float(), 2**bits - 1
-        low, high = x.aminmax(dim=-1, keepdim=True)
-        low = (low - ROUNDING * low.abs()).to(GRID).float()
-        step = ((high - low) / most * (1 + ROUNDING)).clamp(min=2.0**-24).to(GRID).float()
-        codes = ((x - low) / step).round().clamp(0, most).to(torch.uint8)
-        parts = _grouped(codes, 8 // bits) << _shifts(bits, x.device)
-        return cls(parts.sum(-1, dtype=torch.uint8), torch.cat((low, step), -1).to(GRID))
-
-    def first(self, n: int) -> Codes:
-        """Those of the first n tokens or groups of (B, K, N, ...)."""
-        return Codes(self.packed[:, :, :n], self.grid[:, :, :n])
-
-    def then(self, more: Codes) -> Codes:
-        """Those of (B, K, N, ...), and ``more`` behind them."""
-        return Codes(torch.cat((self.packed, more.packed), 2), torch.cat((self.grid, more.grid), 2))
-
-    def numbers(self, bits: int) -> Tensor:
-        """The codes themselves, (..., n) uint8."""
-        parts = self.packed[..., None] >> _shifts(bits, self.packed.device)
-        numbers: Tensor = parts.flatten(-2) & 2**bits - 1
-        return numbers
-
-    def decoded(self, bits: int) -> Tensor:
-        """What they stand for, (..., n) in float32."""
-        low, step = self.grid.float().chunk(2, -1)
-        decoded: Tensor = self.numbers(bits) * step + low
-        return decoded
-
-    def noted(self, bits: int) -> Tensor:
-        """Codes, least value and step of each group, (..., n + 2) in float32."""
-        return torch.cat((self.numbers(bits).float(), self.grid.float()), -1).cpu()
-
-
-def _grouped(x: Tensor, n: int) -> Tensor:
-    """The last axis of ``x`` as groups of n: (..., N) as (..., N / n, n)."""
-    return x.reshape(*x.shape[:-1], x.shape[-1] // n, n)
-
-
-def _shifts(bits: int, device: torch.device) -> Tensor:
-    return torch.arange(0, 8, bits, dtype=torch.uint8, device=device)
-
-
-def channels(d: int) -> int:
-    """Channels of a group of values: the largest number up to ``GROUP`` that divides D."""
-    return next(n for n in range(min(d, GROUP), 0, -1) if d % n == 0)
 
 
 def groups(kind: Kind) -> int:
@@ -192,10 +128,10 @@ class QuantisedLayer(StreamingLayer):
         keys = laid.back(keys) if laid.back else keys
         keys = torch.cat((self.newest[:, :, : laid.held], keys), 2)  # (B, K, held + C, D)
         came = value_states[:, :, new]
-        coded = Codes.of(_grouped(came, channels(came.shape[-1])), bits)
+        coded = Codes.of(grouped(came, channels(came.shape[-1])), bits)
         values = Codes(self.newest_codes, self.newest_grid).first(laid.held).then(coded)
         done = laid.closed * GROUP
-        complete = _grouped(keys[:, :, :done].mT, GROUP).transpose(2, 3)  # (B, K, n, D, G)
+        complete = grouped(keys[:, :, :done].mT, GROUP).transpose(2, 3)  # (B, K, n, D, G)
         closed = Codes.of(complete, bits)
         if self.cache.noted is not None:
             self.cache.noted += [closed.noted(bits), coded.noted(bits)]

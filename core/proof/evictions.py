@@ -21,9 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
-from core.attention import implementation
+from core.attention import implementation, registered
 from core.config import RunConfig
 from core.proof.reference import _attentions, _nll
 
@@ -253,11 +252,9 @@ def _replayed(model: Any, absolute: bool) -> Iterator[_Replay]:
         layer.register_forward_pre_hook(replay.hook(i), with_kwargs=True)
         for i, layer in enumerate(layers)
     ]
-    AttentionInterface.register(NAME, replay.attend)
     try:
-        with implementation(model, NAME):
+        with registered(replay.attend, NAME), implementation(model, NAME):
             yield replay
     finally:
-        AttentionInterface._global_mapping.pop(NAME, None)
         for hook in hooks:
             hook.remove()

@@ -14,15 +14,12 @@ goes on with it; from a wrong one on its nats are NaN, which nothing equals.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
-from core.attention import implementation
+from core.attention import implementation, registered
 from core.config import RunConfig
 from core.proof.reference import _attentions, _nll, _own_masks
 
@@ -40,7 +37,8 @@ def streaming_int(
     """Nats of ids[:, 1:] (B, T-1) where S sinks are whole and a window of W is in codes."""
     masks, layers = _own_masks(model, ids), len(_attentions(model))
     scores = torch.full((len(ids), ids.shape[1] - 1), math.nan)
-    with _read_by(model, _Loop(config, layers, masks, choices)) as loop:
+    loop = _Loop(config, layers, masks, choices)
+    with registered(loop.attend, NAME), implementation(model, NAME):
         for t in range(ids.shape[1] - 1):
             loop.begin(t)
             copies = ids[:, t : t + 1].expand(-1, loop.furthest + 1)
@@ -174,14 +172,3 @@ class _Layer:
         self.coded: dict[int, Tensor] = {}
         self.values: list[Tensor] = []
         self.told: tuple[Tensor, Tensor] | None = None
-
-
-@contextmanager
-def _read_by(model: Any, loop: _Loop) -> Iterator[_Loop]:
-    """A model that attends as ``loop`` says; as before on leaving."""
-    AttentionInterface.register(NAME, loop.attend)
-    try:
-        with implementation(model, NAME):
-            yield loop
-    finally:
-        AttentionInterface._global_mapping.pop(NAME, None)

@@ -86,9 +86,10 @@ def mcnemar(one: int, other: int) -> float:
         one: Trials that the one alone won.
         other: Those that the other alone won.
     """
+    from scipy.stats import binomtest
+
     tested = one + other
-    tail = sum(math.comb(tested, k) for k in range(min(one, other) + 1))
-    return float(min(1.0, 2 * tail / 2**tested))
+    return float(binomtest(one, tested).pvalue) if tested else 1.0
 
 
 def paired_interval(both: int, one: int, other: int, trials: int) -> tuple[float, float]:

@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_leaves
 
 from core import cache as caches
 from core import registry
+from core.codes import GROUP, Codes
 from core.config import RunConfig
 from core.errors import UsageError
 from core.methods.base import Method
 from core.methods.streaming import CachedStream
-from core.methods.streaming_int import GROUP, Codes, StreamingInt
+from core.methods.streaming_int import StreamingInt
 from core.models.loading import Loaded
 from core.proof import quantised
 from tests.support import families
