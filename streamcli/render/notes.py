@@ -9,7 +9,7 @@ from core.registry import BASELINE
 from core.result import FILLING
 from streamcli.analysis import distances
 from streamcli.analysis.clusters import scope
-from streamcli.analysis.comparison import Comparison, Row, saw_tooths
+from streamcli.analysis.comparison import Comparison, Row, by_bytes, saw_tooths
 from streamcli.analysis.repeats import RULE
 from streamcli.results.columns import ALL, missing
 
@@ -145,7 +145,11 @@ def _budgets(comparison: Comparison) -> list[str]:
     parts = []
     for row in rows:
         mean = f", {row['attended_keys_mean']:,.0f} on average" if saw_tooths(row) else ""
-        parts.append(f"{row['method']} up to {int(row['attended_keys']):,}{mean}")
+        unit = " keys" if comparison.mib else ""
+        size = f"up to {int(row['attended_keys']):,}{unit}{mean}"
+        if by_bytes(row):
+            size = f"in {row['budget_mib']:.4g} MiB"
+        parts.append(f"{row['method']} {size}")
     if not comparison.keys and not comparison.mib:
         return [f"{MARK} no budget: {'; '.join(dict.fromkeys(parts))}."]
     sizes = [f"{each:,}" for each in comparison.keys]

@@ -53,7 +53,9 @@ def test_without_one_the_budget_is_other_and_a_note_says_so() -> None:
     others = [int(name) for name, budget in budgets.items() if budget == "other"]
     assert sorted(others) == [4, 5]
     words = " ".join(tables.sheet(found).notes)
-    assert "* not the 4 MiB of re-computation: streaming up to 85; streaming up to 165." in words
+    assert (
+        "* not the 4 MiB of re-computation: streaming up to 85 keys; streaming in 8 MiB." in words
+    )
     assert command(ROWS[1], "recompute").endswith("--n-sink 4 --budget-mib 4 --max-tokens 400") or (
         "--budget-mib 4 " in command(ROWS[1], "recompute")
     )
