@@ -14,6 +14,7 @@ import typer
 
 from core import registry
 from core.config import MACHINE, ORIGIN, options
+from core.errors import UsageError
 from core.option import KnownOption
 from core.sampling import Sampling
 from streamcli import completion
@@ -158,6 +159,16 @@ Json = Annotated[bool, _option("Print one JSON object a run to stdout.", "a tabl
 
 JsonTurn = Annotated[bool, _option("Print one JSON object a turn to stdout.", "the text", "--json")]
 
+Show = Annotated[
+    str | None,
+    typer.Option(
+        "--show",
+        help="Show one that is recorded instead: its name, the beginning of it, or latest.",
+        show_default=False,
+    ),
+]
+Listed = Annotated[bool, typer.Option("--list", help="List what is recorded, newest first.")]
+
 Run = Annotated[
     str,
     typer.Argument(
@@ -184,6 +195,21 @@ WHICH = (  # runs a filter keeps, one for each of ``FILTERS``
     "of this sweep",
     "with this tag",
 )
+
+
+def check_alone(ctx: typer.Context, listed: bool) -> None:
+    """Refuse what is for measuring beside ``--list`` or ``--show``.
+
+    Raises:
+        UsageError: Such an option was given.
+    """
+    which = "--list" if listed else "--show"
+    also = {"db", "json", "listed"} if listed else {"db", "json", "show", "form", "out"}
+    for given in ctx.command.params:
+        source = ctx.get_parameter_source(given.name or "")
+        flag = given.opts[-1] if given.param_type_name == "option" else given.opts[-1].upper()
+        if given.name not in also and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{which} shows what is recorded: leave {flag} out.")
 
 
 def filters(params: dict[str, Any]) -> dict[str, Any]:

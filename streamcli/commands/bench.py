@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
 from streamcli import options
 from streamcli.render import images
+
+if TYPE_CHECKING:
+    from streamcli.render.benchmarks import Timed
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,14 @@ WHAT = "; ".join(f"[bold]{name}[/bold]: {each.purpose}" for name, each in BENCHE
 def bench(
     ctx: typer.Context,
     what: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="WHAT", help=f"What to time. {WHAT}.", autocompletion=lambda: list(BENCHES)
+            metavar="WHAT",
+            help=f"What to time. {WHAT}.",
+            autocompletion=lambda: list(BENCHES),
+            show_default=False,
         ),
-    ],
+    ] = None,
     shape: Annotated[
         str | None, _option(f"Random weights of this shape: {', '.join(SHAPES)}.", "shape")
     ] = None,
@@ -139,6 +145,8 @@ def bench(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a list of rows to stdout.")] = False,
+    show: options.Show = None,
+    listed: options.Listed = False,
     db: options.Database = None,
 ) -> None:
     """Time steps in turn, beside what this machine must take for them.
@@ -161,9 +169,14 @@ def bench(
     """
     from streamcli.jobs import bench as job
     from streamcli.render import benchmarks, documents, output
-    from streamcli.render.figures import benchmarks as figures
 
-    others = ("what", "out", "json", "db")
+    if listed or show is not None:
+        options.check_alone(ctx, listed)
+        _recorded(show, db, json, out)
+        return
+    if what is None:
+        raise UsageError(f"name what to time: {', '.join(BENCHES)}.")
+    others = ("what", "out", "json", "show", "listed", "db")
     asked = _asked(what, {k: v for k, v in ctx.params.items() if k not in others})
     if out:
         _check_figure(what, asked, out)
@@ -176,17 +189,50 @@ def bench(
         sheet = benchmarks.startup(rows, asked["rounds"])
     else:
         timed, ledger = job.run(what, asked, db)
-        rows, sheet = timed.rows, benchmarks.sheet(what, asked, timed)
+        rows, sheet = timed.rows, benchmarks.sheet(timed)
         if out:
-            drawn = figures.draw(out.stem, rows, f"{timed.model}, {timed.where}", timed.weights_mib)
-            for path in images.write([drawn], out.parent, out.suffix[1:]):
-                output.say(f"drawn: {path}")
+            _draw(timed, out)
     if json:
         sys.stdout.write(documents.json_list(rows))
     else:
         output.page(sheet)
     if what != "startup":
         ledger.settle()
+
+
+def _recorded(which: str | None, db: str | None, json: bool, out: Path | None) -> None:
+    """Show a benchmark that is recorded, or list them all."""
+    from streamcli.jobs import bench as job
+    from streamcli.jobs.database import opened
+    from streamcli.render import benchmarks, documents, output
+
+    store = opened(db)
+    if which is None:
+        rows = job.recorded(store)
+        page = benchmarks.listing(rows, store.place) if rows else None
+    else:
+        timed = job.shown(which, store)
+        rows, page = timed.rows, benchmarks.sheet(timed)
+        if out:
+            along = "length" if timed.what in ("length", "prompt") else "window"
+            _check_figure(timed.what, {f"{along}s": [row[along] for row in rows]}, out)
+            _draw(timed, out)
+    if json:
+        sys.stdout.write(documents.json_list(rows))
+    elif page:
+        output.page(page)
+    else:
+        output.say(f"{store.place} has no benchmark yet: record one with streamcli bench.")
+
+
+def _draw(timed: Timed, out: Path) -> None:
+    """Write the figure of a benchmark."""
+    from streamcli.render import output
+    from streamcli.render.figures import benchmarks as figures
+
+    drawn = figures.draw(out.stem, timed.rows, f"{timed.model}, {timed.where}", timed.weights_mib)
+    for path in images.write([drawn], out.parent, out.suffix[1:]):
+        output.say(f"drawn: {path}")
 
 
 def _check_figure(what: str, asked: dict[str, Any], out: Path) -> None:

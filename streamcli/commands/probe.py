@@ -48,16 +48,8 @@ def probe(
     ] = Format.TEXT,
     out: Annotated[Path, typer.Option("--out", help="Folder to write it to.")] = Path("figures"),
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,
-    show: Annotated[
-        str | None,
-        typer.Option(
-            help="Show one that is recorded instead: its name, the beginning of it, or latest.",
-            show_default=False,
-        ),
-    ] = None,
-    listed: Annotated[
-        bool, typer.Option("--list", help="List what is recorded instead, newest first.")
-    ] = False,
+    show: options.Show = None,
+    listed: options.Listed = False,
     db: options.Database = None,
     **given: Any,
 ) -> None:
@@ -85,7 +77,7 @@ def probe(
 
     own = ("threshold", "form", "out", "json", "db", "show", "listed")
     if listed or show is not None:
-        _check_alone(ctx, listed, show)
+        options.check_alone(ctx, listed)
     if listed:
         found, place = job.recorded(db)
         if json:
@@ -106,18 +98,3 @@ def probe(
     if form is not Format.TEXT:
         for path in images.write([shown.drawn(probed.found, probed.what)], out, form.value):
             output.say(f"{path} holds the heat map.")
-
-
-def _check_alone(ctx: typer.Context, listed: bool, show: str | None) -> None:
-    """Refuse what is for probing where something recorded is asked for.
-
-    Raises:
-        UsageError: Such an option was given.
-    """
-    which = "--list" if listed else "--show"
-    also = {"db", "json", "listed"} if listed else {"db", "json", "show", "form", "out"}
-    for name in ctx.params:
-        source = ctx.get_parameter_source(name)
-        if name not in also and source is not None and source.name == "COMMANDLINE":
-            flag = f"--{name}".replace("_", "-").replace("--form", "--format")
-            raise UsageError(f"{which} shows what is recorded: leave {flag} out.")

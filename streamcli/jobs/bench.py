@@ -1,11 +1,14 @@
-"""Carrying out a benchmark: its arms are made, timed in turn, and recorded."""
+"""Carrying out a benchmark: its arms are made, timed in turn, recorded, and shown again."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import datetime
 from itertools import product
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from core.measure.bench import Arm
     from core.measure.floors import Machine
     from core.models.loading import Loaded
+    from streamcli.results.store import Store
 
 ONE_BY_ONE = f"{registry.STREAMING}, one by one"
 PLAIN = "plain forwards"
@@ -66,22 +70,90 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> tuple[Timed, Ledger
     for done in bench.run(arms, machine, asked["rounds"], asked["steps"], asked["seed"]):
         output.passing(f"round {done}/{asked['rounds']}")
     output.passing("")
-    rows = alone.named(Benchmark, [_record(what, asked, loaded, arm, machine) for arm in arms])
-    ledger = Ledger(store, settings.place(db), output.say)
-    ledger.benchmark(rows)
-    if not ledger.timed:
-        output.say(f"recorded in the table benchmarks of {store.place}")
     device, cores = str(loaded.model.device), torch.get_num_threads()
     timed = Timed(
+        what=what,
+        rounds=asked["rounds"],
         rows=[{"bench": what, **_row(arm, arms, machine)} for arm in arms],
         model=f"{loaded.name}, {asked['dtype']}",
+        command=_command(what, asked),
         where=f"{cores} CPU thread{'s' * (cores > 1)}" if device == "cpu" else device,
         notes=(*loaded.notes, *_notes(arms), *_twice(arms), quiet.words()),
         read_gb_per_s=machine.bytes_per_s / 1e9,
         gflops_per_s=machine.flops_per_s / 1e9,
         weights_mib=sum(weight.nbytes for weight in loaded.model.parameters()) / MIB,
     )
+    about = json.dumps({name: each for name, each in asdict(timed).items() if name != "rows"})
+    rows = alone.named(
+        Benchmark,
+        [
+            {
+                **{"bench": what, "shown": json.dumps(row), "about": about},
+                **_record(asked, loaded, arm, machine),
+            }
+            for arm, row in zip(arms, timed.rows, strict=True)
+        ],
+    )
+    ledger = Ledger(store, settings.place(db), output.say)
+    ledger.benchmark(rows)
+    if not ledger.timed:
+        output.say(f"recorded in the table benchmarks of {store.place}")
     return timed, ledger
+
+
+def shown(which: str, store: Store) -> Timed:
+    """A benchmark that was recorded, by a name as ``recorded`` has it, its beginning, or latest.
+
+    Raises:
+        UsageError: There is none, there are several, or its table was not kept.
+    """
+    from streamcli.results import alone
+    from streamcli.results.schema import Benchmark
+
+    first = alone.get(store, Benchmark, which)
+    if first["about"] is None:
+        raise UsageError(
+            f"benchmark {which!r} is of a version of streamcli that kept times and no table: its "
+            "rows are in the table benchmarks; time it again with `streamcli bench`."
+        )
+    arms = [row for row in reversed(alone.listed(store, Benchmark)) if _together(row, first)]
+    found = Timed(rows=[json.loads(row["shown"]) for row in arms], **json.loads(first["about"]))
+    return replace(found, notes=(f"`{found.command}`: {_origin(first)}", *found.notes))
+
+
+def recorded(store: Store) -> list[dict[str, Any]]:
+    """The first arm of every benchmark that is recorded, newest benchmark first."""
+    from streamcli.results import alone
+    from streamcli.results.schema import Benchmark
+
+    first: dict[Any, dict[str, Any]] = {}
+    for row in alone.listed(store, Benchmark):
+        row = {name: value for name, value in row.items() if not isinstance(value, bytes)}
+        first[row["created_at"], row["host"], row["bench"]] = row
+    return list(first.values())
+
+
+def _command(what: str, asked: dict[str, Any]) -> str:
+    """What was typed, with nothing that is so by default."""
+    words = ["streamcli bench", what]
+    for name, value in asked.items():
+        if name in asked["named"]:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return " ".join(words)
+
+
+def _together(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two arms were timed in turn: they were recorded at once."""
+    return all(row[name] == other[name] for name in ("created_at", "host", "bench"))
+
+
+def _origin(row: dict[str, Any]) -> str:
+    """Where, when and from which code a benchmark is."""
+    when = datetime.fromisoformat(row["created_at"])
+    code = f", commit {row['git_commit'][:7]}" if row["git_commit"] else ""
+    changed = " and uncommitted changes" if row["git_dirty"] else ""
+    return f"{row['gpu'] or row['cpu']}, {when:%-d %B %Y, %H:%M} UTC{code}{changed}."
 
 
 def startup(rounds: int) -> list[dict[str, Any]]:
@@ -270,9 +342,7 @@ def _beside_ours(arm: Arm, base: Arm) -> bool:
     return base.name == registry.STREAMING and alike and not theirs
 
 
-def _record(
-    what: str, asked: dict[str, Any], loaded: Loaded, arm: Arm, machine: Machine
-) -> dict[str, Any]:
+def _record(asked: dict[str, Any], loaded: Loaded, arm: Arm, machine: Machine) -> dict[str, Any]:
     """An arm as a row of the database; its trace has every timed step, round after round."""
     import numpy as np
     import torch
@@ -286,7 +356,6 @@ def _record(
     config, found = arm.config, bench.figure(arm.typical())
     known = {**vars(config), "chunk_size": config.chunk, **vars(here)}
     return {name: known[name] for name in Benchmark.model_fields if name in known} | {
-        "bench": what,
         "arm": arm.name,
         "device": str(loaded.model.device),
         "threads": torch.get_num_threads(),

@@ -12,9 +12,9 @@ from core.registry import BASELINE, STREAMING, check
 from streamcli.analysis import summary
 from streamcli.analysis.comparison import Comparison, mode_place, rows_of
 from streamcli.analysis.selection import ANY, Query, Selection
-from streamcli.jobs import compare
+from streamcli.jobs import bench, compare
 from streamcli.jobs.select import select, times
-from streamcli.render import blocks, compared, documents, html, output, overview, tables
+from streamcli.render import benchmarks, blocks, compared, documents, html, output, overview, tables
 from streamcli.render.documents import Section
 from streamcli.results.columns import (
     ALL,
@@ -26,7 +26,7 @@ from streamcli.results.columns import (
     chosen,
     format_value,
 )
-from streamcli.results.store import Store
+from streamcli.results.store import LATEST, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +45,7 @@ LISTED = tuple(
 OPTIONS = {
     **dict.fromkeys(("results", "words"), ("status", "sort", "columns", "group_by", "limit")),
     "compare": ("baseline", "across_budgets", "columns"),
+    "bench": ("show",),
 }
 
 
@@ -140,6 +141,9 @@ def _block(store: Store, kind: str, words: str, name: str) -> str:
         "database with --db, or record runs."
     )
     where, asked = _asked(words, f"{name}: {block}", kind)
+    if kind == "bench":
+        timed = bench.shown(asked.get("show", LATEST), store)
+        return tables.markdown_pages([benchmarks.sheet(timed)])
     if kind == "compare":
         pages = _held(store, where, asked)
         if not pages:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from core.registry import method
+from streamcli.render.records import telling
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import ALL, BENCHMARKS, Column, format_value
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from core.measure.profiling import Profile
 
 TIME = BENCHMARKS["ms_per_token"]
+LISTED = ("benchmark_id", "created_at", "bench", "model", "rounds", "threads", "cpu", "git_commit")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,10 @@ class Timed:
     """What a benchmark found.
 
     Attributes:
+        what: Which benchmark.
+        rounds: Rounds, in each of which every arm was timed once.
         rows: An arm each: plain values, units in the names.
+        command: What was typed.
         model: What was timed, in words.
         where: On what.
         notes: What a reader must know.
@@ -29,7 +34,10 @@ class Timed:
         weights_mib: What the weights take.
     """
 
+    what: str
+    rounds: int
     rows: list[dict[str, Any]]
+    command: str
     model: str
     where: str
     notes: tuple[str, ...]
@@ -38,7 +46,7 @@ class Timed:
     weights_mib: float
 
 
-def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
+def sheet(timed: Timed) -> Sheet:
     """The arms of a benchmark, each beside its floor and the others."""
     known, rows = ALL | BENCHMARKS, [_flat(row) for row in timed.rows]
     sizes = {name: {row[name] for row in rows} for name in ("window", "batch_size", "length")}
@@ -52,7 +60,7 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
         *("kv_mib", "step_mib"),
     ]
     columns = [known[name].headed for name in names]
-    if what == "prompt":
+    if timed.what == "prompt":
         columns[names.index(TIME.name)] = replace(TIME, title="first token (ms)")
     for name in dict.fromkeys(name for row in rows for name in row if name.startswith("to ")):
         columns.append(Column(name, name, "ratio", ""))
@@ -63,11 +71,11 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
     cells = [[format_value(column, row.get(column.name)) for column in columns] for row in rows]
     same = [f"S + W = {each:,}" for each in kept if len(kept) == 1]
     about = [timed.model, timed.where, *same]
-    title = f"bench {what}: {', '.join(about)}, {asked['rounds']} rounds"
+    title = f"bench {timed.what}: {', '.join(about)}, {timed.rounds} rounds"
     notes = [
         *timed.notes,
-        *_of_prompts(what, rows),
-        *_few(asked["rounds"]),
+        *_of_prompts(timed.what, rows),
+        *_few(timed.rounds),
         "Arms are timed in turn; figures are medians over rounds, ratios are taken round by round.",
         "step: the most memory that its own tensors take at one moment, beside weights and KV.",
         f"This machine reads {timed.read_gb_per_s:.1f} GB/s and multiplies matrices at "
@@ -76,6 +84,23 @@ def sheet(what: str, asked: dict[str, Any], timed: Timed) -> Sheet:
         "to: this time over that one's.",
     ]
     return Sheet(title, columns, cells, notes)
+
+
+def listing(rows: list[dict[str, Any]], place: str) -> Sheet:
+    """Recorded benchmarks, a line each."""
+    length = telling([str(row["benchmark_id"]) for row in rows])
+    short = {"benchmark_id": length, "created_at": 16}
+    columns = [(ALL | BENCHMARKS)[name].headed for name in LISTED]
+    cells = [
+        [format_value(column, _cut(row[column.name], short.get(column.name))) for column in columns]
+        for row in rows
+    ]
+    number = f"{len(rows)} benchmark{'s' * (len(rows) > 1)}"
+    return Sheet(f"{number} in {place}", columns, cells, ["streamcli bench --show NAME shows one."])
+
+
+def _cut(value: Any, length: int | None) -> Any:
+    return value[:length] if length else value
 
 
 def _of_prompts(what: str, rows: list[dict[str, Any]]) -> list[str]:

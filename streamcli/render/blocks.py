@@ -6,8 +6,9 @@ A block is what stands between two lines of their own, outside fenced code::
     <!-- streamcli:end results -->
 
 The first word says what goes in: ``results``, the tables of a report, ``words``, its conclusions,
-or ``compare``, the tables of ``streamcli compare``. The others are options of that command, without
-the dashes (``baseline=window across-budgets=yes``); ``columns=ppl,verdict`` chooses columns.
+``compare``, the tables of ``streamcli compare``, or ``bench``, a benchmark that was recorded. The
+others are options of that command, without the dashes (``baseline=window across-budgets=yes``,
+``show=01ABC``); ``columns=ppl,verdict`` chooses columns.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from core.errors import UsageError, unknown
 
-KINDS = ("results", "words", "compare")
+KINDS = ("results", "words", "compare", "bench")
 MARKER = re.compile(r"[ \t]*<!--[ \t]*streamcli:(\w+)[ \t]*(.*?)[ \t]*-->[ \t]*\r?\n?")
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 EXAMPLE = "<!-- streamcli:begin results --> and <!-- streamcli:end results -->, each on a line"

@@ -446,6 +446,10 @@ BENCHMARKS = _by_name(
             "Speed at which it multiplies, measured likewise", unit="GFLOP/s"),
     _column("latency_ms", "steps", "plain", "time result",
             "Milliseconds of every timed step, round by round, packed as a trace is"),
+    _column("shown", "shown", "plain", "time result",
+            "The arm as its table shows it, with its ratios to others and their ends, as JSON"),
+    _column("about", "about", "plain", "time result",
+            "What the table says of all arms: model, machine, notes, as JSON"),
     _column("interval", "95 % interval", "text", "time derived", "Both ends of that interval"),
     _column("ratio_to_floor", "to floor", "ratio", "time derived", "Time a token over its floor"),
 )

@@ -196,6 +196,8 @@ class Benchmark(SQLModel, table=True):
     cpu: str
     gpu: str | None = None
     load_1m: float | None = None
+    shown: str | None = None
+    about: str | None = None
 
 
 class Probe(SQLModel, table=True):

@@ -140,6 +140,53 @@ def test_bench_prints_rows_and_records_them_apart_from_the_runs(
     assert len(unpack(kept[0][3])) == 6
 
 
+def test_a_recorded_benchmark_is_listed_and_shown_as_it_was_in_a_file_too(
+    typed: Type, home: Path
+) -> None:
+    words = "bench decode --shape tiny --methods streaming recompute --rounds 2 --steps 2"
+    first = typed(*words.split(), "--windows", "28", "60", "--engines", "eager").out.splitlines()
+    typed(*words.split(), "--windows", "28", "--engines", "eager")
+    names = [row["benchmark_id"] for row in json.loads(typed("bench", "--list", "--json").out)]
+    assert len(names) == 2 and names[0] > names[1]
+    again = typed("bench", "--show", names[1]).out.splitlines()
+    [also] = [line for line in again if line not in first]
+    assert [line for line in again if line != also] == first
+    assert words.split(" --r")[0] in also and "--windows 28 60 --rounds 2" in also
+    rows = json.loads(typed("bench", "--show", "latest", "--json").out)
+    assert [row["arm"] for row in rows] == ["streaming", "recompute", "streaming, again"]
+    assert list(rows[0]["speed_ups"]) == ["recompute"]
+    listing = typed("bench", "--list").out
+    assert "2 benchmarks" in listing and "random:tiny" in listing
+
+    drawn = typed("bench", "--show", names[1], "--out", "w.html")
+    assert drawn.code == 0 and (home / "w.html").is_file()
+    assert typed("bench", "--show", "latest", "--out", "w.html").refuses(2, "--windows")
+
+    page = home / "page.md"
+    page.write_text(
+        f"<!-- streamcli:begin bench show={names[1]} -->\n<!-- streamcli:end bench -->\n"
+    )
+    assert typed("report", "--update", str(page)).code == 0
+    assert page.read_text().count("| recompute ") == 2 and words[:22] in page.read_text()
+    exported = typed("db", "export", "out.jsonl").code, typed("db", "import", "out.jsonl").code
+    assert exported == (0, 0)
+
+
+def test_what_is_asked_of_recorded_benchmarks_and_is_not_there_is_refused_in_one_line(
+    typed: Type, home: Path
+) -> None:
+    assert typed("bench").refuses(2, "decode, window", "what to time")
+    assert typed("bench", "--list").err.count("has no benchmark yet") == 1
+    assert typed("bench", "--show", "latest").refuses(2, "no benchmark yet", "streamcli bench")
+    assert typed("bench", "decode", "--show", "latest").refuses(2, "--show", "leave WHAT out")
+    assert typed("bench", "--list", "--rounds", "2").refuses(2, "--list", "leave --rounds out")
+    typed("bench", "decode", "--shape", "tiny", "--windows", "28", "--rounds", "2", "--steps", "1")
+    with sqlite3.connect(home / "data" / "streamcli.db") as database:
+        database.execute("UPDATE benchmarks SET about = NULL, shown = NULL")  # an older version's
+    database.close()
+    assert typed("bench", "--show", "latest").refuses(2, "kept times and no table", "time it again")
+
+
 def test_peers_are_timed_as_shipped_too_and_both_ratios_are_given(typed: Type) -> None:
     words = "bench decode --shape tiny --methods streaming mit --windows 28 --rounds 2 --steps 1"
     engines = ["--engines", "eager", "as-shipped"]
