@@ -44,19 +44,22 @@ def probe(
         ),
     ] = THRESHOLD,
     form: Annotated[
-        Format, typer.Option("--format", help="How to write the heat map besides the terminal's.")
+        Format,
+        typer.Option(
+            "--format", help="Also write the heat map as a file of this kind; text writes none."
+        ),
     ] = Format.TEXT,
     out: Annotated[Path, typer.Option("--out", help="Folder to write it to.")] = Path("figures"),
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,
     show: Annotated[
         str | None,
         typer.Option(
-            help="Show one that is recorded instead: its name, the beginning of it, or latest.",
+            help="Show a recorded probe instead: its name, the beginning of it, or latest.",
             show_default=False,
         ),
     ] = None,
     listed: Annotated[
-        bool, typer.Option("--list", help="List what is recorded instead, newest first.")
+        bool, typer.Option("--list", help="List the recorded probes instead, newest first.")
     ] = False,
     db: options.Database = None,
     **given: Any,
