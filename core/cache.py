@@ -28,20 +28,17 @@ Knows nothing of methods, texts, scores or clocks.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin
 
 from core import attention
 from core.attention import ChunkView
-from core.errors import StreamError, UsageError
-from core.forwards import Turns, guide, uncompiled
-from core.history import Heard
+from core.errors import UsageError
+from core.forwards import uncompiled
+from core.generate import GuidedCache, Undo
 from core.kinds import Kind, kinds_of, slots_seen
 from core.models import anatomy
 from core.rope import Rotation, Turn
@@ -49,14 +46,6 @@ from core.rope import Rotation, Turn
 # Positions past S + W after which the frame is moved back, in float32 and in half precision, as
 # measured: docs/decisions/0001-frame-reach.md.
 REACH, REACH_HALF = 256, 16384
-# What a forward is given and the cache knows better.
-OUR_OWN = ("attention_mask", "position_ids", "cache_position")
-KNOWN = ("sdpa", "eager")  # attention of the model's own that serves single tokens
-NO_WEIGHTS = (
-    "the streaming attention has no weights to give: leave output_attentions out, or keep the text "
-    "within the cache and the model's attention eager."
-)
-CHUNK = 1024  # tokens of a long prompt that are read at once, where few scores of it are wanted
 
 
 class StreamingLayer(CacheLayerMixin):
@@ -177,11 +166,7 @@ class StreamingLayer(CacheLayerMixin):
     def take_back(self, t: int) -> None:
         """Forget the tokens from t on, and put back what they took the place of."""
         if self.undo and self.undo.t <= t:
-            undo = self.undo
-            back = slice(max(t - undo.first, 0), self.seen - undo.first)
-            if back.stop > 0:
-                self.keys.index_copy_(2, undo.slots[back], undo.keys[:, :, back])
-                self.values.index_copy_(2, undo.slots[back], undo.values[:, :, back])
+            self.undo.put_back(self.keys, self.values, t, self.seen)
         self.undo, self.seen = None, t
 
     def get_seq_length(self) -> int:
@@ -224,26 +209,7 @@ class StreamingLayer(CacheLayerMixin):
             self.reorder_cache(rows.repeat_interleave(repeats))
 
 
-@dataclass(frozen=True)
-class Undo:
-    """What the last chunk, which began with token t, took the place of in a layer.
-
-    Attributes:
-        t: The chunk's first token.
-        first: The first of its tokens that went into the ring.
-        slots: Where these went.
-        keys: What was there, (B, K, N, D).
-        values: Likewise.
-    """
-
-    t: int
-    first: int
-    slots: Tensor
-    keys: Tensor
-    values: Tensor
-
-
-class StreamingKVCache(Cache, Turns):
+class StreamingKVCache(GuidedCache):
     """A transformers cache of S sinks and a window of W, for any RoPE model.
 
     Use it so::
@@ -288,37 +254,25 @@ class StreamingKVCache(Cache, Turns):
                 f"a cache of {n_sink} sinks and a window of {window} that evicts every "
                 f"{evict_every}: n_sink must be 0 or more and window and evict_every 1 or more."
             )
-        self.n_sink, self.window, self.evict_every = n_sink, window, evict_every
-        self.found, self.model, self.config = anatomy.of(model), model, model.config
-        self.name = attention.cache_name(model)
+        self.window, self.evict_every = window, evict_every
+        self.found, self.most = anatomy.of(model), n_sink + window + evict_every - 1
         if evict_every > 1 and not self.found.registered:
             raise UsageError(
                 f"evict_every is {evict_every}, but a {self.found.kind!r} model does not take "
                 "registered attention functions, which that needs: leave it out."
             )
         self.kinds = kinds_of(self.found, n_sink, window, evict_every, phase)
-        half = model.dtype.itemsize < 4
-        self.reach = n_sink + window + evict_every - 1 + (REACH_HALF if half else REACH)
+        self.reach = self.most + (REACH_HALF if model.dtype.itemsize < 4 else REACH)
         self.base = 0  # absolute position of the frame's position 0
         self.different = tuple(dict.fromkeys(self.kinds))  # and which of them each layer is
         self.which = tuple(self.different.index(kind) for kind in self.kinds)
         self.global_layer = next(i for i, kind in enumerate(self.kinds) if not kind.own)
         self._turns: dict[tuple[Rotation, int], Turn] = {}
-        self._views: dict[Kind, tuple[int, int, ChunkView]] = {}
+        self._views: dict[Kind, tuple[tuple[int, int, int], ChunkView]] = {}
         self._masks: dict[Kind, tuple[int, Tensor]] = {}
         self._device = model.device
-        self._heard = Heard(n_sink, window)
-        self._forward_ends = ExitStack()
-        self.within = self.drafts = False  # a forward; a generation with tokens that may be dropped
-        self.told = 0  # tokens of the stream that are no matter of ``generate``
-        super().__init__(layers=[self.layer(self, kind) for kind in self.kinds])
         self.check_room(1)
-        guide(model)
-
-    @property
-    def streams(self) -> bool:
-        """Whether the model attends through ``core.attention``, so that chunks are exact."""
-        return bool(self.config._attn_implementation == attention.NAME)
+        super().__init__(model, [self.layer(self, kind) for kind in self.kinds], n_sink, window)
 
     @property
     def nbytes(self) -> int:
@@ -352,152 +306,6 @@ class StreamingKVCache(Cache, Turns):
         logits: Tensor = self.model(ids, **{self.name: self}, logits_to_keep=keep).logits
         return logits
 
-    def begin(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """What a forward gets in place of what it was given; moves the frame back if it is time.
-
-        Positions are those in the frame, which the model asks for. A long prompt of which few
-        scores are wanted is read in chunks, the last of which is the forward's.
-
-        Raises:
-            UsageError: The forward is given what this cache can't go by, such as padding.
-            StreamError: A forward before was broken off.
-        """
-        self.end()
-        ids = name = None
-        for name in ("input_ids", "inputs_embeds"):
-            ids = given.get(name) if ids is None else ids
-            if ids is not None:
-                break
-        if ids is None or name is None:
-            return given
-        self._check_given(model, given, ids.shape[1])
-        given = {key: value for key, value in given.items() if key not in OUR_OWN}
-        if rest := self._last_chunk(given, ids.shape[1]):
-            self._read_before(model, name, ids[:, :-rest])
-            ids = given[name] = ids[:, -rest:]
-        c = ids.shape[1]
-        self.make_room(c)
-        ours = self._needs_ours(c) or not self._own_is_known
-        if "stream" not in given and not attention.attends_to(self) and ours:
-            self._forward_ends.enter_context(attention.attending(self.model, self))
-        if given.get("output_attentions") and self.streams:
-            raise UsageError(NO_WEIGHTS)
-        self._heard.hear(ids if name == "input_ids" else None, self.seen, c)
-        self.within = True
-        return given
-
-    def _read_before(self, model: Any, name: str, tokens: Tensor) -> None:
-        """Read tokens, ids or embeddings, whose scores nobody wants and which are not drafts."""
-        drafts, self.drafts = self.drafts, False
-        for part in torch.split(tokens, self._chunk if self.found.registered else 1, dim=1):
-            model(**{name: part, self.name: self, "logits_to_keep": 1})
-        self.drafts = drafts
-
-    def end(self) -> None:
-        """A forward has ended, or has failed."""
-        self.within = False
-        self._forward_ends.close()
-
-    def _check_given(self, model: Any, given: dict[str, Any], c: int) -> None:
-        """Raise where a forward of C tokens is given what this cache can't go by."""
-        if model is not self.model and model.config is not self.config:
-            raise UsageError(
-                "this cache was made for another model: make one with StreamingKVCache(n_sink, "
-                "window, model) for each model."
-            )
-        if self.layers[0].seen != self.layers[-1].seen:
-            raise StreamError("a forward was broken off amid the layers: call cache.reset().")
-        mask, past = given.get("attention_mask"), self.seen - self.told
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            # What came before was looked at when it came.
-            if not bool((mask if c > 1 else mask[:, -1:]).all()):
-                raise UsageError(
-                    "the attention mask hides tokens, such as padding, which would stay in a "
-                    "streaming cache: give it rows of one length or one row at a time, and a mask "
-                    "of ones where the pad token is part of the text."
-                )
-            if mask.shape[1] not in (past + c, c):
-                raise UsageError(
-                    f"the attention mask is of {mask.shape[1]} tokens, where {past} were read and "
-                    f"{c} come: pass the whole history, or generate within "
-                    "streaming_attention(model, cache)."
-                )
-        elif mask is not None:
-            raise UsageError(
-                "a streaming cache makes its own masks: leave attention_mask out, or give it as "
-                "(B, T) ones."
-            )
-        places = given.get("cache_position")
-        if places is not None and c > 1 and int(places[0]) != past:
-            raise UsageError(
-                f"these tokens are given from position {int(places[0])} on, where {past} were "
-                "read: leave prefill_chunk_size out, or generate within "
-                "streaming_attention(model, cache)."
-            )
-
-    def _last_chunk(self, given: dict[str, Any], c: int) -> int:
-        """Tokens of a long prompt that are left to the forward itself; 0 for all."""
-        keep, name = given.get("logits_to_keep"), "logits_to_keep"
-        wants_all = given.get("labels") is not None or given.get("output_hidden_states")
-        if not isinstance(keep, int) or keep < 1 or keep >= c or wants_all or name not in given:
-            return 0
-        if not self.found.registered:
-            return 1 if keep == 1 and self._needs_ours(c) else 0
-        if self.drafts:  # what may be taken back comes in a chunk of its own
-            return keep
-        return max(keep, (c - 1) % self._chunk + 1) if c > self._chunk else 0
-
-    @property
-    def _chunk(self) -> int:
-        """Tokens that are read at once: fewer where rotary frequencies would change with more."""
-        if self.found.limit is None:
-            return CHUNK
-        room = self.found.limit - (self.n_sink + self.window + self.evict_every - 1)
-        return min(CHUNK, max(1, room))
-
-    def continued_by(self, ids: Tensor) -> bool:
-        """Whether ids (B, C) begin with the tokens of the stream so far.
-
-        Raises:
-            UsageError: They begin as the stream did, and go on otherwise.
-        """
-        if ids.shape[1] < self.seen or not self._heard.knows(self.seen):
-            return ids.shape[1] > self.seen
-        head, tail = self._heard.agrees(ids, self.seen)
-        if head and not tail and self.n_sink > 1 and ids.shape[1] > self.seen:
-            raise UsageError(
-                f"the prompt begins as the stream of {self.seen} tokens did, but differs from it "
-                "later: pass the history as it was, or only what is new, or call cache.reset()."
-            )
-        return head and tail
-
-    def crop(self, max_length: int) -> None:
-        """Take back the last tokens of the stream, as far as nothing that is needed is gone.
-
-        Args:
-            max_length: How many stay; a negative number is how many go.
-
-        Raises:
-            UsageError: What these tokens evicted is gone.
-        """
-        seen = self.seen
-        zero = max_length == 0 and self.name == "cache"  # transformers 5.24 says how many go
-        keep = seen + max_length if max_length < 0 or zero else max_length + self.told
-        if keep >= seen:
-            for layer in self.layers:
-                layer.undo = None
-            return
-        if not all(layer.holds(keep) for layer in self.layers):
-            raise UsageError(
-                f"{seen - keep} of {seen} tokens can't be taken back, as what they evicted is "
-                "gone: crop a stream that fits its cache, or generate with drafts within "
-                "streaming_attention(model, cache)."
-            )
-        for layer in self.layers:
-            layer.take_back(keep)
-        self._heard.forget(keep)
-        self._views, self._masks = {}, {}
-
     def make_room(self, tokens: int) -> None:
         """Move the frame back to the start where ``tokens`` more would take it too far.
 
@@ -524,31 +332,25 @@ class StreamingKVCache(Cache, Turns):
 
     def check_room(self, tokens: int) -> None:
         """Raise ``UsageError`` where rotary frequencies that change with length would change."""
-        positions = self.n_sink + self.window + self.evict_every - 1 + tokens
-        self.found.check_room(positions, "a smaller --window or --chunk-size")
+        self.found.check_room(self.most + tokens, "a smaller --window or --chunk-size")
 
     def check_attention(self, t: int, c: int) -> None:
         """Raise ``UsageError`` where C tokens at t see evicted keys without our attention."""
         if self.streams:
             return
-        if self._needs_ours(c, t) or (self.base and not self.within):
+        if self.needs_ours(c, t) or (self.base and not self.within):
             raise UsageError(
                 f"{c} more tokens outgrow a cache of {self.n_sink}+{self.window} keys under the "
                 "model's own attention: use cache.read(ids), or streaming_attention(model, cache)."
             )
 
-    def _needs_ours(self, c: int, t: int | None = None) -> bool:
+    def needs_ours(self, c: int, t: int | None = None) -> bool:
         """Whether C tokens at t see other keys than the model's own attention would show them."""
         most = min(kind.n_sink + kind.window for kind in self.kinds)
         masked = self.evict_every > 1 or any(kind.block for kind in self.kinds)
         grows = any(layer.grows for layer in self.found.layers)
         t = self.seen if t is None else t
         return t + c > most + 1 and (c > 1 or masked or grows)
-
-    @property
-    def _own_is_known(self) -> bool:
-        """Whether the model's own attention is one that was held against ours (flash was not)."""
-        return self.config._attn_implementation in KNOWN or not self.found.registered
 
     @property
     def seen(self) -> int:
@@ -602,9 +404,10 @@ class StreamingKVCache(Cache, Turns):
     def view(self, layer: int, c: int) -> ChunkView:
         """What the chunk of C tokens that ``layer`` was just given sees."""
         kind, t = self.kinds[layer], self.layers[layer].seen - c
-        if kind not in self._views or self._views[kind][:2] != (t, c):
-            self._views[kind] = t, c, self._look(kind, t, c)
-        return self._views[kind][2]
+        at = t, c, self.base
+        if kind not in self._views or self._views[kind][0] != at:
+            self._views[kind] = at, self._look(kind, t, c)
+        return self._views[kind][1]
 
     def _look(self, kind: Kind, t: int, c: int) -> ChunkView:
         s, ring, device = kind.n_sink, kind.ring, self._device
@@ -619,42 +422,14 @@ class StreamingKVCache(Cache, Turns):
         turned = kind.rotation.turn(-back) if kind.rotation and s else None
         return ChunkView(band, sinks, turned, key)
 
-    def __bool__(self) -> bool:
-        """False, or the ``generate`` of Phi-3 and its kin would drop this cache for one of its own.
-
-        They do so with one that is true when a text passes the length that they were first trained
-        on; here no position does.
-        """
-        return False
-
     def reset(self) -> None:
         """Forget the stream and keep the buffers."""
         super().reset()
-        self.base = self.told = 0
-        self._views, self._masks = {}, {}
-        self._heard.forget(0)
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Rearrange the rows of the batch, for beam search."""
-        super().reorder_cache(beam_idx)
-        self._heard.reorder(beam_idx)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows of the batch."""
-        self.reorder_cache(indices)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Have each row of the batch ``repeats`` times."""
-        super().batch_repeat_interleave(repeats)
-        self._heard.forget(0)
+        self.base = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StreamingKVCache:
         """A stream that goes on by itself, from where this one is, through the same model."""
-        shared = (self.model, self.config, self.found, self.kinds, self.different, *self.kinds)
-        memo.update({id(each): each for each in shared})
-        new = memo[id(self)] = self.__class__.__new__(self.__class__)
-        own = {"_turns": {}, "_views": {}, "_masks": {}, "_forward_ends": ExitStack()}
-        new.__dict__.update({**vars(self), **own, "within": False})
-        new._heard = deepcopy(self._heard, memo)
-        new.layers = deepcopy(self.layers, memo)
+        memo.update({id(each): each for each in (self.kinds, self.different, *self.kinds)})
+        new: StreamingKVCache = super().__deepcopy__(memo)
+        new._turns, new._views, new._masks = {}, {}, {}
         return new

@@ -122,10 +122,10 @@ class RunConfig:
     budget_mib: float | None = _count(
         None,
         BUDGET,
-        "MiB of keys and values, those of all rows, that the method may hold between steps: W is "
-        "the most that fits; a --window beside it must fit.",
+        "MiB that keys and values may take between steps, all documents in step together: W is "
+        "the largest that fits; a --window given as well must fit.",
         least=0,
-        otherwise="none, --window says",
+        otherwise="none, --window decides",
         several="budgets_mib",
     )
     max_tokens: int | None = _count(
@@ -137,12 +137,12 @@ class RunConfig:
         reads=True,
     )
     tokens_per_document: int | None = _count(
-        None, SAMPLE, "Most tokens of each document.", otherwise="all", reads=True
+        None, SAMPLE, "Read at most so many tokens of each document.", otherwise="all", reads=True
     )
     skip_tokens: int = _count(
         0,
         SAMPLE,
-        "Tokens of each document to leave out before the first that is read.",
+        "Skip so many tokens at the start of each document.",
         least=0,
         reads=True,
     )
@@ -155,7 +155,7 @@ class RunConfig:
     timed_tokens: int | None = _count(
         None,
         SAMPLE,
-        "Time only so many decode steps, cache full; score by exact chunks.",
+        "Time only so many decode steps, with a full cache; all tokens are scored in exact chunks.",
         otherwise="every step",
     )
     context_tokens: int | None = _count(
@@ -174,10 +174,16 @@ class RunConfig:
     chunk_size: int | None = _count(
         None,
         SAMPLE,
-        "C, tokens of each document a forward in chunks.",
-        otherwise=f"{CHUNK}; {FORWARD} over the batch where that is less, {LEAST_CHUNK} at least",
+        "C, tokens of each document that a forward reads, where it reads chunks.",
+        otherwise=f"{CHUNK}, or {FORWARD} divided by --batch-size where that is less, but "
+        f"{LEAST_CHUNK} at least",
     )
-    batch_size: int = _count(1, SAMPLE, "Documents read in step.", several="batch_sizes")
+    batch_size: int = _count(
+        1,
+        SAMPLE,
+        "Documents that are read in step, a row of the batch each.",
+        several="batch_sizes",
+    )
     dtype: str = option(
         "float32", MACHINE, "Number format: {}.", choices=lambda: DTYPES, several="dtypes"
     )
@@ -203,7 +209,7 @@ class RunConfig:
         False, ORIGIN, "Allow pickled weights and code from the model's repository."
     )
     param: tuple[tuple[str, Any], ...] = option(
-        (), BUDGET, "An option that the method alone has, as NAME=VALUE; may be given again."
+        (), BUDGET, "An option that only this method has, as NAME=VALUE; may be repeated."
     )
 
     def __post_init__(self) -> None:

@@ -41,7 +41,21 @@ def uncompiled(function: F) -> F:
 
 
 class Guided(ABC):
-    """A cache that says what a forward is given."""
+    """A cache that says what a forward is given, and that a stream of several turns goes through.
+
+    Attributes:
+        told: Tokens of the stream that ``generate`` is not told of, where it was given new ones
+            only.
+        drafts: Whether tokens may be taken back, as drafts are.
+    """
+
+    told: int
+    drafts: bool
+
+    @property
+    @abstractmethod
+    def seen(self) -> int:
+        """Tokens of the stream so far."""
 
     @abstractmethod
     def begin(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -50,6 +64,14 @@ class Guided(ABC):
     @abstractmethod
     def end(self) -> None:
         """Called when a forward has ended, or has failed."""
+
+    @abstractmethod
+    def continued_by(self, ids: Tensor) -> bool:
+        """Whether ids (B, C) are the whole history, from which they may go on."""
+
+    @abstractmethod
+    def crop(self, max_length: int) -> None:
+        """Take back all but ``max_length`` tokens."""
 
 
 def guide(model: Any) -> None:
@@ -98,36 +120,10 @@ def _end(cache: Guided) -> None:
     cache.end()
 
 
-class Turns(Guided):
-    """A cache that a stream of several turns goes through.
-
-    Attributes:
-        told: Tokens of the stream that ``generate`` is not told of, where it was given new ones
-            only.
-        drafts: Whether tokens may be taken back, as drafts are.
-    """
-
-    told: int
-    drafts: bool
-
-    @property
-    @abstractmethod
-    def seen(self) -> int:
-        """Tokens of the stream so far."""
-
-    @abstractmethod
-    def continued_by(self, ids: Tensor) -> bool:
-        """Whether ids (B, C) are the whole history, from which they may go on."""
-
-    @abstractmethod
-    def crop(self, max_length: int) -> None:
-        """Take back all but ``max_length`` tokens."""
-
-
 @contextmanager
 def turns(model: Any, stream: Any) -> Iterator[None]:
     """Let ``model.generate`` take each prompt as one more turn of ``stream``."""
-    if not isinstance(stream, Turns) or not hasattr(model, "generate"):
+    if not isinstance(stream, Guided) or not hasattr(model, "generate"):
         yield
         return
     plain = model.generate
@@ -137,7 +133,7 @@ def turns(model: Any, stream: Any) -> Iterator[None]:
         cache = cache_in(given)
         if cache is None and given.get("use_cache") is not False:
             cache = given[_name(model)] = stream
-        if isinstance(cache, Turns):
+        if isinstance(cache, Guided):
             ids = inputs if inputs is not None else given.get("input_ids")
             given = _turn(cache, ids, given)
             if getattr(generation_config, CHUNKS, None):
@@ -179,7 +175,7 @@ def _asked(name: str, given: dict[str, Any], config: Any, model: Any) -> bool:
     return bool(getattr(config or model.generation_config, name, None))
 
 
-def _turn(cache: Turns, ids: Any, given: dict[str, Any]) -> dict[str, Any]:
+def _turn(cache: Guided, ids: Any, given: dict[str, Any]) -> dict[str, Any]:
     """What ``generate`` gets for a turn.
 
     Raises:

@@ -84,6 +84,21 @@ class KnownOption:
             return "yes" if self.default else "no"
         return self.about.otherwise or str(self.default if self.default != () else "none")
 
+    def check(self, value: Any) -> None:
+        """Raise ``UsageError`` where a value is out of bounds or no choice."""
+        about = self.about
+        if about.check:
+            about.check(value)
+        elif about.choices and value not in about.choices():
+            raise unknown(self.name, value, about.choices())
+        if value is None:
+            return
+        if about.least is not None and not value >= about.least:  # nan is refused too
+            more = f" ({about.least_words})" if about.least_words else ""
+            raise UsageError(f"{self.name} is {value}: it must be {about.least} or more{more}.")
+        if about.most is not None and not abs(value) <= about.most:
+            raise UsageError(f"{self.name} is {value}: it must be {about.most:,} or less.")
+
 
 @cache
 def options_of(kind: type) -> tuple[KnownOption, ...]:
@@ -99,7 +114,7 @@ def check(asked: Any) -> None:
     """Raise ``UsageError`` where an option in a dataclass is out of bounds or no choice."""
     kind: type = type(asked)
     for each in options_of(kind):
-        _check(each, getattr(asked, each.name))
+        each.check(getattr(asked, each.name))
 
 
 def _about(each: Field[Any]) -> Option:
@@ -112,19 +127,3 @@ def _plain(hint: Any) -> type:
     kind: Any = get_args(hint)[0] if isinstance(hint, UnionType) else hint
     plain: type = getattr(kind, "__origin__", kind)
     return plain
-
-
-def _check(each: KnownOption, value: Any) -> None:
-    """Raise ``UsageError`` where a value is out of bounds or no choice."""
-    about = each.about
-    if about.check:
-        about.check(value)
-    elif about.choices and value not in about.choices():
-        raise unknown(each.name, value, about.choices())
-    if value is None:
-        return
-    if about.least is not None and not value >= about.least:  # nan is refused too
-        more = f" ({about.least_words})" if about.least_words else ""
-        raise UsageError(f"{each.name} is {value}: it must be {about.least} or more{more}.")
-    if about.most is not None and not abs(value) <= about.most:
-        raise UsageError(f"{each.name} is {value}: it must be {about.most:,} or less.")

@@ -32,7 +32,11 @@ class Sampling:
         256, SAMPLING, "Tokens to write at most, each turn.", least=1, most=10**9
     )
     temperature: float = option(
-        0.7, SAMPLING, "Below 1 likely tokens gain; 0 is greedy: the likeliest.", least=0, most=100
+        0.7,
+        SAMPLING,
+        "Below 1, likely tokens become likelier; 0 always takes the likeliest.",
+        least=0,
+        most=100,
     )
     top_k: int | None = option(
         None, SAMPLING, "Draw from the k likeliest only.", otherwise="all", least=1, most=10**9
@@ -47,7 +51,8 @@ class Sampling:
     repetition_penalty: float = option(
         1.0,
         SAMPLING,
-        "Above 1 what this turn has said, as far as the cache sees it, loses; 1 is no penalty.",
+        "Above 1, what this turn has said becomes less likely, as far as the cache still sees it; "
+        "1 is no penalty.",
         least=0.01,
         most=100,
     )

@@ -102,13 +102,16 @@ def _welcome() -> None:
     console.print(f"\n{QUESTION}\n", panel, "streamcli --help lists every command.", sep="\n")
 
 
-PLURALS = _flags(*plan.LISTS, *bench.LISTS, "columns", "add", "remove")
+PLURALS = _flags(*plan.LISTS, "lengths", "columns", "add", "remove")
 FORMATTED = (["report"], ["compare"])  # have --format
 AS_JSON = (  # have --json
     *(["run"], ["bench"], ["probe"], ["generate"], ["chat"], ["paper"]),
     *(["runs", "list"], ["runs", "show"], ["db", "stats"]),
 )
-EITHER = {"sweep": _flags(*(each.name for each in plan.varied().values()))}  # as plurals are
+EITHER = {  # options that are lists under their own name as well
+    "sweep": _flags(*(each.name for each in plan.varied().values())),
+    "bench": _flags(*bench.SEVERAL),
+}
 
 
 def spread(words: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ The options of a run are made from the fields of ``RunConfig`` (``run_options``)
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
@@ -27,18 +27,18 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def run_options(
-    *, lists: bool = False, leave_out: Iterable[str] = (), **defaults: Any
+    *, lists: Container[str] = (), leave_out: Iterable[str] = (), **defaults: Any
 ) -> Callable[[Command], Command]:
     """Give a command a flag for each option of a run, in place of its ``**given``.
 
     Args:
-        lists: Whether an option that a sweep varies takes several values, under its plural.
+        lists: Names of options that take several values, under their plural.
         leave_out: Options that the command does not have, or words in its own way.
         **defaults: What the help says of a default that is the command's own.
     """
     left_out = set(leave_out)
     made = [
-        _parameter(each, several=lists, default=defaults.get(each.name))
+        _parameter(each, several=each.name in lists, default=defaults.get(each.name))
         for each in options()
         if each.name not in left_out
     ]
@@ -75,6 +75,7 @@ def _given(made: list[inspect.Parameter], *, first: bool) -> Callable[[Command],
         names = {each.name for each in kept}
         new = [each for each in made if each.name not in names]
         ordered = [kept[0], *new, *kept[1:]] if first else [*kept, *new]
+        ordered.sort(key=lambda each: each.default is not each.empty)  # required ones come first
 
         @wraps(command)
         def called(*args: Any, **kwargs: Any) -> None:
@@ -95,7 +96,7 @@ def _parameter(each: KnownOption, *, several: bool, default: Any) -> inspect.Par
     annotation: Any = kind | None
     if kind is tuple:
         annotation, shown = list[str] | None, "none"
-    elif several and each.about.several:
+    elif several:
         name = each.about.several
         flags = tuple(dict.fromkeys((f"--{name.replace('_', '-')}", each.flag)))
         annotation = list[kind] | None  # type: ignore[valid-type]
@@ -151,7 +152,7 @@ def _only(which: str, name: str) -> Any:
     )
 
 
-Repeats = Annotated[int | None, _option("Run this often; each is recorded.", 1)]
+Repeats = Annotated[int | None, _option("Make the run this many times; each is recorded.", 1)]
 Database = Annotated[
     str | None, _option("Results database: a path or a SQLAlchemy URL.", "data/streamcli.db")
 ]
@@ -163,11 +164,13 @@ Show = Annotated[
     str | None,
     typer.Option(
         "--show",
-        help="Show one that is recorded instead: its name, the beginning of it, or latest.",
+        help="Show a recorded one instead: its name, the beginning of it, or latest.",
         show_default=False,
     ),
 ]
-Listed = Annotated[bool, typer.Option("--list", help="List what is recorded, newest first.")]
+Listed = Annotated[
+    bool, typer.Option("--list", help="List the recorded ones instead, newest first.")
+]
 
 Run = Annotated[
     str,

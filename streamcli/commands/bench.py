@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core import extras, registry
-from core.config import CHUNK, DTYPES, ENGINES, check_threads, delaying, static
+from core.config import CHUNK, RunConfig, check_threads
+from core.config import options as known_options
 from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
 from streamcli import options
@@ -28,6 +29,7 @@ class Bench:
     defaults: dict[str, Any]
 
 
+USUAL = "eager, and compiled (on a GPU cudagraph) where a method has it, else as-shipped"
 COMMON = {"shape": "pythia-70m", "n_sink": 4, "dtype": "float32", "device": "auto", "seed": 0}
 BENCHES = {
     "decode": Bench(
@@ -64,11 +66,15 @@ BENCHES = {
     ),
     "startup": Bench("whole commands, each in a process of its own", {"rounds": 7}),
 }
-LEAST = {"rounds": 2, "steps": 1, "n_sink": 0} | dict.fromkeys(
-    ("windows", "batch_sizes", "lengths", "evict_every", "chunk_size", "threads"), 1
-)
-MOST = 10**6  # of each of these
-LISTS = ("methods", "engines", "windows", "batch_sizes", "lengths", "evict_every")
+TAKEN = {"threads", *COMMON, *(name for each in BENCHES.values() for name in each.defaults)}
+OF_A_RUN = {  # the options of a run among these, by what each is called here
+    name: each
+    for each in known_options()
+    for name in (each.name, each.about.several)
+    if name in TAKEN
+}
+SEVERAL = {each.name for name, each in OF_A_RUN.items() if name == each.about.several}
+MOST = 10**6  # of each number but the seed
 
 
 def _default(name: str) -> str:
@@ -83,16 +89,26 @@ def _default(name: str) -> str:
     }
     if len(set(shown.values())) == 1 and len(shown) > 1:
         return next(iter(shown.values()))
-    return "; ".join(f"{what}: {value}" for what, value in shown.items()) or "all"
+    return "; ".join(f"{what}: {value}" for what, value in shown.items()) or USUAL
 
 
-def _option(what: str, name: str) -> Any:
-    return typer.Option(help=f"{what} [dim]\\[default: {_default(name)}][/dim]", show_default=False)
+def _own(what: str, name: str, **more: Any) -> Any:
+    words = f"{what} [dim]\\[default: {_default(name)}][/dim]"
+    return typer.Option(help=words, show_default=False, **more)
+
+
+def _number(what: str, name: str, least: int) -> Any:
+    return _own(what, name, min=least, max=MOST)
 
 
 WHAT = "; ".join(f"[bold]{name}[/bold]: {each.purpose}" for name, each in BENCHES.items())
 
 
+@options.run_options(
+    lists=SEVERAL,
+    leave_out={*RunConfig.names()} - {each.name for each in OF_A_RUN.values()},
+    **{each.name: _default(name) for name, each in OF_A_RUN.items() if name != "threads"},
+)
 def bench(
     ctx: typer.Context,
     what: Annotated[
@@ -105,39 +121,21 @@ def bench(
         ),
     ] = None,
     shape: Annotated[
-        str | None, _option(f"Random weights of this shape: {', '.join(SHAPES)}.", "shape")
-    ] = None,
-    methods: Annotated[list[str] | None, _option("Methods, by spaces.", "methods")] = None,
-    engines: Annotated[
-        list[str] | None,
-        _option(f"{', '.join(ENGINES[1:])}: of {', '.join(static())}, by spaces.", "engines"),
-    ] = None,
-    n_sink: Annotated[int | None, _option("S, sinks kept from the start.", "n_sink")] = None,
-    windows: Annotated[list[int] | None, _option("W, separated by spaces.", "windows")] = None,
-    batch_sizes: Annotated[
-        list[int] | None,
-        _option("Documents in step, by spaces; times are a token's.", "batch_sizes"),
-    ] = None,
-    evict_every: Annotated[
-        list[int] | None,
-        _option(
-            f"k, steps between evictions, by spaces, of {', '.join(delaying())}; a figure is the "
-            "mean over whole cycles.",
-            "evict_every",
+        str | None,
+        _own(
+            f"Random weights of this shape: {', '.join(SHAPES)}.",
+            "shape",
+            autocompletion=lambda: list(SHAPES),
         ),
     ] = None,
     lengths: Annotated[
-        list[int] | None, _option("Tokens of stream or prompt, separated by spaces.", "lengths")
+        list[int] | None,
+        _number("Tokens of stream or prompt; one value or more.", "lengths", least=1),
     ] = None,
-    chunk_size: Annotated[int | None, _option("C, tokens a forward.", "chunk_size")] = None,
-    rounds: Annotated[int | None, _option("Rounds; each takes every arm once.", "rounds")] = None,
-    steps: Annotated[int | None, _option("Steps of an arm in a round.", "steps")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads [dim]\\[default: torch's choice][/dim]")
+    rounds: Annotated[
+        int | None, _number("Rounds, in each of which every arm is timed once.", "rounds", least=2)
     ] = None,
-    dtype: Annotated[str | None, _option("float32, bfloat16 or float16.", "dtype")] = None,
-    device: Annotated[str | None, _option("auto, cpu, cuda, cuda:N or mps.", "device")] = None,
-    seed: Annotated[int | None, _option("Of weights, tokens and order.", "seed")] = None,
+    steps: Annotated[int | None, _number("Steps of an arm in a round.", "steps", least=1)] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -148,6 +146,7 @@ def bench(
     show: options.Show = None,
     listed: options.Listed = False,
     db: options.Database = None,
+    **given: Any,
 ) -> None:
     """Time steps in turn, beside what this machine must take for them.
 
@@ -157,6 +156,8 @@ def bench(
     b x (N + 2 x layers x K x D x n) bytes and takes
     2 x N + 4 x layers x H x D x n FLOPs
     (N weights of b bytes, H heads, K of them with keys, of D numbers).
+    Times are a token's; where only every k-th step evicts, they are means
+    over whole cycles of k.
 
     [dim]streamcli bench decode --shape pythia-70m --windows 1020
     streamcli bench decode --methods streaming mit --engines eager --evict-every 1 16 64
@@ -262,24 +263,20 @@ def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:
         if name not in known and (name != "threads" or what == "startup"):
             shared = name in COMMON or name == "threads"
             others = [w for w, each in BENCHES.items() if name in each.defaults]
-            fit = "what takes a step" if shared else " or ".join(others)
+            fit = "benchmarks of steps" if shared else f"bench {' or '.join(others)}"
             raise UsageError(
-                f"--{name.replace('_', '-')} is for bench {fit}, not for {what}: leave it out."
+                f"--{name.replace('_', '-')} is for {fit}, not for {what}: leave it out."
             )
     asked = {"threads": None, **known, **named, "named": frozenset(named)}
     if "shape" in asked and asked["shape"] not in SHAPES:
         raise unknown("shape", asked["shape"], SHAPES)
-    for method in asked.get("methods") or ():
-        registry.check("method", method)
-        if "methods" in named:  # what nobody named is left out where it can't run
-            extras.check(method)
-    if "dtype" in asked and asked["dtype"] not in DTYPES:
-        raise unknown("dtype", asked["dtype"], DTYPES)
-    for name, least in LEAST.items():
-        values = named.get(name, least)
+    for name, each in OF_A_RUN.items():
+        values = named.get(name, [])
         for value in values if isinstance(values, list | tuple) else [values]:
-            if not least <= value <= MOST:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} is {value}: it must be from {least:,} to {MOST:,}.")
+            each.check(value)
+            if name != "seed" and isinstance(value, int) and value > MOST:
+                raise UsageError(f"{name} is {value}: it must be {MOST:,} or less.")
+    for method in named.get("methods", ()):  # others are left out where they can't run
+        extras.check(method)
     check_threads(asked["threads"])
     return asked

@@ -38,7 +38,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="RUN_A RUN_B",
-            help="Two runs to hold side by side: names, their beginnings, or latest.",
+            help="Two runs to compare: names, their beginnings, or latest.",
             show_default=False,
             autocompletion=completion.runs,
         ),
@@ -47,17 +47,21 @@ def compare(
         str,
         typer.Option(
             "--baseline",
-            help="Method that the others are held against.",
+            help="Method that the others are compared with.",
             autocompletion=completion.OF["method"],
         ),
     ] = registry.BASELINE,
     across_budgets: Annotated[
         bool,
-        typer.Option("--across-budgets", help="Compare methods that see other numbers of keys."),
+        typer.Option(
+            "--across-budgets", help="Also compare methods that see different numbers of keys."
+        ),
     ] = False,
     published: Annotated[
         bool,
-        typer.Option("--published", help="The seed report's figures beside ours, and why."),
+        typer.Option(
+            "--published", help="Show the seed report's figures beside ours, and why they differ."
+        ),
     ] = False,
     fail_above: Annotated[
         str | None,
@@ -73,8 +77,8 @@ def compare(
         float | None,
         typer.Option(
             "--margin",
-            help="Nats within which a difference is called none, where two one-sided tests at 5 % "
-            "say so [dim]\\[default: 0.01, 1 % of perplexity][/dim]",
+            help="Nats: scores are called equal where two one-sided tests at 5 % show that they "
+            "differ by less [dim]\\[default: 0.01, 1 % of perplexity][/dim]",
             show_default=False,
         ),
     ] = None,
@@ -83,8 +87,8 @@ def compare(
         list[str] | None,
         typer.Option(
             "--commit",
-            help="Only runs of this git commit, or its beginning; given twice, the second is held "
-            "against the first.",
+            help="Only runs of this git commit, or its beginning; given twice, the second is "
+            "compared with the first.",
             show_default=False,
         ),
     ] = None,
@@ -92,7 +96,7 @@ def compare(
         int | None,
         typer.Option(
             "--limit",
-            help=f"So many of the newest tables, 0 for all [dim]\\[default: {TABLES}][/dim]",
+            help=f"Show this many of the newest tables; 0 for all [dim]\\[default: {TABLES}][/dim]",
             show_default=False,
         ),
     ] = None,

@@ -65,7 +65,7 @@ def plot(
 
     Pages load the plotly.min.js beside them; an image's caption is in the
     .txt beside it. Ends with code 1 where a figure that is named can't be drawn,
-    or of all not one.
+    or where none is named and none can be drawn.
 
     [dim]streamcli plot
     streamcli plot stream --format text

@@ -44,7 +44,10 @@ def probe(
         ),
     ] = THRESHOLD,
     form: Annotated[
-        Format, typer.Option("--format", help="How to write the heat map besides the terminal's.")
+        Format,
+        typer.Option(
+            "--format", help="Also write the heat map as a file of this kind; text writes none."
+        ),
     ] = Format.TEXT,
     out: Annotated[Path, typer.Option("--out", help="Folder to write it to.")] = Path("figures"),
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")] = False,

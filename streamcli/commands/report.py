@@ -55,13 +55,17 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File to write to, whole or not at all.", show_default=False),
+        typer.Option(
+            "--out",
+            help="File to write to; it is replaced only once all went well.",
+            show_default=False,
+        ),
     ] = None,
     status: Annotated[
         str | None,
         typer.Option(
             "--status",
-            help="Runs that ended so, one by one: failed, interrupted, running, done or any.",
+            help="List runs of this status one by one: failed, interrupted, running, done or any.",
             show_default=False,
             autocompletion=completion.among(lambda: (*STATUSES, "any")),
         ),
@@ -90,13 +94,13 @@ def report(
         str | None,
         typer.Option(
             "--group-by",
-            help="A column; a table for each value.",
+            help="A column: each of its values gets a table of its own.",
             show_default=False,
             autocompletion=completion.columns,
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", help="At most so many configurations; 0 for all.")
+        int, typer.Option("--limit", help="At most this many configurations; 0 for all.")
     ] = 500,
     update: Annotated[
         Path | None,

@@ -25,8 +25,8 @@ def run(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Then write a torch.profiler trace of a few more forwards to this file, and show "
-            "the five largest costs; with one repeat."
+            help="Afterwards, write a torch.profiler trace of a few more forwards to this file and "
+            "show the five largest costs; not with --repeats."
         ),
     ] = None,
     **given: Any,

@@ -21,7 +21,7 @@ app = typer.Typer()
 
 @app.callback(invoke_without_command=True)
 def root(ctx: typer.Context) -> None:
-    """List, show, tag, note and delete recorded runs. A run goes by the beginning of its name.
+    """List, show, tag, note and delete recorded runs. The beginning of a run's name is enough.
 
     [dim]streamcli runs[/dim]
     """
@@ -36,13 +36,14 @@ def list_(
     status: Annotated[
         str | None,
         typer.Option(
-            help="Only runs that are so: running, done, failed or interrupted.",
+            help="Only runs of this status: running, done, failed or interrupted.",
             show_default=False,
             autocompletion=lambda: _statuses(),
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=0, max=LARGEST, help="At most so many, the newest; 0 for all.")
+        int,
+        typer.Option(min=0, max=LARGEST, help="At most this many, the newest first; 0 for all."),
     ] = LIMIT,
     db: options.Database = None,
     json: options.Json = False,

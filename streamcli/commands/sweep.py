@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 OWN = ("preset", "file", "dry_run", "force", "enqueue", "workers", "executor")  # what no run has
 
 
-@options.run_options(lists=True, **plan.DEFAULTS)
+@options.run_options(lists={each.name for each in plan.varied().values()}, **plan.DEFAULTS)
 def sweep(
     ctx: typer.Context,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="A plan by name, which flags beat. "
+            help="A ready-made plan, which flags override. "
             + " ".join(f"[bold]{name}[/bold]: {each.purpose}." for name, each in PRESETS.items()),
             autocompletion=lambda: list(PRESETS),
             show_default=False,
@@ -37,7 +37,7 @@ def sweep(
         Path | None,
         typer.Option(
             help="A .yaml or .toml file with options by name (windows: \\[60, 124]), which "
-            "flags beat.",
+            "flags override.",
             show_default=False,
         ),
     ] = None,
@@ -46,19 +46,19 @@ def sweep(
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Run also what this machine has finished before."),
+        typer.Option("--force", help="Also run what this machine has finished before."),
     ] = False,
     enqueue: Annotated[
         bool,
         typer.Option(
-            "--enqueue", help="Leave the runs in the database for streamcli worker, and make none."
+            "--enqueue", help="Make no runs; leave them in the database for streamcli worker."
         ),
     ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Let so many workers make the runs at once, each on cores of its own. "
+            help="Let this many workers make the runs at the same time, each on its own cores. "
             "[dim]\\[default: none, the runs are made here one after the other][/dim]",
             show_default=False,
         ),
@@ -79,8 +79,8 @@ def sweep(
     """Run every combination of the lists, record each, and show them side by side.
 
     A configuration that this machine has finished is not run again, so that
-    a sweep goes on where it stopped; an option is left out of runs that
-    don't have it.
+    a sweep goes on where it stopped. An option that a method or mode does not
+    have is left out of its runs.
 
     [dim]streamcli sweep --datasets wikitext pg19
     streamcli sweep --preset quick

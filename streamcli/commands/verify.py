@@ -33,7 +33,10 @@ def verify(
     ctx: typer.Context,
     methods: Annotated[
         list[str] | None,
-        typer.Option(help="Methods, by spaces [dim]\\[default: all][/dim]", show_default=False),
+        typer.Option(
+            help="Methods to prove, separated by spaces [dim]\\[default: all][/dim]",
+            show_default=False,
+        ),
     ] = None,
     window: Annotated[int | None, _size("W, small so that much is evicted.", 0)] = None,
     chunk_size: Annotated[int, typer.Option(help="C of the chunked mode.")] = CHUNK,
@@ -51,8 +54,8 @@ def verify(
     claimed to be exact is not.
 
     With --quick the claims are the same, on 72 tokens and W = 16: enough to
-    see a wrong eviction, rotation, mask or chunk, too few for what is lost
-    slowly.
+    see a wrong eviction, rotation, mask or chunk, but too few to see an error
+    that grows slowly.
 
     [dim]streamcli verify
     streamcli verify --model bundled --quick

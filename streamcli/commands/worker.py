@@ -12,7 +12,7 @@ from streamcli import options
 
 def worker(
     forever: Annotated[
-        bool, typer.Option("--forever", help="Wait for more runs where none waits.")
+        bool, typer.Option("--forever", help="When no run waits, wait for one instead of ending.")
     ] = False,
     sweep: Annotated[
         str | None,
@@ -22,7 +22,7 @@ def worker(
         bool, typer.Option("--status", help="Show the queue instead: what waits, and who has what.")
     ] = False,
     clear: Annotated[
-        bool, typer.Option("--clear", help="Empty the queue instead, but for what workers have.")
+        bool, typer.Option("--clear", help="Empty the queue instead, except for what workers have.")
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", hidden=True, help="Say nothing of single runs.")
@@ -31,10 +31,10 @@ def worker(
 ) -> None:
     """Make the runs that streamcli sweep --enqueue left in the database, beside other workers.
 
-    Any number of workers on any machines take from one queue, and none of
-    its runs is made twice: a group of runs that are held against each other
-    is claimed by one worker. What one that died or was stopped had claimed
-    is taken by the next. A worker ends when no run waits.
+    Any number of workers, on any machines, share one queue, and no run is
+    made twice. Runs that are compared with each other form a group, which one
+    worker takes as a whole. Where a worker dies or is stopped, another takes
+    over its group. A worker ends when no run waits.
 
     [dim]streamcli worker
     streamcli worker --status

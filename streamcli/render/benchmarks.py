@@ -77,11 +77,11 @@ def sheet(timed: Timed) -> Sheet:
         *_of_prompts(timed.what, rows),
         *_few(timed.rounds),
         "Arms are timed in turn; figures are medians over rounds, ratios are taken round by round.",
-        "step: the most memory that its own tensors take at one moment, beside weights and KV.",
+        "step: the most memory that a step's own tensors take at once, beside weights and KV.",
         f"This machine reads {timed.read_gb_per_s:.1f} GB/s and multiplies matrices at "
-        f"{timed.gflops_per_s:,.0f} GFLOP/s; the floor is what a step must read or compute at "
-        "these rates, medians over rounds too (core/measure/floors.py). "
-        "to: this time over that one's.",
+        f"{timed.gflops_per_s:,.0f} GFLOP/s, medians over rounds too; the floor is the least time "
+        "that a step can take at these rates (core/measure/floors.py). to NAME: this time divided "
+        "by that of NAME.",
     ]
     return Sheet(title, columns, cells, notes)
 

@@ -140,7 +140,7 @@ CHECKS = [
     Column("claimed", "claimed exact", "flag", "Whether they are claimed to be equal"),
     Column("verdict", "verdict", "text", "Whether the claim holds"),
     Column("departs_at", "departs at", "count", "First token more than 1e-3 nats off"),
-    Column("diagnosis", "which says", "text", "What that place says"),
+    Column("diagnosis", "likely cause", "text", "What that place tells of the cause"),
 ]
 
 
@@ -165,16 +165,16 @@ def findings(found: list[Finding], title: str) -> Sheet:
         f"{held} of {sum(each.claimed for each in found)} claims hold, for this model, text and"
     )
     notes = [
-        "Held against a loop that reads one token at a time and makes every kept key afresh; a "
+        "Compared with a loop that reads one token at a time and makes every kept key afresh; a "
         "claim holds where no token differs by more than 1e-4 nats; in half precision, where the "
         "mean error is at most 1.3 times that of dense attention.",
         f"{proved} these sizes only.",
     ]
     if any(registry.recorded(each.subject).chooses for each in found):
         alike = (
-            "Of choices that are as good, such as keys whose scores differ by less than 0.1 %, "
-            "rounding may take any: the loop goes on with what was chosen, and fails the claim "
-            "where that was worse."
+            "Where several choices are equally good, such as keys whose scores differ by less than "
+            "0.1 %, rounding may take any: the loop goes on with what was chosen, and the claim "
+            "fails where that was a worse one."
         )
         notes.insert(1, alike)
     return Sheet(title, CHECKS, rows, notes)
