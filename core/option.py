@@ -119,7 +119,7 @@ def _check(each: KnownOption, value: Any) -> None:
     about = each.about
     if about.check:
         about.check(value)
-    elif about.choices and value not in about.choices():
+    elif about.choices and value is not None and value not in about.choices():
         raise unknown(each.name, value, about.choices())
     if value is None:
         return

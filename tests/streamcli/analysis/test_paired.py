@@ -147,6 +147,7 @@ def test_without_a_baseline_it_is_said_what_differs_and_what_to_type(tmp_path: P
     [
         {"tokens_sha256": "c" * 64},
         {"dtype": "float16"},
+        {"softmax_type": "off-by-one"},
         {"batch_size": 4},
         {"threads": 1},
         {"host": "there"},
