@@ -183,8 +183,8 @@ class Plan:
         words = [f"{arm.method} {arm.mode} on {arm.dataset}"]
         for field in (each.name for each in varied().values() if each.name not in IN_WORDS):
             values = {getattr(other, field) for other in self.arms if other.method == arm.method}
-            if len(values) > 1:
-                words.append(f"{field} {getattr(arm, field)}")
+            if len(values) > 1 and (value := getattr(arm, field)) is not None:
+                words.append(f"{field} {value}")
         others = [dict(other.param) for other in self.arms if other.method == arm.method]
         for name, value in arm.param:
             if any(other[name] != value for other in others):

@@ -394,5 +394,8 @@ def test_softmaxes_of_one_model_have_tables_of_their_own(typed: Type) -> None:
     assert found.groupby("method")["ppl"].nunique().tolist() == [2, 2]
     assert found["softmax_type"].tolist() == [None, None, "off-by-one", "off-by-one"]
     assert "4 runs: 4 finished" in typed(*words).err
+    assert typed(*words, "--dry-run").out.count("off-by-one") == 2
+    page = typed("report", "--format", "markdown").out
+    assert "softmax own" in page and "softmax off-by-one |" in page
     again = typed("rerun", "latest")
     assert again.code == 0 and "bit for bit the same" in again.out
