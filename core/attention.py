@@ -7,7 +7,8 @@ one (Xiao et al. 2023, section 3.2, in parallel): a band over the window's keys,
 from a query that is rotated back, under one softmax.
 
 What a model adds to its attention is kept: a cap on the logits (Gemma 2), and learned sinks
-(gpt-oss), which are one more logit a head in the softmax's sum, added once.
+(gpt-oss), which are one more logit a head in the softmax's sum, added once. ``attend_by_mask`` is
+what a model that was given such sinks attends through by itself (``core.models.softmax``).
 
 Knows nothing of models, modes or how keys are stored.
 """
@@ -31,6 +32,7 @@ from core.forwards import turns, uncompiled
 from core.rope import Turn
 
 NAME = "streamcli"
+BY_MASK = "streamcli-by-mask"
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,21 @@ def cache_name(model: Any) -> str:
 @contextmanager
 def implementation(model: Any, name: str) -> Iterator[None]:
     """Let ``model`` attend through the function registered as ``name``; as before on leaving."""
-    configs = {
-        id(each): each for each in (model.config, model.config.get_text_config(decoder=True))
-    }
-    before = {key: each._attn_implementation for key, each in configs.items()}
-    for each in configs.values():
+    configs = configs_of(model)
+    before = [each._attn_implementation for each in configs]
+    for each in configs:
         each._attn_implementation = name
     try:
         yield
     finally:
-        for key, each in configs.items():
-            each._attn_implementation = before[key]
+        for each, own in zip(configs, before, strict=True):
+            each._attn_implementation = own
+
+
+def configs_of(model: Any) -> list[Any]:
+    """The configurations that name the attention of ``model``."""
+    found = model.config, model.config.get_text_config(decoder=True)
+    return list({id(each): each for each in found}.values())
 
 
 @contextmanager
@@ -211,6 +217,35 @@ def attend(
     return out.to(value.dtype).reshape(b, h, c, -1).transpose(1, 2).contiguous(), None
 
 
+def attend_by_mask(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    *,
+    s_aux: Tensor,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of C queries to the N keys that a mask shows, with sinks.
+
+    Args and returns are those of ``attend``, but for the mask, (B or 1, 1, C, N), which is 0 or
+    true where a key is seen; None shows all.
+    """
+    b, h, c, d = query.shape
+    k = key.shape[1]
+    seen = attention_mask
+    if seen is not None:
+        seen = seen if seen.dtype == torch.bool else seen == 0
+        seen = seen.repeat(1, 1, h // k, 1)  # (B or 1, 1, G*C, N)
+    scale = d**-0.5 if scaling is None else scaling
+    part = Part(query.reshape(b, k, -1, d), key, value, seen)
+    out = _in_parts([part], Extra(scale, softcap, s_aux.view(k, h // k, 1)))
+    return out.to(value.dtype).reshape(b, h, c, -1).transpose(1, 2).contiguous(), None
+
+
 def seen_by(
     module: Any,
     query: Tensor,
@@ -247,7 +282,7 @@ def seen_by(
 
 
 class Part(NamedTuple):
-    """Queries (B, K, Q, D), keys and values (B, K, N, D), and whether q sees n, (Q, N) bool."""
+    """Queries (B, K, Q, D), keys and values (B, K, N, D), whether q sees n, (..., Q, N) bool."""
 
     q: Tensor
     k: Tensor

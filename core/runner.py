@@ -84,6 +84,7 @@ def load_model(config: RunConfig, *, explicit: bool) -> Loaded:
         trust=config.trust,
         explicit=explicit,
         streams=config.spec.moves,
+        softmax_type=config.softmax_type,
     )
 
 

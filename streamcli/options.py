@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from core import registry
-from core.config import MACHINE, ORIGIN, options
+from core.config import MACHINE, MODEL, ORIGIN, options
 from core.errors import UsageError
 from core.option import KnownOption
 from core.sampling import Sampling
@@ -21,7 +21,7 @@ from streamcli import completion
 from streamcli.completion import Complete
 from streamcli.results.columns import FILTERS
 
-OF_A_STREAM = ("model", "method", "n_sink", "window")
+OF_A_STREAM = (*MODEL, "method", "n_sink", "window")
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

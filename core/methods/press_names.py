@@ -68,6 +68,7 @@ def spec(name: str) -> MethodSpec:
         reference=REFERENCES.get(press, ""),
         exact=press in REFERENCES,
         needs=PACKAGE,
+        own_weights=press not in REFERENCES,
         parameters=f"core.methods.press_trial:{press}",
         look=look(press),
         package=package,

@@ -65,7 +65,7 @@ def of(model: Any) -> Anatomy:
     rope.restore(model)
     if model not in _known:
         found = _look(model)
-        if found.capped:  # by transformers' "sdpa" it would run without, in silence
+        if found.capped and model.config._attn_implementation == "sdpa":  # without, in silence
             model.set_attn_implementation("eager")
         if not found.refusal:
             try:
@@ -89,7 +89,7 @@ def check_config(config: Any, trust: bool = False) -> None:
             positions.
     """
     try:
-        model = _without_weights(config, trust)
+        model = without_weights(config, trust)
     except Exception:  # such as a look at values, which are not there: the loaded model will show
         return
     refusal = NOT_ROTARY if _no_rotary(model) else None
@@ -101,11 +101,11 @@ def check_config(config: Any, trust: bool = False) -> None:
         return
     # Its code looks at values, such as how many tokens each expert got: two layers of zeros have.
     with suppress(Exception):  # of what it needs more of: the loaded model will show
-        refusal = _amiss(_of_zeros(config, trust), "cpu")
+        refusal = _amiss(of_zeros(config, trust), "cpu")
     Anatomy(kind=str(config.model_type), refusal=refusal).check_movable()
 
 
-def _without_weights(config: Any, trust: bool) -> Any:
+def without_weights(config: Any, trust: bool) -> Any:
     """A model on the meta device, where tensors have shapes only."""
     from transformers import AutoModelForCausalLM
 
@@ -114,11 +114,11 @@ def _without_weights(config: Any, trust: bool) -> Any:
         return auto.from_config(deepcopy(config), trust_remote_code=trust)
 
 
-def _of_zeros(config: Any, trust: bool) -> Any:
+def of_zeros(config: Any, trust: bool) -> Any:
     """The model's first two layers on the CPU, every tensor one zero that stands for all."""
     few = deepcopy(config)
     few.get_text_config(decoder=True).num_hidden_layers = FEW
-    model = _without_weights(few, trust).eval()
+    model = without_weights(few, trust).eval()
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():

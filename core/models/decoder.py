@@ -26,10 +26,12 @@ VOCABULARIES = ("tokenizer.json", "*.model", "*vocab*", "*.tiktoken", "tekken.js
 OF_BYTES = ("ByT5Tokenizer", "PerceiverTokenizer")  # which need no file
 
 
-def check_folder(folder: Path, name: str, trust: bool, streams: bool = False) -> None:
+def check_folder(
+    folder: Path, name: str, trust: bool, streams: bool = False, softmax_type: str | None = None
+) -> None:
     """Refuse the model in ``folder``, called ``name``, unless it is a causal decoder.
 
-    With ``streams`` also one whose positions can't be moved, as far as its configuration tells.
+    Also what ``check_structure`` refuses.
 
     Raises:
         UsageError: It is not, or needs its own code and ``trust`` is off.
@@ -61,10 +63,29 @@ def check_folder(folder: Path, name: str, trust: bool, streams: bool = False) ->
     check_config(config, name)
     if not trust:
         _check_tokenizer(folder, name)
+    check_structure(config, trust, streams, softmax_type)
+
+
+def check_structure(config: Any, trust: bool, streams: bool, softmax_type: str | None) -> None:
+    """Refuse what can't be used as is asked, as far as a configuration tells.
+
+    Args:
+        config: A model's.
+        trust: Whether its own code may run.
+        streams: Whether its positions must be movable.
+        softmax_type: What the softmax of its attention must be, where not its own.
+
+    Raises:
+        UsageError: It can't.
+    """
     if streams:
         from core.models import anatomy  # which imports torch
 
         anatomy.check_config(config, trust)
+    if softmax_type:
+        from core.models import softmax
+
+        softmax.check_config(config, trust)
 
 
 def check_config(config: Any, name: str) -> None:

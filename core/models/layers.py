@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import UsageError
 from core.rope import Rotation
@@ -142,3 +144,24 @@ class Anatomy:
                 f"{positions:,} positions are needed, but this model's rotary frequencies change "
                 f"beyond {self.limit:,}: choose {way_out}."
             )
+
+
+def attentions(model: Any) -> list[nn.Module]:
+    """The attention of each layer, in order: what takes a mask, knows its number and holds no such.
+
+    Raises:
+        UsageError: There is not one for each layer.
+    """
+    found = [m for m in model.modules() if hasattr(m, "layer_idx") and _takes_mask(m)]
+    known = set(map(id, found))
+    found = [m for m in found if not known & {id(inner) for inner in m.modules() if inner is not m}]
+    if len(found) != model.config.get_text_config(decoder=True).num_hidden_layers:
+        raise UsageError(
+            f"{len(found)} attentions were found in a {model.config.model_type!r} model, which is "
+            "not one a layer: choose another model, or --method recompute or dense."
+        )
+    return sorted(found, key=lambda m: int(m.layer_idx))
+
+
+def _takes_mask(module: nn.Module) -> bool:
+    return "attention_mask" in inspect.signature(module.forward).parameters

@@ -53,6 +53,7 @@ def load(
     trust: bool = False,
     explicit: bool = True,
     streams: bool = False,
+    softmax_type: str | None = None,
 ) -> Loaded:
     """Load the model that ``spec`` names.
 
@@ -66,17 +67,18 @@ def load(
         trust: Whether pickled weights and the model's own code may be loaded.
         explicit: Whether the user named the model; if not, the bundled one may stand in for it.
         streams: Whether its positions must be movable, so that others are refused at once.
+        softmax_type: Of its attention, where that is not the model's own; see ``RunConfig``.
 
     Raises:
-        UsageError: Not a model that can be streamed, or none at all.
+        UsageError: Not a model that can be streamed or have such a softmax, or none at all.
         StreamError: It can't be had or read.
     """
     device = resolve_device(device)
     place = locate.locate(spec, source=source, trust=trust, explicit=explicit, streams=streams)
     with hub.quiet("transformers"):
         if place.path.is_file():
-            return _load_gguf(place, dtype, device, streams)
-        decoder.check_folder(place.path, place.name, trust, streams)
+            return _load_gguf(place, dtype, device, streams, softmax_type)
+        decoder.check_folder(place.path, place.name, trust, streams, softmax_type)
         files = locate.weights(place.path, trust)
         if not files:
             raise locate.no_weights(place)
@@ -85,7 +87,8 @@ def load(
         safe_only = None if trust else True
         model = _model(place, place.path, dtype, use_safetensors=safe_only, **options)
         others = named(locate.others(place.path, trust))
-        return _loaded(place, model.to(device), tokenizer, sha256(files), others)
+        model = _normalised(model.to(device), softmax_type)
+        return _loaded(place, model, tokenizer, sha256(files), others)
 
 
 def not_finite(model: Any) -> str | None:
@@ -125,7 +128,18 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
+def _normalised(model: Any, softmax_type: str | None) -> Any:
+    """``model`` with the softmax that was asked for."""
+    if softmax_type:
+        from core.models import softmax  # which imports torch
+
+        softmax.set_off_by_one(model)
+    return model
+
+
+def _load_gguf(
+    place: Place, dtype: str, device: str, streams: bool, softmax_type: str | None
+) -> Loaded:
     """Load a GGUF file with its weights dequantised."""
     from transformers import AutoConfig
 
@@ -137,10 +151,7 @@ def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
     except Exception as error:
         raise UsageError(f"{place.name} can't be loaded: {hub.first_line(error)}.") from error
     decoder.check_config(config, place.name)
-    if streams:
-        from core.models import anatomy  # which imports torch
-
-        anatomy.check_config(config)
+    decoder.check_structure(config, False, streams, softmax_type)
     gguf_file.check_tokenizer(file)
     notes: tuple[str, ...] = ()
     if file.field("model") == "llama":
@@ -154,7 +165,8 @@ def _load_gguf(place: Place, dtype: str, device: str, streams: bool) -> Loaded:
         model = _model(place, folder, dtype, config=config, **options)
     model.generation_config.eos_token_id = gguf_file.ends(file) or None
     whole = sha256([place.path])
-    return _loaded(place, model.to(device), tokenizer, whole, whole, notes)
+    model = _normalised(model.to(device), softmax_type)
+    return _loaded(place, model, tokenizer, whole, whole, notes)
 
 
 def _model(place: Place, folder: Path, dtype: str, **options: Any) -> Any:

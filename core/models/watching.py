@@ -54,6 +54,7 @@ class Watch(Cache):
         keys: The keys that it attended to.
         values: And the values.
         latent: Layers whose keys and values are made of what they handed over (MLA).
+        sinks: Layers whose attention is handed learned sinks.
     """
 
     is_compileable = False
@@ -65,6 +66,7 @@ class Watch(Cache):
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self.latent: set[int] = set()
+        self.sinks: set[int] = set()
         self.queries: dict[int, Tensor] = {}
         self.masks: dict[int, Tensor | None] = {}
         self.makers: list[tuple[Tensor, Callable[..., Tensor]]] = []
@@ -106,6 +108,8 @@ class Watch(Cache):
             raise Refused(f"its attention is handed {unknown[0]!r}, which streaming does not know")
         self.passes = self.passes or kwargs.get("stream") is self
         self.queries[i], self.masks[i] = query, attention_mask
+        if kwargs.get("s_aux") is not None:
+            self.sinks.add(i)
         self.capped = self.capped or kwargs.get("softcap") is not None
         groups = query.shape[1] // key.shape[1]
         return value.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None

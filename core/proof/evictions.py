@@ -24,7 +24,8 @@ from torch import Tensor
 
 from core.attention import implementation, registered
 from core.config import RunConfig
-from core.proof.reference import _attentions, _nll
+from core.models.layers import attentions
+from core.proof.reference import _nll
 
 NAME = "streamcli-evictions"
 EQUAL = 1e-5  # of a score: what is closer is equal, and of equals the oldest goes
@@ -246,7 +247,7 @@ class _Replay:
 @contextmanager
 def _replayed(model: Any, absolute: bool) -> Iterator[_Replay]:
     """A model that attends as ``_Replay`` finds; as before on leaving."""
-    layers = _attentions(model)
+    layers = attentions(model)
     replay = _Replay(model, len(layers), absolute)
     hooks = [
         layer.register_forward_pre_hook(replay.hook(i), with_kwargs=True)

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from core.attention import implementation, registered
 from core.config import RunConfig
-from core.proof.reference import _attentions, _nll, _own_masks
+from core.models.layers import attentions
+from core.proof.reference import _nll, _own_masks
 
 NAME = "streamcli-quantised"
 GROUP = 32  # tokens of a group of keys, and most channels of one of values
@@ -35,7 +36,7 @@ def streaming_int(
     model: Any, ids: Tensor, config: RunConfig, choices: list[Tensor] | None = None
 ) -> Tensor:
     """Nats of ids[:, 1:] (B, T-1) where S sinks are whole and a window of W is in codes."""
-    masks, layers = _own_masks(model, ids), len(_attentions(model))
+    masks, layers = _own_masks(model, ids), len(attentions(model))
     scores = torch.full((len(ids), ids.shape[1] - 1), math.nan)
     loop = _Loop(config, layers, masks, choices)
     with registered(loop.attend, NAME), implementation(model, NAME):

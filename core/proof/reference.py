@@ -7,7 +7,7 @@ came. The model makes keys and queries of these inputs afresh, by whatever rule 
 2023, section 3.2: keys at positions in the cache, made of what the token itself could see).
 
 A layer with a window of its own gets what its own mask shows, at the distances that these tokens
-have in the text.
+have in the text. A softmax that is off by one is written out.
 """
 
 from __future__ import annotations
@@ -18,13 +18,34 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from core.attention import implementation
+from core.attention import BY_MASK, implementation, registered
 from core.config import RunConfig
-from core.errors import UsageError
+from core.models.layers import attentions
 
 GLOBAL = "full_attention"
+
+
+def _off_by_one(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """exp(x) / (1 + the sum of exp) of every logit x, in float64; arguments as transformers has."""
+    heads = query.shape[1] // key.shape[1]
+    k, v = (each.double().repeat_interleave(heads, 1) for each in (key, value))
+    logits = query.double() @ k.transpose(-1, -2) * (kwargs.get("scaling") or key.shape[-1] ** -0.5)
+    if (cap := kwargs.get("softcap")) is not None:
+        logits = cap * (logits / cap).tanh()
+    shares = logits.exp() * (mask == 0)
+    out = shares / (1 + shares.sum(-1, keepdim=True)) @ v
+    return out.to(value.dtype).transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def _written_out() -> Iterator[None]:
+    """A model whose softmax is off by one attends by the formula; others as they do."""
+    with registered(_off_by_one, BY_MASK):
+        yield
 
 
 def streaming(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
@@ -33,6 +54,7 @@ def streaming(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
     return streaming_nll(model, ids, config.n_sink, config.window_size, every)
 
 
+@_written_out()
 @torch.inference_mode()
 def context_shift(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
     """Nats of ids[:, 1:] (B, T-1) where a full cache drops many of its oldest tokens but the sinks.
@@ -62,6 +84,7 @@ def dense(model: Any, ids: Tensor, config: RunConfig) -> Tensor:
     return dense_nll(model, ids)
 
 
+@_written_out()
 @torch.inference_mode()
 def streaming_nll(model: Any, ids: Tensor, n_sink: int, window: int, every: int = 1) -> Tensor:
     """Nats of ids[:, 1:] (B, T-1) with S = ``n_sink`` and W = ``window``.
@@ -80,6 +103,7 @@ def streaming_nll(model: Any, ids: Tensor, n_sink: int, window: int, every: int 
     return torch.stack(scores, dim=1)
 
 
+@_written_out()
 @torch.inference_mode()
 def recompute_nll(model: Any, ids: Tensor, attended: int) -> Tensor:
     """Nats of ids[:, 1:], each from a forward over the L = ``attended`` tokens before it."""
@@ -90,6 +114,7 @@ def recompute_nll(model: Any, ids: Tensor, attended: int) -> Tensor:
     return torch.stack(scores, dim=1)
 
 
+@_written_out()
 @torch.inference_mode()
 def dense_nll(model: Any, ids: Tensor) -> Tensor:
     """Nats of ids[:, 1:] from one forward over everything."""
@@ -116,7 +141,7 @@ def _own_masks(model: Any, ids: Tensor) -> dict[int, Tensor]:
 
         return hook
 
-    layers = _attentions(model)
+    layers = attentions(model)
     hooks = [layers[i].register_forward_pre_hook(note(i), with_kwargs=True) for i in own]
     try:
         with implementation(model, "eager"):
@@ -152,7 +177,7 @@ class _Memory:
             near = [j for j in range(t) if any(mask[t, j] for mask in own.values())]
             self.places = kept + near
             rows = torch.arange(len(self.places))
-            for i in range(len(_attentions(self.model))):
+            for i in range(len(attentions(self.model))):
                 is_near = torch.tensor([bool(i in own and own[i][t, j]) for j in near])
                 sees = torch.cat((torch.full((len(kept),), i not in own), is_near.bool()))
                 self.masks[i] = sees | (rows == self.query)
@@ -192,9 +217,11 @@ def _remembering(model: Any, shape: Any) -> Iterator[_Memory]:
     memory = _Memory(model, tuple(shape))
     hooks = [
         layer.register_forward_pre_hook(memory.hook(i), with_kwargs=True)
-        for i, layer in enumerate(_attentions(model))
+        for i, layer in enumerate(attentions(model))
     ]
-    own = "eager" if _own_masks_can_be(model) else model.config._attn_implementation
+    own = model.config._attn_implementation
+    if own != BY_MASK and _own_masks_can_be(model):
+        own = "eager"
     try:
         with implementation(model, own):
             yield memory
@@ -206,27 +233,6 @@ def _remembering(model: Any, shape: Any) -> Iterator[_Memory]:
 def _own_masks_can_be(model: Any) -> bool:
     kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
     return any(kind != GLOBAL for kind in kinds)
-
-
-def _attentions(model: Any) -> list[nn.Module]:
-    """The attention of each layer, in order: what takes a mask, knows its number and holds no such.
-
-    Raises:
-        UsageError: There is not one for each layer.
-    """
-    found = [m for m in model.modules() if hasattr(m, "layer_idx") and _takes_mask(m)]
-    known = set(map(id, found))
-    found = [m for m in found if not known & {id(inner) for inner in m.modules() if inner is not m}]
-    if len(found) != model.config.get_text_config(decoder=True).num_hidden_layers:
-        raise UsageError(
-            f"no reference: {len(found)} attentions were found in a {model.config.model_type!r} "
-            "model: choose another model, or --method recompute or dense."
-        )
-    return sorted(found, key=lambda m: int(m.layer_idx))
-
-
-def _takes_mask(module: nn.Module) -> bool:
-    return "attention_mask" in inspect.signature(module.forward).parameters
 
 
 def _nll(logits: Tensor, targets: Tensor) -> Tensor:

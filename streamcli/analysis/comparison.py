@@ -1,8 +1,8 @@
 """Which runs may stand in one table, and how each does against a baseline, re-computation.
 
-Runs share a comparison only where model, weights, configuration files, token ids, mode, rows in
-step, number format, device, threads and machine are the same; a speed-up or a perplexity ratio
-also needs the same budget: attended keys, or MiB where these were asked for.
+Runs share a comparison only where model, weights, softmax, configuration files, token ids, mode,
+rows in step, number format, device, threads and machine are the same; a speed-up or a perplexity
+ratio also needs the same budget: attended keys, or MiB where these were asked for.
 """
 
 from __future__ import annotations
@@ -176,6 +176,8 @@ def command(row: Row, method: str) -> str:
             asked[each.flag[2:]] = str(int(value))
     if row["batch_size"] != 1:
         asked["batch-size"] = str(row["batch_size"])
+    if not missing(row.get("softmax_type")):
+        asked["softmax-type"] = str(row["softmax_type"])
     if row["dtype"] != "float32":
         asked["dtype"] = str(row["dtype"])
     flags = [word for name, value in asked.items() for word in (f"--{name}", value)]

@@ -222,7 +222,8 @@ def _unequal(row: Row, base: Row) -> str:
     if by_bytes(row) or by_bytes(base):
         return f"other budget: {_size(row)} against {_size(base)}"
     mean = f", {row['attended_keys_mean']:,.0f} on average," if saw_tooths(row) else ""
-    return f"other budget: {keys_of(row):,} keys{mean} against {keys_of(base):,}"
+    alike = "as many at most, but fewer on average: " if keys_of(row) == keys_of(base) else ""
+    return f"other budget: {alike}{keys_of(row):,} keys{mean} against {keys_of(base):,}"
 
 
 def _size(row: Row) -> str:

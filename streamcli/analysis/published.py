@@ -200,11 +200,12 @@ def seed_tables(runs: pd.DataFrame, mode: str | None, dataset: str | None) -> li
     """Tables of the seed report, each with the runs of ours that answer to it best.
 
     Those of ``mode`` and ``dataset`` where these are named; one of which nothing was published only
-    where there are runs of ours.
+    where there are runs of ours. Models of another softmax than their own are left out.
     The same text is best, or else its bundled stand-in; then Pythia-70M; then the comparison with
     most of the methods, and of those the newest.
     """
     known = figures()
+    runs = runs[runs["softmax_type"].isna()]
     texts = {name: _text(name) for name in runs["dataset"].unique()}
     found = comparisons(runs[runs["dataset"].isin([name for name in texts if texts[name]])])
     held = [(each, _rows(each)) for each in found]

@@ -130,7 +130,7 @@ def losses(pair: Pair, *, times: bool) -> dict[str, float]:
 
     Args:
         pair: A run against another.
-        times: Whether a longer time is a loss, and not only a higher perplexity.
+        times: Whether a longer time is a loss, and not only a higher perplexity or lower accuracy.
     """
     found = {}
     difference, speed_up = pair.difference, pair.speed_up
@@ -139,6 +139,9 @@ def losses(pair: Pair, *, times: bool) -> dict[str, float]:
         if not (nats.known and nats.low <= 0):
             lost = math.expm1(min(nats.estimate, 700))
             found["perplexity"] = math.inf if math.isnan(lost) else lost
+    share = pair.answered.share if pair.answered else None
+    if share and share.estimate < 0 and not (share.known and share.high >= 0):
+        found["accuracy, in points"] = -share.estimate
     if times and speed_up and not (speed_up.known and speed_up.high >= 1):
         found["time a token"] = 1 / speed_up.estimate - 1
     return found

@@ -67,9 +67,9 @@ def compare(
         str | None,
         typer.Option(
             "--fail-above",
-            help="End with code 1 where a perplexity got worse by more than this (2% or 0.02), "
-            "unless its interval includes no change (without one the figure decides); between "
-            "runs or commits, a time as well.",
+            help="End with code 1 where a perplexity got worse by more than this (2% or 0.02), or "
+            "an accuracy by more points, unless its interval includes no change (without one the "
+            "figure decides); between runs or commits, a time as well.",
             show_default=False,
         ),
     ] = None,

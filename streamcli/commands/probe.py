@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from core.config import MACHINE, ORIGIN, RunConfig
+from core.config import MACHINE, MODEL, ORIGIN, RunConfig
 from core.config import options as known
 from core.errors import UsageError
 from core.sinks import THRESHOLD
 from streamcli import options
 from streamcli.jobs.probe import MAX_TOKENS, WINDOW
 
-FEW = {"model", "dataset", "n_sink"} | {  # of the options of a run
+FEW = {*MODEL, "dataset", "n_sink"} | {  # of the options of a run
     each.name for each in known() if each.about.group in (MACHINE, ORIGIN)
 } - {"engine", "seed"}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core import own_options, registry
-from core.config import MACHINE, ORIGIN, RunConfig
+from core.config import MACHINE, MODEL, ORIGIN, RunConfig
 from core.config import options as known
 from core.errors import StreamError
 from streamcli import options
@@ -16,7 +16,7 @@ from streamcli import options
 if TYPE_CHECKING:
     from core.runner import Prepared
 
-FEW = {"model", "dataset", "n_sink"} | {  # of the options of a run
+FEW = {*MODEL, "dataset", "n_sink"} | {  # of the options of a run
     each.name for each in known() if each.about.group in (MACHINE, ORIGIN)
 } - {"dtype", "seed"}
 CHUNK = 32
@@ -103,7 +103,8 @@ def verify(
 
 def _title(prepared: Prepared) -> str:
     config, weights = prepared.config, prepared.loaded.weights_sha256[:10]
+    softmax = f"softmax {config.softmax_type}, " if config.softmax_type else ""
     return (
-        f"{config.model} (weights {weights}), {config.dtype}, {config.device}, on "
+        f"{config.model} (weights {weights}), {softmax}{config.dtype}, {config.device}, on "
         f"{config.max_tokens} tokens of {config.dataset}; S={config.n_sink}, W={config.window}"
     )

@@ -157,7 +157,7 @@ def refuse_losses(pairs: Iterable[Pair], threshold: float, asked: str, *, times:
         pairs: The runs, each held against another.
         threshold: A fraction.
         asked: The threshold as it was typed.
-        times: Whether a longer time is a loss, and not only a higher perplexity.
+        times: Whether a longer time is a loss, and not only a higher perplexity or lower accuracy.
 
     Raises:
         StreamError: A figure got worse by more, or nothing could be compared.

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 # What a sweep varies; what takes long to load changes last. Runs that are alike in what stands
 # before the sizes are held against each other.
 LISTS = (
-    *("models", "dtypes", "datasets", "modes", "batch_sizes"),
+    *("models", "softmax_types", "dtypes", "datasets", "modes", "batch_sizes"),
     *("windows", "budgets_mib", "n_sinks", "seeds", "engines", "evict_every", "methods"),
 )
-SETTING = ("model", "dtype", "dataset", "mode", "batch_size")
+SETTING = ("model", "softmax_type", "dtype", "dataset", "mode", "batch_size")
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 SUFFIXES = (".yaml", ".yml", ".toml")
 LARGEST = 2**20  # bytes of a plan
@@ -183,8 +183,8 @@ class Plan:
         words = [f"{arm.method} {arm.mode} on {arm.dataset}"]
         for field in (each.name for each in varied().values() if each.name not in IN_WORDS):
             values = {getattr(other, field) for other in self.arms if other.method == arm.method}
-            if len(values) > 1:
-                words.append(f"{field} {getattr(arm, field)}")
+            if len(values) > 1 and (value := getattr(arm, field)) is not None:
+                words.append(f"{field} {value}")
         others = [dict(other.param) for other in self.arms if other.method == arm.method]
         for name, value in arm.param:
             if any(other[name] != value for other in others):

@@ -210,7 +210,7 @@ class Recorder:
         from core import runner
 
         what = (config.model, config.dtype, config.device, config.source)
-        key = (*what, str(config.trust), str(self.explicit))
+        key = (*what, str(config.softmax_type), str(config.trust), str(self.explicit))
         if key not in self._loaded:
             self._loaded.clear()  # before the next one comes in: two may not fit
             self._texts.clear()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core import registry
+from core.config import OWN
 from streamcli.analysis.comparison import Comparison, Row, has_budget, in_order
 from streamcli.render import notes, tables
 from streamcli.render.tables import Sheet
@@ -120,6 +121,8 @@ def _word(each: Comparison, name: str) -> str:
     value = each.same[name]
     if name == "model":
         return tables.asked(each.same, name)
+    if name == "softmax_type":
+        return f"{COLUMNS[name].title} {OWN if missing(value) else value}"
     return f"{COLUMNS[name].title} {value}" if name in ("batch_size", "threads") else str(value)
 
 

@@ -11,9 +11,10 @@ from streamcli.render.progress import spelled
 from streamcli.render.tables import Sheet, unused_sizes
 from streamcli.results.columns import ASKED, COLUMNS, NAMED, TASK, Column, reading
 
+SELDOM = ("softmax_type", "budget_mib")  # only where an arm has them
 LISTED = (
     Column("order", "#", "count", "Place in the first round"),
-    *(COLUMNS[name] for name in (*reading(ASKED), "attended_keys")),
+    *(COLUMNS[name] for name in (*reading({*ASKED, *SELDOM}), "attended_keys")),
     Column("finished", "finished", "text", "Runs that are there already, of those wanted"),
     Column("time", "time left", "count", "Estimate for the runs that would be made"),
 )
@@ -27,7 +28,7 @@ def plan(outlooks: Sequence[Outlook], repeats: int, *, within_trained: bool) -> 
         for name in TASK  # in the title where there is one only
         if len(values := {cells[name] for cells in all_cells}) == 1
     }
-    empty = {"budget_mib"} if all(cells["budget_mib"] == "-" for cells in all_cells) else set()
+    empty = {name for name in SELDOM if all(cells[name] == "-" for cells in all_cells)}
     columns = [column for column in LISTED if column.name not in {*same, *empty}]
     rows = [[cells[column.name] for column in columns] for cells in all_cells]
     every, left = repeats * len(outlooks), sum(each.left for each in outlooks)
@@ -55,6 +56,7 @@ def _cells(each: Outlook, order: int, repeats: int) -> dict[str, str]:
         **{name: getattr(arm, name) for name in NAMED},
         "n_sink": "-" if "n_sink" in unused else f"{arm.n_sink}",
         "window": "-" if "window" in unused else window,
+        "softmax_type": arm.softmax_type or "-",
         "budget_mib": mib or "-",
         "attended_keys": keys if arm.spec.has_budget else "all",
         "finished": f"{each.finished} of {repeats}",

@@ -30,6 +30,7 @@ from streamcli.results.columns import (
     format_ends,
     format_span,
     format_value,
+    missing,
 )
 
 if TYPE_CHECKING:
@@ -372,7 +373,9 @@ def title(same: Row) -> str:
     device = threads if same["device"] == "cpu" else same["device"]
     rows = f"{same['batch_size']} documents in step, " if same["batch_size"] > 1 else ""
     tokens = f"{int(same['scored_tokens']):,} tokens scored"
+    kind = same.get("softmax_type")
+    softmax = "" if missing(kind) else f"softmax {kind}, "
     return (
         f"{asked(same, 'model')} on {asked(same, 'dataset')} ({tokens}), "
-        f"{same['mode']}, {rows}{same['dtype']}, {device}"
+        f"{same['mode']}, {softmax}{rows}{same['dtype']}, {device}"
     )

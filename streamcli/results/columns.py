@@ -325,6 +325,8 @@ COLUMNS = _by_name(
     _column("budget_mib", "KV asked", "significant", "method config table",
             "Keys and values that the window was made to fit, between steps", unit="MiB",
             variant="in {} MiB"),
+    _column("softmax_type", "softmax", "text", "model config shared",
+            "Softmax of the model's attention, where that is not its own"),
 )
 DERIVED_COLUMNS = _by_name(
     _column("runs", "runs", "count", "repeats derived added",

@@ -128,6 +128,7 @@ class Run(SQLModel, table=True):
     chance: float | None = None
     answers: str | None = None
     budget_mib: float | None = None
+    softmax_type: str | None = None
 
 
 class DocumentRow(SQLModel, table=True):
@@ -239,6 +240,7 @@ class Probe(SQLModel, table=True):
     cpu: str
     gpu: str | None = None
     load_1m: float | None = None
+    softmax_type: str | None = None
 
 
 class Group(SQLModel, table=True):

@@ -66,6 +66,8 @@ def test_accuracies_are_told_apart_by_questions_and_corrected_over_the_table() -
         "",
     ]
     assert words[0].startswith("more accurate") and words[1].startswith("less accurate")
+    lost = [verdicts.losses(pair, times=False).get("accuracy, in points") for pair in pairs]
+    assert lost == [None, 7 / 40, None, None, None]  # the fourth might be chance
     judged = verdicts.judged([*pairs, *pairs[3:4] * 3])  # three more tests
     assert judged[0].accuracy_p == pytest.approx(6 * 2 / 2**7) and verdicts.tests(judged) == 6
     assert judged[0].answers == "no difference in accuracy shown"

@@ -382,3 +382,20 @@ def test_a_budget_in_mib_is_recorded_with_the_window_that_came_out(typed: Type) 
     text = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "60")
     refused = typed("run", *text, "--budget-mib", "0.001")
     assert refused.refuses(2, "budget_mib is 0.001", "give 0.0")
+
+
+def test_softmaxes_of_one_model_have_tables_of_their_own(typed: Type) -> None:
+    words = (*TWO, "--softmax-types", "own", "off-by-one")
+    done = typed(*words)
+    assert done.code == 0, done
+    titles = [line for line in done.out.splitlines() if "tokens scored" in line]
+    assert len(titles) == 2 and sum("softmax off-by-one, float32" in line for line in titles) == 1
+    found = rows()
+    assert found.groupby("method")["ppl"].nunique().tolist() == [2, 2]
+    assert found["softmax_type"].tolist() == [None, None, "off-by-one", "off-by-one"]
+    assert "4 runs: 4 finished" in typed(*words).err
+    assert typed(*words, "--dry-run").out.count("off-by-one") == 2
+    page = typed("report", "--format", "markdown").out
+    assert "softmax own" in page and "softmax off-by-one |" in page
+    again = typed("rerun", "latest")
+    assert again.code == 0 and "bit for bit the same" in again.out
