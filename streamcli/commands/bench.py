@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from core import extras, registry
-from core.config import CHUNK, DTYPES, ENGINES, check_threads, delaying, static
+from core.config import CHUNK, DTYPES, ENGINES, RunConfig, check_threads, delaying, static
 from core.errors import UsageError, unknown
 from core.models.shapes import SHAPES
 from streamcli import options
@@ -236,4 +236,5 @@ def _asked(what: str, given: dict[str, Any]) -> dict[str, Any]:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} is {value}: it must be from {least:,} to {MOST:,}.")
     check_threads(asked["threads"])
+    RunConfig(seed=asked.get("seed", 0))  # which refuses one that torch does not take
     return asked

@@ -58,6 +58,7 @@ def sweep(
         int | None,
         typer.Option(
             min=1,
+            max=plan.MOST,
             help="Let so many workers make the runs at once, each on cores of its own. "
             "[dim]\\[default: none, the runs are made here one after the other][/dim]",
             show_default=False,

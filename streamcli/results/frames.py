@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlmodel import SQLModel
 
-from core.errors import StreamError, UsageError, unknown
+from core.errors import UsageError, unknown
 from streamcli.results import schema, values
 from streamcli.results.columns import SAME_RUN
 from streamcli.results.store import Store
@@ -205,29 +205,10 @@ def _framed(rows: Sequence[Sequence[Any]], columns: Sequence[Column[Any]]) -> pd
     cells = zip(*rows, strict=True) if rows else [()] * len(columns)
     return pd.DataFrame(
         {
-            column.name: _series(column, list(values), rows)
+            column.name: pd.Series(list(values), dtype=_dtype(column))
             for column, values in zip(columns, cells, strict=True)
         }
     )
-
-
-def _series(column: Column[Any], cells: list[Any], rows: Sequence[Sequence[Any]]) -> pd.Series:
-    """The cells of a column.
-
-    Raises:
-        StreamError: One is of another kind: another program wrote it.
-    """
-    import pandas as pd
-
-    try:
-        return pd.Series(cells, dtype=_dtype(column))
-    except (TypeError, ValueError) as error:
-        bad = [place for place, cell in enumerate(cells) if isinstance(cell, str | bytes)]
-        place = bad[0] if bad else 0
-        raise StreamError(
-            f"the database holds {cells[place]!r} as {column.name} of {rows[place][0]}, which is "
-            "no number: put back a copy, or correct that row."
-        ) from error
 
 
 def _dtype(column: Column[Any]) -> str:
