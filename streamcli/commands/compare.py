@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core import registry
+from core.config import LARGEST
 from core.errors import UsageError
 from streamcli import completion, options
 from streamcli.jobs.database import opened
@@ -120,8 +121,8 @@ def compare(
     commits = commit or []
     where = options.filters({**ctx.params, "commit": commits[0] if len(commits) == 1 else None})
     _check(runs or [], commits, published, where)
-    if limit is not None and limit < 0:
-        raise UsageError(f"--limit is {limit}: it must be 1 or more, or 0 for all.")
+    if limit is not None and not 0 <= limit <= LARGEST:
+        raise UsageError(f"--limit is {limit}: it must be from 1 to {LARGEST:,}, or 0 for all.")
     if margin is not None and not 0 < margin < math.inf:
         raise UsageError(f"--margin is {margin:g}: it must be more than 0 nats, such as 0.01.")
     store = opened(db)

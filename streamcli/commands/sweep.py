@@ -58,6 +58,7 @@ def sweep(
         int | None,
         typer.Option(
             min=1,
+            max=plan.MOST,
             help="Let this many workers make the runs at the same time, each on its own cores. "
             "[dim]\\[default: none, the runs are made here one after the other][/dim]",
             show_default=False,

@@ -6,6 +6,7 @@ environment, or by a file in a folder that only its owner can read; never by an 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ EXECUTORS = {
     SUBMITIT: "jobs of Slurm, or of this machine where there is none",
     RAY: "tasks of the Ray cluster that RAY_ADDRESS names, or of one started here",
 }
+LOOK_S = 5.0  # from one look at Slurm's queue to the next
+GOES_ON = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "STOPPED"}
 STOP_S = 20.0  # for a worker to give back what it has
 DAY_MIN = 24 * 60  # what Slurm is asked for; what a worker has not finished then, another does
 KILLED = -signal.SIGKILL
@@ -199,12 +202,16 @@ class _Submitted:
     log: _Log
     here: bool
     why: list[str] = field(default_factory=list)
+    looked_s: float = -math.inf
+    gone: int = 0  # looks in a row that found it ended without a result
 
     def ended(self) -> int | None:
         from submitit.core.utils import UncompletedJobError
 
-        if not self.job.done():
+        if not self._is_over():
             return None
+        if not (self.here or self.job.paths.result_pickle.exists()):
+            return KILLED
         try:
             return int(self.job.result())
         except UncompletedJobError:
@@ -216,13 +223,32 @@ class _Submitted:
     def said(self) -> list[str]:
         return [*self.log.lines(), *self.why]
 
+    def _is_over(self) -> bool:
+        """Whether it has ended.
+
+        Slurm is asked for its queue: submitit asks for the accounts, which not every cluster keeps,
+        and seldom.
+        """
+        if self.here or self.job.paths.result_pickle.exists():
+            return bool(self.job.done())
+        if time.monotonic() - self.looked_s < LOOK_S:
+            return self.gone > 1
+        self.looked_s = time.monotonic()
+        asked = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={self.job.job_id}"]
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+        unknown = answer.returncode and "Invalid job id" in answer.stderr
+        known = not answer.returncode and answer.stdout.split()
+        over = unknown or (known and not set(known) & GOES_ON)
+        self.gone = self.gone + 1 if over else 0  # twice: its result may be on its way to this node
+        return self.gone > 1
+
     def stop(self, *, at_once: bool) -> None:
-        if self.job.done():
+        if self._is_over():
             return
         if self.here and not at_once:
             os.kill(int(self.job.job_id), signal.SIGTERM)  # which, unlike SIGINT, it passes on
         else:
-            self.job.cancel()
+            self.job.cancel(check=False)
 
 
 def _submitit(job: Job, place: int) -> Started:

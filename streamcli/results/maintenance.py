@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Connection, func, inspect, select
 
 from core.result import perplexity
-from streamcli.results import addresses, schema, transfer
+from streamcli.results import addresses, kinds, schema, transfer
 from streamcli.results.columns import NAMED, VIEW
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
@@ -79,8 +79,12 @@ def check(store: Store) -> list[Finding]:
     with store.transaction() as connection:
         found += [Finding(None, what) for what in _whole(store, connection)]
         found += _strays(connection)
+        odd = list(kinds.misfits(connection))
+        found += [Finding(each.run_id, f"holds {each.words}") for each in odd]
+        apart = {each.run_id for each in odd}
         names = connection.execute(select(RUNS.c.run_id).order_by(RUNS.c.run_id)).scalars().all()
-        for record in transfer.records(connection, names):
+        whole = (name for name in names if name not in apart)  # the rest can't be reckoned with
+        for record in transfer.records(connection, whole):
             found += [Finding(record.run_id, what) for what in _record(record)]
     return found
 

@@ -17,11 +17,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, Table
+from sqlalchemy import Float, LargeBinary, Table
 
 from core.errors import StreamError, UsageError
 from streamcli import __version__, files, harmless
-from streamcli.results import migrations, transfer, ulid, values
+from streamcli.results import kinds, migrations, transfer, ulid, values
 from streamcli.results.columns import STATUSES
 from streamcli.results.queue import Cell
 from streamcli.results.store import Store
@@ -267,20 +267,8 @@ def _row(found: Any, table: Table, where: str) -> dict[str, Any]:
         value = found.get(column.name)
         if isinstance(column.type, Float) and value in ("inf", "-inf"):
             value = float(value)
-        if not _fits(column, value):
+        if not kinds.fits(column, value):
             raise UsageError(f"{where}: {column.name} is {value!r}, which that column can't hold.")
         if column.name in found:
             row[column.name] = values.plain(column.name, value)
     return row
-
-
-def _fits(column: Column[Any], value: Any) -> bool:
-    if value is None:
-        return bool(column.nullable)
-    if isinstance(column.type, Boolean) or isinstance(value, bool):
-        return isinstance(column.type, Boolean) and isinstance(value, bool)
-    if isinstance(column.type, LargeBinary):
-        return isinstance(value, bytes)
-    if isinstance(column.type, Float):
-        return isinstance(value, float | int)
-    return isinstance(value, int if isinstance(column.type, Integer) else str)

@@ -23,7 +23,7 @@ from core.environment import Environment
 from core.errors import StreamError, UsageError
 from core.facts import RunFacts
 from core.result import RunResult
-from streamcli.results import addresses, migrations, queue, sqlite_file, values
+from streamcli.results import addresses, kinds, migrations, queue, sqlite_file, values
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.schema import Run, Trace, unpack
 
@@ -155,6 +155,9 @@ class Store:
             query = query.where(col(Run.run_id).startswith(which.upper(), autoescape=True))
         with self._reading() as session:
             found = session.exec(query).all()
+            columns = Run.__table__.columns  # type: ignore[attr-defined]
+            rows = [[getattr(run, each.name) for each in columns] for run in found]
+            kinds.check(session.connection(), self.place, columns, rows)
         if not found:
             raise self._absent(which)
         if len(found) > 1 and which != LATEST:
@@ -229,9 +232,15 @@ class Store:
                     raise self._absent(run_id)
 
     def read(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        """The rows of a query, for ``frames``."""
+        """The rows of a query, for ``frames``.
+
+        Raises:
+            StreamError: A cell is of another kind than its column takes: another program wrote it.
+        """
         with errors_in_one_line(self.place), self.engine.connect() as connection:
-            return connection.execute(query).all()
+            rows = connection.execute(query).all()
+            kinds.check(connection, self.place, query.selected_columns, rows)
+            return rows
 
     @contextmanager
     def transaction(self, *, writes: bool = False) -> Iterator[Connection]:
@@ -262,7 +271,7 @@ class Store:
     def _undamaged(self, run_id: str) -> Iterator[None]:
         try:
             yield
-        except (zlib.error, ValueError) as problem:
+        except (zlib.error, ValueError, TypeError) as problem:
             raise StreamError(f"{self.place}: the trace of run {run_id} is damaged.") from problem
 
     @contextmanager

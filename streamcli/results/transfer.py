@@ -12,11 +12,8 @@ from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import (
-    Boolean,
     Column,
     Connection,
-    Float,
-    Integer,
     Table,
     delete,
     insert,
@@ -26,7 +23,7 @@ from sqlalchemy import (
 from sqlmodel import SQLModel
 
 from core.errors import StreamError, UsageError
-from streamcli.results import addresses, migrations, queue, schema, sqlite_file, ulid
+from streamcli.results import addresses, kinds, migrations, queue, schema, sqlite_file, ulid
 from streamcli.results.columns import DOCUMENTS as OF_DOCUMENTS
 from streamcli.results.columns import PUBLIC, Group
 from streamcli.results.failures import errors_in_one_line
@@ -42,7 +39,6 @@ RUNS, DOCUMENTS, TRACES, BENCHMARKS, PROBES = (
     for model in (schema.Run, schema.DocumentRow, schema.Trace, schema.Benchmark, schema.Probe)
 )
 # Of rows that belong to no run, by the word for one of them.
-NUMBERS = (Boolean, Integer, Float)  # kinds of columns
 ALONE = {"benchmark": BENCHMARKS, "probe": PROBES}
 
 Others: TypeAlias = Mapping[str, Sequence[Any]]  # rows that belong to no run, by that word
@@ -111,7 +107,8 @@ def merge(store: Store, other: str) -> Moved:
 
     Raises:
         UsageError: There is no such database, or it is this one.
-        StreamError: A run of that name is another one here. Nothing was taken in.
+        StreamError: A run of that name is another one here, or a cell is of another kind than its
+            column takes. Nothing was taken in.
     """
     url = addresses.located(other)
     place, file = addresses.named(url), addresses.file_of(url)
@@ -126,23 +123,10 @@ def merge(store: Store, other: str) -> Moved:
             migrations.current(connection, place)  # raises where it is newer, or another program's
             if not inspect(connection).has_table("runs"):
                 return Moved(0, 0)
+            kinds.refuse(connection, place)
             names, running = ended(connection)
             moved = add(store, records(connection, names), place, others(connection))
     return replace(moved, running=running)
-
-
-def _check_kinds(record: Record, source: str) -> None:
-    """Refuse a run with text where a number belongs, which SQLite would keep as it is.
-
-    Raises:
-        StreamError: It has.
-    """
-    for name, value in record.run.items():
-        if isinstance(value, str | bytes) and isinstance(RUNS.c[name].type, NUMBERS):
-            raise StreamError(
-                f"{source} holds {value!r} as {name} of {record.run_id}, which is no number: put "
-                "back a copy, or correct that row."
-            )
 
 
 def add(
@@ -163,8 +147,6 @@ def add(
     added = known = 0
     with store.transaction(writes=True) as connection:
         for batch in _batches(incoming):
-            for each in batch:
-                _check_kinds(each, source)
             here = {each.run_id: each for each in records(connection, [r.run_id for r in batch])}
             ended = [each for each in batch if _ends(here.get(each.run_id), each)]
             for each in ended:

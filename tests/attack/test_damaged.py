@@ -5,31 +5,63 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.support.records import FOUR, recorded
+from streamcli.results import frames
+from tests.support.records import BASE, FOUR, recorded, scored
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
 
 LARGE = str(2**63)
+RUNS = [{**BASE, **each} for each in FOUR]
 
 
 def _damaged(home: Path, statement: str) -> None:
     recorded(home / "runs.db", *FOUR)
+    _alter(home, statement)
+
+
+def _alter(home: Path, statement: str) -> None:
     with sqlite3.connect(home / "runs.db") as connection:
         connection.execute(statement)
     connection.close()
 
 
-@pytest.mark.parametrize("words", [("report", "--db"), ("db", "merge")])
-@pytest.mark.parametrize("name", ["n_sink", "ppl"])
-def test_text_where_a_number_belongs(
-    typed: Type, home: Path, words: tuple[str, ...], name: str
+CELLS = {  # a cell that only another program writes: what it is called, and what it is not
+    ("runs", "n_sink", "'abc'"): "no whole number",
+    ("runs", "n_sink", "1.5"): "no whole number",
+    ("runs", "ppl", "'abc'"): "no number",
+    ("runs", "model", "x'00'"): "no text",
+    ("runs", "git_dirty", "'abc'"): "no yes or no",
+    ("documents", "scored_tokens", "'abc'"): "no whole number",
+    ("traces", "nll", "'abc'"): "no packed numbers",
+}
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=" ".join)
+def test_a_cell_of_another_kind_is_told_by_table_row_and_column(
+    typed: Type, home: Path, cell: tuple[str, str, str]
 ) -> None:
-    _damaged(home, f"UPDATE runs SET {name} = 'abc' WHERE method = 'window'")
-    done = typed(*words, "runs.db")
-    assert done.refuses(1, "'abc'", f" as {name} of ", "no number", "correct that row")
+    table, column, value = cell
+    store = recorded(home / "runs.db", *FOUR)
+    scored(store, dict.fromkeys((run["method"] for run in RUNS), np.ones(599)), [599])
+    method = "streaming" if table == "traces" else "recompute"  # whose documents are read
+    (run_id,) = frames.runs(store, method=method)["run_id"]
+    _alter(home, f"UPDATE {table} SET {column} = {value} WHERE run_id = '{run_id}'")
+    named = (f" as {column} of ", f"in the table {table}, which is {CELLS[cell]}")
+    assert typed("db", "merge", "runs.db").refuses(1, *named, "correct that row")
+    done = typed("db", "check", "--db", "runs.db")
+    assert done.code == 1 and all(word in done.out for word in named), done
+    if table in ("documents", "traces"):  # costs a report the intervals that take it
+        told = {"documents": named[0], "traces": "is damaged"}[table]
+        done = typed("report", "--db", "runs.db", "--columns", "clusters")
+        assert done.code == 0 and told in done.out
+    elif column != "git_dirty":  # which is read as yes
+        assert typed("report", "--db", "runs.db").refuses(1, *named, "correct that row")
+        if table == "runs":
+            assert typed("runs", "show", run_id, "--db", "runs.db").refuses(1, *named)
 
 
 def test_a_schema_that_is_not_named(typed: Type, home: Path) -> None:

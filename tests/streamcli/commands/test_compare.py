@@ -270,7 +270,7 @@ BAD = {
     "--fail-above few": "--fail-above is 'few'",
     "--margin 0": "--margin is 0: it must be more than 0 nats",
     "--margin nan": "--margin is nan: it must be",
-    "--limit -1": "--limit is -1: it must be 1 or more, or 0 for all",
+    "--limit -1": "--limit is -1: it must be from 1 to 1,000,000,000,000, or 0 for all",
     "--format pdf": "Invalid value for '--format'",
     "--commit a --commit a": "--commit is a and a: give one, or two that differ",
     "--commit a --commit b": "has no finished run of commit 'a' that matches",

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import psutil
@@ -138,6 +139,31 @@ def test_a_job_that_raises_is_told_with_its_reason(monkeypatch: pytest.MonkeyPat
     job = executors._Submitted(Broken(), executors._Log(), here=True)  # type: ignore[call-arg]
     assert job.ended() == 1
     assert job.said() == ["from its log", "a worker failed: no such file: model."]
+
+
+@pytest.mark.parametrize(
+    "ended", ["echo CANCELLED", "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"]
+)
+def test_a_job_of_slurm_that_left_no_result_is_seen_to_have_ended_without_accounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    pytest.importorskip("submitit")
+
+    def answers(words: str) -> None:
+        (tmp_path / "squeue").write_text(f"#!/bin/sh\n{words}\n")
+        (tmp_path / "squeue").chmod(0o755)
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(executors, "LOOK_S", 0)
+    paths = SimpleNamespace(result_pickle=tmp_path / "none")
+    job = executors._Submitted(
+        SimpleNamespace(job_id="7", paths=paths), executors._Log(tmp_path / "log"), here=False
+    )
+    for going_on in ("echo PENDING", "echo RUNNING", "echo no answer >&2; exit 1"):
+        answers(going_on)
+        assert job.ended() is None
+    answers(ended)
+    assert [job.ended(), job.ended()] == [None, -signal.SIGKILL]
 
 
 def test_an_engine_that_is_not_installed_is_named(
