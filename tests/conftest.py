@@ -63,8 +63,8 @@ TOGETHER = (  # files of which one worker has all: their tests share what is dea
 
 
 OURS = {  # parameters of tests of which transformers knows nothing
-    *("batch_size", "chunk", "every", "n_discard", "n_sink", "narrow", "recent", "rows", "size"),
-    *("sizes", "threads", "where", "window"),
+    *("batch_size", "chunk", "every", "kv_bits", "n_discard", "n_sink", "narrow", "own", "recent"),
+    *("rows", "size", "sizes", "threads", "where", "window"),
 }
 
 

@@ -48,7 +48,7 @@ NATS = ALL["difference_nats"]
 TOLD_OF = (NATS.name, TIME.name, RATIO.name, VERDICT)  # columns of which a note tells
 ONE_EACH = "one run each: use sweep --repeats 5 for an interval"
 APART = "no interval below 3 runs each: use --repeats 5"
-NO_TURNS = "no interval where they did not take turns, as in sweep --repeats 5"
+NO_TURNS = "no interval where runs were not made in turns, as sweep --repeats 5 makes them"
 
 
 def methods(
@@ -259,7 +259,7 @@ def _notes(
     rounds = sorted({pair.rounds for pair in pairs if pair.rounds})
     most = max(len(pair.times.every) for pair in pairs)
     alone = any(pair.speed_up and not pair.rounds for pair in pairs)
-    words = [f"speed-up: time of {base} over this one's"]
+    words = [f"speed-up: time of {base} divided by this row's"]
     if most > 1:
         words.insert(0, f"of several runs of a configuration {RULE}")
     if rounds:
@@ -272,7 +272,7 @@ def _notes(
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:
-    note = f"nats: mean over all scored tokens of this row's less those of {base}, lower is better"
+    note = f"nats: this row's minus those of {base}, mean over all scored tokens; lower is better"
     found = [
         (row_name(pair.run), pair.difference.scope, pair.difference.clusters)
         for pair in pairs
@@ -288,7 +288,7 @@ def _of_answers(pairs: Sequence[Pair], base: str) -> list[str]:
         return []
     laws = dict.fromkeys(each.law for each in told if not each.same)
     law = f"; 95 % interval {' or '.join(laws)}" if laws else ""
-    return [f"points: percentage points of accuracy, this row's less that of {base}{law}."]
+    return [f"points: percentage points of accuracy, this row's minus that of {base}{law}."]
 
 
 def _shares(rows: Sequence[Row]) -> list[Column]:
@@ -315,9 +315,9 @@ def _power(found: Sequence[Judged]) -> list[str]:
     of_one = any(difference and difference.documents == 1 for _, difference in lacking)
     margin = found[0].margin
     return [
-        f"no difference shown: one of {margin:g} nats ({math.expm1(margin):.1%} of perplexity) is "
-        f"shown with 80 % power by about so many {'tokens of this text' if of_one else 'documents'}"
-        f": {'; '.join(counts)}."
+        f"no difference shown: to show one of {margin:g} nats ({math.expm1(margin):.1%} of "
+        f"perplexity) with 80 % power takes about so many "
+        f"{'tokens of this text' if of_one else 'documents'}: {'; '.join(counts)}."
     ]
 
 

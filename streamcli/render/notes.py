@@ -89,17 +89,17 @@ def answers(rows: Sequence[Row]) -> list[str]:
     told = any(distances.horizon(row) for row in rows)
     near = ", near and far together" if told else ""
     found = [
-        f"{ACCURACY}: of the {counts} questions in the text, those whose true answer was the "
-        f"likeliest of its candidates{near}; {asked[0][1]:.0%} by guessing; 95 % intervals by "
+        f"{ACCURACY}: of the {counts} questions in the text, the share whose true answer was the "
+        f"likeliest of its candidates{near}; guessing gives {asked[0][1]:.0%}; 95 % intervals by "
         "Wilson, as if questions were independent."
     ]
     return [*found, HORIZONS] if told else found
 
 
 HORIZONS = (
-    f"{HORIZON}: tokens since it was told up to which a run knows more than chance: to the end of "
-    "the last span before the first whose 95 % interval reaches down to chance; + where none "
-    "does, as far as was asked; `streamcli plot recall` draws the spans."
+    f"{HORIZON}: how many tokens after a fact was told a run still knows more than chance: the end "
+    "of the last span of distances before the first whose 95 % interval reaches down to chance; + "
+    "where no span that was asked about does; `streamcli plot recall` draws the spans."
 )
 
 

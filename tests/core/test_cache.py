@@ -172,7 +172,7 @@ def test_evicting_every_k_tokens_is_exact_with_grouped_queries_and_no_sinks() ->
 def test_both_forms_equal_full_rerotation_on_a_pretrained_llama_type(smollm2: Loaded) -> None:
     ids = ids_of(smollm2, 32)[:1]
     want = naive_nll(smollm2.model, ids, 4, 12)
-    for chunk in (1, 7, 12, 13, 31):
+    for chunk in (1, 13, 31):
         assert gap(stream_nll(smollm2.model, ids, 4, 12, chunk), want) < EXACT, chunk
 
 

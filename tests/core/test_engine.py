@@ -71,9 +71,8 @@ def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
-    ("name", "threads", "narrow"),
-    [("neox", 1, False), ("neox", 2, True), ("llama", 1, True), ("llama", 2, False)],
-)
+    ("name", "threads", "narrow"), [("neox", 2, True), ("llama", 1, False)]
+)  # every way to lay weights out is held against others, without a compiler, in test_weights
 def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_token(
     name: str, threads: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,10 @@ def cache_of(model: Any, **how: Any) -> StreamingKVCache:
     return StreamingKVCache(N_SINK, WINDOW, model, **how)
 
 
-DEAR = ("compiled", "compiled module", "very long")
+DEAR = (
+    *("compiled", "compiled module", "very long", "prefill", "new", "read"),
+    *("turns alone", "turns prefill", "assistant", "lookup", "beams", "hybrid", "latent"),
+)
 
 
 @pytest.mark.parametrize(

@@ -106,12 +106,17 @@ def equal(got: Tensor, want: Tensor) -> None:
 
 
 def follows(
-    model: Any, ids: Tensor, cache: StreamingKVCache, within: bool = True, **more: Any
+    model: Any,
+    ids: Tensor,
+    cache: StreamingKVCache,
+    within: bool = True,
+    tokens: int = NEW,
+    **more: Any,
 ) -> Tensor:
     """Generate, and compare with greedy decoding; the whole text."""
     with streaming_attention(model, cache) if within else nullcontext():
-        made: Tensor = model.generate(ids, **{name_of(model): cache}, **options(**more))
-    equal(made, torch.cat((ids, greedy(model, ids)), 1))
+        made: Tensor = model.generate(ids, **{name_of(model): cache}, **options(tokens, **more))
+    equal(made, torch.cat((ids, greedy(model, ids, tokens)), 1))
     return made
 
 
@@ -437,8 +442,8 @@ def family(name: str) -> None:
     """A family's tiny model, whatever its layers are."""
     made = families.build(name)
     made.generation_config.eos_token_id = None
-    for length in (15, 40):
-        follows(made, families.tokens(length), new(made), within=False)
+    for length in (15, 50):  # which grow past 32, the longest block, and 64, the trained length
+        follows(made, families.tokens(length), new(made), within=False, tokens=20)
 
 
 def hybrid(model: Any) -> None:

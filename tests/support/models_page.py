@@ -65,17 +65,17 @@ class Found:
     dense: bool
 
 
-def look(name: str, with_compiled: bool = False) -> Found:
-    """Build a family and measure it."""
+def look(name: str, with_compiled: bool = False, length: int = LENGTH) -> Found:
+    """Build a family and measure it on two rows of so many tokens."""
     with warnings.catch_warnings(action="ignore"):  # of what its code imports
         model = families.build(name)
     found = anatomy.of(model)
     dense = found.uncached is None
     if found.refusal:
         return Found(False, found.refusal, found.layers_in_words, float("nan"), dense)
-    ids = torch.cat((families.tokens(LENGTH, 1), families.tokens(LENGTH, 2)))
+    ids = torch.cat((families.tokens(length, 1), families.tokens(length, 2)))
     want = naive_nll(model, ids, N_SINK, WINDOW)
-    most = min(LENGTH, (found.limit or LENGTH * 2) - N_SINK - WINDOW)
+    most = min(length, (found.limit or length * 2) - N_SINK - WINDOW)
     loaded = Loaded(model, None, "", None, "", 256, 0)
 
     def fed(size: int, rows: Tensor = ids, **how: Any) -> Tensor:

@@ -52,6 +52,7 @@ def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
     assert apart(neox, neox_ids[:1, :90], size, integers(kv_bits, window=window)) < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_oss", "llama4_text", "exaone4"])
 @pytest.mark.parametrize("size", [1, 16])
 def test_layers_with_windows_sinks_or_sizes_of_their_own_are_exact(name: str, size: int) -> None:

@@ -214,7 +214,7 @@ def _logits(model: Any, name: str) -> Tensor:
     """After a chunk and single tokens, of which a cache of S = 4 and W = 20 evicts some."""
     loaded = Loaded(model, lambda text, **_: {"input_ids": [7]}, "", None, "", 256, 0)
     anatomy.of(model)
-    ids = random_ids(1, 36)
+    ids = random_ids(1, 28)
     with torch.inference_mode():
         stream = method_of(name, window=20).start(loaded, 1)
         fed = [
@@ -223,6 +223,7 @@ def _logits(model: Any, name: str) -> Tensor:
     return torch.cat(fed, dim=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", METHODS)
 def test_no_method_changes_what_comes_after_it(first: str, alone: dict[str, Tensor]) -> None:
     """Each comes right after ``first``, and ``first`` right after it: of all pairs, a half here."""

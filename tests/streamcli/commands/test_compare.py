@@ -176,7 +176,7 @@ def test_it_says_what_an_interval_is_over_and_how_much_text_would_show_a_differe
     assert needed > sum(lengths) if units == "tokens" else needed > len(lengths)
     assert other is None and found["streaming"][f"needed_{units}"] is None
     assert re.search(
-        rf"80 % power by about so many {units}.*: .*mit \(65 keys, S = 4\) [\d,]+", out
+        rf"80 % power takes about so many {units}.*: .*mit \(65 keys, S = 4\) [\d,]+", out
     )
     assert all(row["clusters"].startswith(scope) for name, row in found.items() if name in APART)
     two = compare(typed, found["recompute"]["run_id"], found["mit"]["run_id"]).out

@@ -54,11 +54,11 @@ def test_a_block_holds_methods_against_each_other_in_the_columns_it_asks_for(
     text = path.read_text()
     assert "| method | ppl | nats vs dense |" in text and "| dense | 209.79 | - |" in text
     assert "| streaming | 216.21 | 0.0000 |" in text
-    assert "less those of dense" in text and "ms/token" not in text and "Holm" not in text
+    assert "minus those of dense" in text and "ms/token" not in text and "Holm" not in text
     path.write_text(text.replace("ppl,difference_nats", "ppl,speed_up,verdict"))
     report(typed, "--update", "README.md")
     text = path.read_text()
-    assert "speed-up: time of dense over this one's" in text and "less those of" not in text
+    assert "speed-up: time of dense divided by this row's" in text and "minus those of" not in text
 
 
 BROKEN = {
