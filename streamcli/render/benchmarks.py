@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from core.measure.profiling import Profile
 
 TIME = BENCHMARKS["ms_per_token"]
-LISTED = ("benchmark_id", "created_at", "bench", "model", "rounds", "threads", "cpu", "git_commit")
+LISTED = ("benchmark_id", "created_at", "bench", "model", "threads", "cpu")
 
 
 @dataclass(frozen=True)
