@@ -109,9 +109,9 @@ class Figure:
         return self.low <= value <= self.high
 
 
-def figure(rounds: NDArray[np.float64], seed: int = 0) -> Figure:
+def figure(rounds: NDArray[np.float64]) -> Figure:
     """The median over rounds and its interval: percentiles of the medians of resampled rounds."""
-    draw = np.random.default_rng(seed).integers(0, len(rounds), (RESAMPLES, len(rounds)))
+    draw = np.random.default_rng(0).integers(0, len(rounds), (RESAMPLES, len(rounds)))
     low, high = np.percentile(np.median(rounds[draw], axis=1), (2.5, 97.5))
     return Figure(float(np.median(rounds)), float(low), float(high))
 

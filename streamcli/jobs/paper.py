@@ -5,7 +5,7 @@ Each is read as one stream from document to document, as the paper and its scrip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,36 +23,27 @@ if TYPE_CHECKING:
     from streamcli.render.figures import Drawn
 
 
-def plan(asked: Settings, tables: Sequence[Wanted] = TABLES) -> Plan:
+def plan(asked: Settings) -> Plan:
     """Every run that the tables need, once; a cache beyond the trained length is left out."""
-    arms = {_arm(asked, cell): None for each in tables for cell in each.cells.values()}
+    arms = {_arm(asked, cell): None for each in TABLES for cell in each.cells.values()}
     return Plan((tuple(arms),), 1, within_trained=True)
 
 
-def found(
-    asked: Settings, names: dict[RunConfig, str], ledger: Ledger, tables: Sequence[Wanted] = TABLES
-) -> list[Found]:
+def found(asked: Settings, names: dict[RunConfig, str], ledger: Ledger) -> list[Found]:
     """The tables with the runs that were made.
 
     Args:
         asked: What was asked for.
         names: The run of each configuration of the plan, as far as there is one.
         ledger: Where the runs are.
-        tables: The tables.
     """
     rows = {row["run_id"]: row for row in ledger.runs(list(names.values())).to_dict("records")}
     of = {arm: rows.get(name) for arm, name in names.items()}
-    return [_found(each, ledger, lambda cell: of.get(_arm(asked, cell))) for each in tables]
+    return [_found(each, ledger, lambda cell: of.get(_arm(asked, cell))) for each in TABLES]
 
 
-def along(
-    asked: Settings,
-    names: dict[RunConfig, str],
-    ledger: Ledger,
-    name: str,
-    table: Wanted = TABLES[0],
-) -> Drawn:
-    """The runs of a table along the stream, called ``name``; see ``found``."""
+def along(asked: Settings, names: dict[RunConfig, str], ledger: Ledger, name: str) -> Drawn:
+    """The runs of the first table along the stream, called ``name``; see ``found``."""
     import numpy as np
 
     from streamcli.render.figures import draw
@@ -60,7 +51,7 @@ def along(
     def trace(run_id: str) -> tuple[Any, Any]:
         return ledger.run(run_id)[1], np.empty(0, np.float32)
 
-    made = [names[arm] for cell in table.cells.values() if (arm := _arm(asked, cell)) in names]
+    made = [names[arm] for cell in TABLES[0].cells.values() if (arm := _arm(asked, cell)) in names]
     drawn = draw("stream", ledger.runs(made), trace)
     return replace(drawn, name=name)
 
