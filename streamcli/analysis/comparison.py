@@ -108,13 +108,15 @@ def groups(runs: pd.DataFrame) -> list[pd.DataFrame]:
 
 def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     """The runs of one group, each held against the baseline with the same budget."""
+    import pandas as pd
+
     every = rows_of(group)  # a frame of a hundred columns takes long to copy, so it is done once
     firsts: dict[str, int] = {}
     for at, row in enumerate(every):
         firsts.setdefault(row["config_key"], at)
     order = sorted(firsts.values(), key=lambda place: _place(every[place]))
     latest, rows = group.iloc[order], [every[place] for place in order]
-    first = latest.iloc[0]
+    first = rows[0]
     same = {name: first[name] for name in (*SAME, "scored_tokens", "documents", "cpu")}
     for name in ("requested_model", "requested_dataset"):  # nothing where some asked for another
         same[name] = first[name] if len({row[name] for row in rows}) == 1 else ""
@@ -139,9 +141,9 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
         baseline_run_id=[b["run_id"] if b else None for b in held],
         budget=[_budget(row, standard) for row in rows],
         variant=_variants(rows),
-        horizon=[each and each.tokens for each in told],
-        horizon_open=[each and each.open for each in told],
-    ).astype({"horizon": "Int64", "horizon_open": "boolean"})
+        horizon=pd.array([each and each.tokens for each in told], "Int64"),
+        horizon_open=pd.array([each and each.open for each in told], "boolean"),
+    )
     older = runs - len(latest)
     return Comparison(same, latest, older, baseline, standard.keys, standard.mib)
 

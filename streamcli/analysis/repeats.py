@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median as median_of
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from core.registry import MODES
 from streamcli.analysis.comparison import TIMES, Row, number, rows_of, time_column
 from streamcli.results.columns import SAME_RUN
 
@@ -24,7 +25,8 @@ Round: TypeAlias = tuple[str, int]  # a sweep, and which of its turns
 Key: TypeAlias = tuple[Any, ...]
 
 REPEATED = (*SAME_RUN, "git_commit")  # what repeats share
-TIMED = (*REPEATED, "mode", "sweep", "repeat", "ppl", *TIMES)
+TIME = ("mode", "sweep", "repeat", "ppl", *TIMES)
+TIMED = (*REPEATED, *TIME)
 RULE = "the perplexity is the latest's, and the time the median over those at its commit"
 
 
@@ -56,15 +58,22 @@ def own_times(rows: Iterable[Row]) -> dict[Key, Times]:
     return {key: Times([value] if value > 0 else []) for key, value in values.items()}
 
 
-def times(found: Iterable[Any]) -> dict[Key, Times]:
-    """The times of runs and their repeats, by what repeats share; of rows of ``TIMED``."""
+def times(found: Iterable[Any], keys: Mapping[Any, Key] | None = None) -> dict[Key, Times]:
+    """The times of runs and their repeats, by what repeats share.
+
+    Args:
+        found: Rows of ``TIMED``, a great many perhaps; with ``keys``, of a name and ``TIME``.
+        keys: What the repeats of a name share.
+    """
     every: dict[Key, Times] = {}
-    kinds, own = len(REPEATED), len(TIMED) - len(TIMES)
-    for row in found:  # there may be a great many
-        mode, sweep, turn, ppl = row[kinds:own]
-        value = number(row[own + TIMES.index(time_column(mode))])
+    kinds = 1 if keys else len(REPEATED)
+    places = {mode: kinds + TIME.index(time_column(mode)) for mode in MODES}
+    for row in found:
+        mode, sweep, turn, ppl = row[kinds : kinds + 4]
+        value = number(row[places[mode]])
         if value > 0:
-            mine = every.setdefault(tuple(row[:kinds]), Times())
+            key = keys[row[0]] if keys else tuple(row[:kinds])
+            mine = every.get(key) or every.setdefault(key, Times())
             mine.every.append(value)
             mine.ppl.append(number(ppl))
             if sweep:

@@ -102,6 +102,7 @@ class Selection:
         whole: Each of them with the baselines that were not asked for, to draw conclusions from.
         more: Whether the limit left something out.
         tables: How many comparisons there are, with those that are not here.
+        times: The times of rows with repeats.
     """
 
     rows: pd.DataFrame
@@ -109,6 +110,7 @@ class Selection:
     whole: list[Comparison]
     more: bool
     tables: int = 0
+    times: Mapping[Key, Times] = field(default_factory=dict)
 
 
 def listed(runs: pd.DataFrame, query: Query) -> Selection:

@@ -17,7 +17,7 @@ from streamcli.analysis.paired import Measured, Pair, Paired, Planned
 from streamcli.analysis.published import SeedTable
 from streamcli.jobs import scores
 from streamcli.jobs.database import unmatched
-from streamcli.jobs.select import select
+from streamcli.jobs.select import select, times_of
 from streamcli.results import frames
 from streamcli.results.store import Store
 
@@ -194,6 +194,4 @@ def _measured(store: Store, plan: Sequence[Planned], where: dict[str, Any] | Non
     rows = [row for run, base, _ in plan for row in (run, base) if row]
     if where is None:
         return Measured(nll, lengths, repeats.own_times(rows), asked, alone=True)
-    keys = list({row["config_key"] for row in rows})
-    found = frames.rows(store, repeats.TIMED, config_key=keys, **where)
-    return Measured(nll, lengths, repeats.times(found), asked)
+    return Measured(nll, lengths, times_of(store, rows, where), asked)

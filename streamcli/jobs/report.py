@@ -9,11 +9,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from core.errors import UsageError, unknown
 from core.registry import BASELINE, STREAMING, check
-from streamcli.analysis import summary
+from streamcli.analysis import repeats, summary
 from streamcli.analysis.comparison import Comparison, mode_place, rows_of
 from streamcli.analysis.selection import ANY, Query, Selection
 from streamcli.jobs import compare
-from streamcli.jobs.select import select, times
+from streamcli.jobs.select import select
 from streamcli.render import blocks, compared, documents, html, output, overview, tables
 from streamcli.render.documents import Section
 from streamcli.results.columns import (
@@ -208,20 +208,20 @@ def _title(query: Query, rows: pd.DataFrame) -> str:
     return f"{what} by {ALL[name].title}, {'largest' if largest else 'smallest'} first"
 
 
-def _drawn(store: Store, query: Query, found: Selection) -> list[Drawn]:
+def _drawn(store: Store, found: Selection) -> list[Drawn]:
     """Every figure of the runs that a page shows; one that can't be drawn says why."""
     from streamcli.render import figures
 
-    return figures.draw_all(
-        figures.NAMES, found.rows, store.trace, times(store, found.rows, query.where)
-    )
+    alone = found.rows[found.rows["runs"] == 1]
+    known = repeats.times(alone[list(repeats.TIMED)].itertuples(index=False, name=None))
+    return figures.draw_all(figures.NAMES, found.rows, store.trace, {**known, **found.times})
 
 
 def _page(
     store: Store, query: Query, found: Selection, parts: list[Section], above: Section | None
 ) -> str:
     """The page of HTML."""
-    drawn = _drawn(store, query, found) if query.compares and parts else []
+    drawn = _drawn(store, found) if query.compares and parts else []
     only = ", ".join(f"`{name}` {value}" for name, value in query.where.items())
     remarks = [f"Only runs of {only}."] if only else []
     if found.more:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.registry import BASELINE
 from streamcli.analysis import repeats, selection
+from streamcli.analysis.comparison import Row, rows_of
 from streamcli.analysis.repeats import Key, Times
 from streamcli.analysis.selection import ANY, LIMIT, Query, Selection
 from streamcli.jobs import scores
@@ -54,7 +57,8 @@ def select(
         whole = [selection.with_speed_ups(each, found) for each in whole]
     if figures and query.intervals:
         whole = scores.with_intervals(store, whole, asked["run_id"])
-    return selection.compared_in(asked, whole, query, more=more, tables=tables)
+    shown = selection.compared_in(asked, whole, query, more=more, tables=tables)
+    return replace(shown, times=found)
 
 
 def times(store: Store, runs: pd.DataFrame, where: dict[str, Any]) -> dict[Key, Times]:
@@ -65,9 +69,16 @@ def times(store: Store, runs: pd.DataFrame, where: dict[str, Any]) -> dict[Key, 
         runs: Latest runs, as ``frames.latest`` gives them.
         where: The conditions; that on the method adds nothing.
     """
-    keys = runs["config_key"].unique().tolist()
+    return times_of(store, rows_of(runs[["run_id", *repeats.REPEATED]]), where)
+
+
+def times_of(store: Store, rows: Iterable[Row], where: dict[str, Any]) -> dict[Key, Times]:
+    """The times of these rows, by column name, and of their repeats; see ``times``."""
+    names = {repeats.key(row): row["run_id"] for row in rows}  # each once
     alike = {name: value for name, value in where.items() if name != "method"}
-    return repeats.times(frames.rows(store, repeats.TIMED, config_key=keys, **alike))
+    ids = list(names.values())
+    found = frames.repeats(store, ids, repeats.REPEATED, repeats.TIME, **alike)
+    return repeats.times(found, {run_id: key for key, run_id in names.items()})
 
 
 def _bases(store: Store, query: Query, asked: pd.DataFrame, baseline: str) -> pd.DataFrame:

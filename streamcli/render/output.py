@@ -45,11 +45,18 @@ def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
     console = Console(file=to)
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH, file=to)
-    table, width, notes = tables.fitted(sheet, console.width)
+    plain = None if console.options.ascii_only else tables.set_plainly(sheet, console.width)
     if sheet.title:
         console.print(Text(sheet.title, style="bold"))
-    whole = Console(file=to, width=width, height=console.height)  # rich heeds a width with a height
-    whole.print(table, width=width, crop=False)
+    if plain:
+        above, below = plain
+        console.print(Text("\n".join(above), style="bold"), crop=False, soft_wrap=True)
+        console.file.write("".join(f"{line}\n" for line in below))
+        notes = sheet.notes
+    else:
+        table, width, notes = tables.fitted(sheet, console.width)
+        whole = Console(file=to, width=width, height=console.height)  # or it heeds no width
+        whole.print(table, width=width, crop=False)
     for note in notes:
         console.print(Text(note, style="dim"))
     console.print()

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -201,6 +202,40 @@ def rich_table(page: Sheet, gap: int = 2) -> Table:
     for row in page.rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def set_plainly(page: Sheet, width: int) -> tuple[list[str], list[str]] | None:
+    """The lines of headings, and those below, of a table that fits on ``width`` columns as it is.
+
+    As ``rich_table`` sets them, in a tenth of its time; None where something would have to wrap.
+    """
+    texts = [text for row in page.rows for text in row]
+    if any("\n" in text or "\t" in text for text in texts) or not page.columns:
+        return None
+    cells = list(zip(*page.rows, strict=True)) if page.rows else [()] * len(page.columns)
+    headings, widths = [], []
+    for column, held in zip(page.columns, cells, strict=True):
+        longest = max(map(len, [*column.title.split(), *held]))
+        words = column.align == "left"
+        wrapped = textwrap.wrap(column.title, longest, break_on_hyphens=False)
+        headings.append([column.title] if words else wrapped)
+        least = min(longest, SHORT) if words else longest
+        widths.append(max([least, *map(cell_len, (*headings[-1], *held))]))
+    gap = next((gap for gap in (2, 1) if sum(widths) + gap * (len(widths) - 1) <= width), 0)
+    if not gap:
+        return None
+    deepest = max(map(len, headings))
+    tops = zip(*([""] * (deepest - len(each)) + each for each in headings), strict=True)
+    aligns = [column.align == "left" for column in page.columns]
+
+    def line(row: Sequence[str]) -> str:
+        return (" " * gap).join(
+            text + " " * (wide - cell_len(text)) if left else " " * (wide - cell_len(text)) + text
+            for text, wide, left in zip(row, widths, aligns, strict=True)
+        )
+
+    rule = box.SIMPLE_HEAD.head_row_horizontal * (sum(widths) + gap * (len(widths) - 1))
+    return [line(row) for row in tops], [rule, *map(line, page.rows)]
 
 
 def fitted(page: Sheet, width: int) -> tuple[Table, int, list[str]]:

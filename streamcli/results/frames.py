@@ -6,7 +6,7 @@ other numbers as ``float64`` with NaN, text as ``object`` with None.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    and_,
     func,
     literal,
     or_,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 Filter: TypeAlias = str | int | float | Sequence[str] | Sequence[int] | None
 NEWEST_FIRST = "-created_at"
+KEY = "config_key"  # which repeats share
+BATCH = 10_000  # names in a query; SQLite takes 32,766
 
 
 def runs(
@@ -89,6 +92,42 @@ def rows(
     if sort:
         query = query.order_by(*_order(table, sort))
     return store.read(query.where(*_conditions(table, since, {"status": "done", **where})))
+
+
+def repeats(
+    store: Store,
+    run_ids: Sequence[str],
+    same: Sequence[str],
+    columns: Sequence[str],
+    *,
+    since: str | datetime | None = None,
+    **where: Filter,
+) -> Iterator[Row[Any]]:
+    """These columns of the finished runs that are alike, after the name of what they are alike to.
+
+    Args:
+        store: The opened database.
+        run_ids: Runs, themselves among the finished ones or not.
+        same: Columns in which others must have what these have.
+        columns: What to give.
+        since: See ``runs``.
+        **where: What the others must meet; see ``runs``.
+
+    Raises:
+        UsageError: No such column, or no such time.
+    """
+    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
+    of = table.alias()
+    alike = [of.c[name].is_not_distinct_from(table.c[name]) for name in same]
+    alike.append(of.c[KEY] == table.c[KEY])  # by which servers find them
+    alike += _conditions(table, since, {"status": "done", **where})
+    # An outer join, since of an inner one SQLite may read all runs first.
+    query = select(of.c.run_id, *(_column(table, "column", name) for name in columns))
+    query = query.add_columns(table.c.run_id.label("other"))
+    query = query.select_from(of.outerjoin(table, and_(*alike)))
+    for first in range(0, len(run_ids), BATCH):
+        rows = store.read(query.where(of.c.run_id.in_(run_ids[first : first + BATCH])))
+        yield from (row for row in rows if row[-1] is not None)
 
 
 def latest(

@@ -24,12 +24,13 @@ from streamcli.render.figures import panels
 from streamcli.results import frames
 from streamcli.results.columns import ADDED, COLUMNS, STATUSES, format_ends
 from streamcli.results.store import Store
+from tests.support.asked import Asked
 from tests.support.process import imported
 from tests.support.records import FOUR, differing, recorded, scored
 from tests.support.reported import DB, report
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
+pytest_plugins = ("tests.support.typed", "tests.support.reported", "tests.support.asked")
 
 ODD = {"dataset": 'a|b "c", <i>&amp; 50%_#1 \\~^{x}.txt', "tokens_sha256": "c" * 64}
 
@@ -526,3 +527,18 @@ def test_a_table_of_chosen_columns_shows_the_time_that_compare_shows(
     assert "the time the median over those at its commit" in table
     one_by_one = report(typed, *words, "--status", "done").out
     assert "90" in one_by_one and "median over" not in one_by_one
+
+
+@pytest.mark.parametrize("form", ["table", "html"])
+def test_more_repeats_are_no_more_questions_and_their_times_are_read_once(
+    typed: Type, home: Path, asked: Asked, form: str
+) -> None:
+    said = []
+    for number in (2, 6):
+        recorded(home / f"{number}.db", *FOUR * number)
+        asked.clear()
+        assert typed("report", "--db", f"{number}.db", "--format", form).code == 0
+        assert asked.whole_rows == len(FOUR)
+        said.append(list(asked.statements))
+    assert said[0] == said[1] and asked.long_ways("6.db") == []
+    assert sum("OUTER JOIN" in each for each in said[0]) == 1

@@ -35,6 +35,7 @@ NAMES = [
 ]
 
 
+WIDE = 500
 WITH_INTERVALS = tables.Sheet(
     "title",
     [
@@ -180,3 +181,21 @@ def test_rows_that_look_alike_are_told_apart() -> None:
     assert set(keys(found)) == {
         *("streaming (chunks of 256)", "streaming (chunks of 64)", "mit (every 16)")
     }
+
+
+@pytest.mark.parametrize("cells", ["1", "12,345.6", "中文", "a few words"])
+@pytest.mark.parametrize("title", ["n", "a title of words", "peak (MiB)"])
+@pytest.mark.parametrize("number", [0, 1, 3])
+@pytest.mark.parametrize("width", [WIDE, 21, 20])
+def test_a_table_that_fits_is_set_as_rich_sets_it(
+    cells: str, title: str, number: int, width: int
+) -> None:
+    columns = [Column("a", title, "text", "."), Column("b", title, "count", ".")]
+    sheet = tables.Sheet("", columns, [[cells, cells[: 3 + at]] for at in range(number)], [])
+    plain = tables.set_plainly(sheet, width)
+    table, wide, _ = tables.fitted(sheet, width)
+    shown = io.StringIO()
+    Console(file=shown, width=wide, height=50).print(table, width=wide, crop=False)
+    if plain:
+        assert [*plain[0], *plain[1]] == shown.getvalue().splitlines()
+    assert plain or width < WIDE
