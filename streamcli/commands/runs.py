@@ -63,13 +63,13 @@ def list_(
         raise unknown("status", status, _statuses())
     store = opened(db)
     where = {"status": status, **options.filters(ctx.params)}
-    runs = frames.runs(store, limit=limit or None, **where)
+    runs = frames.runs(store, limit=limit or None, columns=None if json else records.READ, **where)
     if json:
         output.json_lines(runs)
     elif runs.empty:
         output.say(f"{store.place} holds no run that matches.")
     else:
-        total = len(frames.runs(store, columns=("run_id",), **where))
+        total = len(frames.runs(store, columns=("run_id",), **where)) if limit else len(runs)
         untold = sum(map(processes.untold, runs.to_dict("records")))
         output.page(records.listing(runs, store.place, total, untold))
 

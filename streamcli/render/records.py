@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.result import perplexity
 from streamcli.analysis import distances
-from streamcli.analysis.comparison import time_column
+from streamcli.analysis.comparison import TIMES, time_column
 from streamcli.render.notes import HORIZON, HORIZONS
 from streamcli.render.tables import TOLD, Sheet, unused_sizes
 from streamcli.results.columns import (
@@ -40,6 +40,20 @@ SHORTEST = 10  # characters of a ULID that tell the millisecond
 RUN = [name for name in chosen(Group.RUN) if name in PUBLIC]
 LISTED = reading((*RUN, *TASK, "method", "kept", "ppl", "compared_ms"))
 MAY_SHARE = ("status", *TASK)
+WORDS = [name for name in chosen(Group.WORDS, stored=True) if name != "notes"]
+READ = tuple(  # the columns of runs that a list of them takes
+    dict.fromkeys(
+        name
+        for name in (
+            *LISTED,
+            *chosen(Group.METHOD, Group.KEYS, Group.RUN),
+            *TIMES,
+            *WORDS,
+            "process",
+        )
+        if name in COLUMNS
+    )
+)
 DOCUMENT = [*DOCUMENTS.values()][1:]
 DOCUMENT.insert(DOCUMENT.index(DOCUMENTS["nll_nats"]), COLUMNS["ppl"])
 
@@ -78,8 +92,7 @@ def listing(runs: pd.DataFrame, place: str, total: int, untold: int = 0) -> Shee
     found = f"{len(rows)} of {number_of(total)} of {place}{older}"
     note = f"{found}. streamcli runs show RUN tells all of one."
     title = ", ".join(shared.values() if len(rows) > 1 else ())
-    words = [name for name in chosen(Group.WORDS, stored=True) if name != "notes"]
-    by_run = [(row["run_id"], "; ".join(row[name] for name in words if row[name])) for row in rows]
+    by_run = [(row["run_id"], "; ".join(row[name] for name in WORDS if row[name])) for row in rows]
     remarks = [f"{run_id}: {text}" for run_id, text in by_run if text]
     return Sheet(
         title, columns, cells, [*remarks, *([f"{untold} {UNTOLD}"] if untold else []), note]

@@ -13,9 +13,11 @@ from core import process
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
 from streamcli.results.store import Store
+from tests.support.asked import Asked
+from tests.support.records import FOUR, recorded
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
+pytest_plugins = ("tests.support.typed", "tests.support.asked")
 
 
 def names(store: Store) -> list[str]:
@@ -196,3 +198,13 @@ def test_the_groups_alone_show_their_help(typed: Type, home: Path) -> None:
     for group in ("runs", "db"):
         done = typed(group)
         assert done.code == 0 and f"streamcli {group}" in done.out and done.err == ""
+
+
+def test_a_list_of_all_runs_is_one_question_for_the_columns_that_it_shows(
+    typed: Type, home: Path, asked: Asked
+) -> None:
+    recorded(home / "runs.db", *FOUR)
+    asked.clear()
+    assert typed("runs", "list", "--limit", "0", "--db", "runs.db").code == 0
+    (question,) = [each for each in asked.statements if "runs.run_id" in each]
+    assert not asked.whole_rows and "runs.versions" not in question

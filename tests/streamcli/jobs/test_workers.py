@@ -95,18 +95,27 @@ def test_a_sweep_takes_what_waits_and_leaves_what_a_worker_has(typed: Type) -> N
     assert "0 groups of runs: none made." in typed("worker").err
 
 
-def test_what_workers_without_a_server_made_is_merged(typed: Type, home: Path) -> None:
-    for name, methods in {"a": ["streaming", "window"], "b": ["dense"]}.items():
-        db = ("--db", f"{name}.db")
-        assert typed(*TINY[:-3], *methods, "--enqueue", *db).code == 0
-        assert typed("worker", *db).code == 0
-        assert typed("db", "merge", f"{name}.db", "--db", "all.db").code == 0
-    assert "2 were here already" in typed("db", "merge", "a.db", "--db", "all.db").err
-    runs = frames.runs(Store.open("all.db"), status=None)
+def test_what_workers_without_a_server_made_is_merged(typed: Type, home: Path, where: str) -> None:
+    plan = {"a.db": ["streaming", "window"], "b.db": ["dense"]}  # half each, by a worker each
+    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    workers = []
+    for name, methods in plan.items():
+        assert typed(*TINY[:-3], *methods, "--enqueue", "--db", name).code == 0
+        call = [sys.executable, "-m", "streamcli", "worker", "--db", name]
+        workers.append(subprocess.Popen(call, env=env, stderr=subprocess.DEVNULL))
+    assert [each.wait() for each in workers] == [0, 0]
+    for turn in range(2):
+        for name in plan:
+            done = typed("db", "merge", name, "--db", where)
+            assert done.code == 0 and ("were here already" in done.err) is (turn > 0)
+    runs = frames.runs(Store.open(where), status=None)
     assert sorted(runs["method"]) == ["dense", "streaming", "window"]
-    assert runs["sweep"].nunique() == 2
-    assert "is empty" in typed("worker", "--status", "--db", "all.db").err
-    assert typed("db", "check", "--db", "all.db").code == 0
+    assert set(runs["status"]) == {"done"}
+    assert runs["sweep"].nunique() == runs["process"].nunique() == 2
+    assert "is empty" in typed("worker", "--status", "--db", where).err
+    assert typed("db", "check", "--db", where).code == 0
+    assert queue_of(Store.open("a.db")).groups()[0].state == OVER  # only read
 
 
 def test_a_failed_run_is_in_the_queue_with_its_reason(typed: Type, no_kvpress: None) -> None:
