@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Round: TypeAlias = tuple[str, int]  # a sweep, and which of its turns
 Key: TypeAlias = tuple[Any, ...]
 
-REPEATED = (*SAME_RUN, "git_commit")  # what repeats share
+REPEATED = (*SAME_RUN, "git_commit", "method_package")  # what repeats share
 TIMED = (*REPEATED, "mode", "sweep", "repeat", "ppl", *TIMES)
 RULE = "the perplexity is the latest's, and the time the median over those at its commit"
 
