@@ -98,8 +98,9 @@ def answers(rows: Sequence[Row]) -> list[str]:
 
 HORIZONS = (
     f"{HORIZON}: tokens since it was told up to which a run knows more than chance: to the end of "
-    "the last span before the first whose 95 % interval reaches down to chance; + where none "
-    "does, as far as was asked; `streamcli plot recall` draws the spans."
+    "the last span before the first whose exact 95 % interval reaches down to chance, spans of too "
+    "few questions to tell left out; + where none does, as far as was asked; `streamcli plot "
+    "recall` draws the spans."
 )
 
 
