@@ -59,8 +59,10 @@ def bytes_of(config: RunConfig, loaded: Loaded, window: int) -> int:
     if _holder(config) != config.method:
         asked = replace(asked, method=_holder(config), param=(), engine="auto")
     own = [each.native.keys for each in anatomy.of(loaded.model).layers if each.native]
-    fill = asked.attended_keys + max(own, default=0)
-    feeds = [fill, *[1] * (asked.steps_between_evictions() - 1)]  # just before an eviction
+    every = asked.steps_between_evictions()
+    full = asked.attended_keys + max(own, default=0)
+    fill = -(-(full - 1) // every) * every + 1  # evictions come after 1, 1 + k, 1 + 2k ... tokens
+    feeds = [fill, *[1] * (every - 1)]  # just before the next one
     return method_of(asked).kv_formula_bytes(loaded, asked.batch_size, feeds)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.errors import UsageError
+
 GROUP = 32  # tokens of a group of keys, and most channels of a group of values: KIVI's
 GRID = torch.float16  # of a group's least value and step
 ROUNDING = 2.0**-11  # of a number in it, at most
@@ -74,6 +76,16 @@ def _shifts(bits: int, device: torch.device) -> Tensor:
     return torch.arange(0, 8, bits, dtype=torch.uint8, device=device)
 
 
-def channels(d: int) -> int:
-    """Channels of a group of values: the largest number up to ``GROUP`` that divides D."""
-    return next(n for n in range(min(d, GROUP), 0, -1) if d % n == 0)
+def channels(d: int, bits: int) -> int:
+    """Channels of a group of values: the most up to ``GROUP`` that divide D and fill whole bytes.
+
+    Raises:
+        UsageError: None do.
+    """
+    for n in range(min(d, GROUP), 0, -1):
+        if d % n == 0 and n * bits % 8 == 0:
+            return n
+    raise UsageError(
+        f"{d} values of {bits} bits fill no whole bytes, which a head of this model has: choose "
+        "more bits, or another --method."
+    )

@@ -20,7 +20,8 @@ class RunFacts:
         trained_length: Positions that the model was trained on.
         dataset_form: How the text was made from its source, in words.
         dataset_revision: Commit or hash of the source.
-        tokens_sha256: Hash of the token ids of all documents; equal hashes, equal tokens.
+        tokens_sha256: Hash of the token ids of all documents, and of what is asked in them; equal
+            hashes, equal tokens and questions.
         bos: What stands before each document: ``none``, or ``tokenizer adds <s>``.
         layers: What each kind of layer keeps and sees, in words.
         proof: What was proved of the model's layers before the run, in words.

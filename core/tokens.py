@@ -48,7 +48,7 @@ class TokenStream:
 
     Attributes:
         documents: At least one, each of two tokens or more.
-        sha256: Hash of all ids and document lengths; equal hashes, equal streams.
+        sha256: Hash of all ids, document lengths and questions; equal hashes, equal streams.
         bos: What stands before each document: ``none``, or ``tokenizer adds <s>``.
         notes: Sentences that the user must see.
     """
@@ -279,9 +279,14 @@ def _tensor(ids: list[int]) -> torch.Tensor:
 
 
 def _sha256(documents: Iterable[TokenDocument]) -> str:
-    """Lengths go in before the ids, so that documents joined hash differently from apart."""
+    """Lengths go in before the ids, so that documents joined hash differently from apart.
+
+    What is asked goes in where something is: of other candidates the same text is another task.
+    """
     digest = hashlib.sha256()
     for document in documents:
         digest.update(len(document.ids).to_bytes(8, "little"))
         digest.update(document.ids.numpy().astype("<i8").tobytes())
+        if document.questions:
+            digest.update(repr(document.questions).encode())
     return digest.hexdigest()

@@ -9,12 +9,13 @@ share their keys and their scores are added; keys are at positions in the cache 
 is absolute; and all tokens come one by one, where theirs reads a prompt at once.
 
 Cost: attention in plain operations, which give the weights, in place of the model's own kernel, and
-one number more for each key.
+one number more for each key, which counts as KV.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from torch import Tensor, inf
 
@@ -49,13 +50,14 @@ class H2O(Scored):
     """Least attended by all queries, but for the recent ones, in each KV head."""
 
     spec = METHODS["h2o"]
-    weighs = True
+    weighs = sums = True
     parameters: Parameters
 
     @property
     def recent(self) -> int:
         """Tokens that stay since they are the most recent."""
-        return int(self.parameters.recent * (self.config.attended_keys - 1))
+        share = Decimal(str(self.parameters.recent))  # 0.29 of 100 is 29, and in floats less
+        return int(share * (self.config.attended_keys - 1))
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache.

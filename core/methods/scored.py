@@ -46,6 +46,7 @@ from core.rope import Rotation, Turn
 CACHE, ABSOLUTE = "cache", "absolute"
 # Of the lowest score; closer ones are equal: docs/decisions/0009-which-of-equal-keys.md.
 EQUAL = 1e-5
+PLACE, SUM = 8, 4  # bytes of a token's number, and of what is added up for a key
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class ScoredLayer(DynamicLayer):
         keys: (B, K, n, D), as at position 0, or where they came if positions are absolute.
         values: (B, K, n, Dv).
         places: Numbers of their tokens (B, K, n), if positions are absolute.
-        weights: Attention that the last query's heads paid to each key, (B, K, G, n).
+        weights: Attention that the last query's heads paid to each key, (B, K, G, n); None between
+            tokens.
         total: What the method adds up for each key, (B, K, n).
     """
 
@@ -118,6 +120,12 @@ class ScoredLayer(DynamicLayer):
         if self.rotation and not self.cache.absolute:
             keys = self.cache.turn(self.rotation, 0, p + 1)(keys)
         return keys, values
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values, and of what is held beside each key."""
+        held = (self.keys, self.values, self.places, self.total)
+        return sum(int(each.nbytes) for each in held if each is not None)
 
     @property
     def held(self) -> int:
@@ -222,11 +230,12 @@ class Scored(Method):
     Attributes:
         weighs: Whether its score is made of attention weights: the model then attends through
             plain operations that give them, and not through its own kernel.
+        sums: Whether it adds up a number for each key.
         choices: Fills up with the places (layers, B, K) of the keys that each step drops, among
             those held and the new one; None to note nothing.
     """
 
-    weighs = False
+    weighs = sums = False
     eviction = "after-step"
     parameters: Parameters
     choices: list[Tensor] | None = None
@@ -260,8 +269,14 @@ class Scored(Method):
         )
 
     def kv_formula_bytes(self, loaded: Loaded, batch: int, feeds: Sequence[int]) -> int:
-        """Keys and values of S + W tokens, or of all that there were."""
-        return min(sum(feeds), self.config.attended_keys - 1) * token_bytes(loaded, batch)
+        """Keys and values of S + W tokens, or of all that there were, and what is beside each key.
+
+        That is a token's number where positions are absolute, and what ``sums`` adds up.
+        """
+        heads = sum(layer.heads for layer in anatomy.of(loaded.model).layers)
+        beside = (self.positions == ABSOLUTE) * PLACE + self.sums * SUM
+        each = token_bytes(loaded, batch) + batch * heads * beside
+        return min(sum(feeds), self.config.attended_keys - 1) * each
 
     def notes(self, loaded: Loaded, length: int) -> tuple[str, ...]:
         """Chunks are no faster than single tokens."""
@@ -294,11 +309,15 @@ class _ScoredStream(CacheStream):
                 equal = scores <= lowest + EQUAL * lowest.abs()
                 gone.append(equal.int().argmax(-1) + self.cache.sinks)
                 layer.drop(gone[-1])
+            layer.weights = None
         if gone and self.method.choices is not None:
             self.method.choices.append(torch.stack(gone).cpu())
 
     def held(self) -> int:
         return int(self.cache.layers[0].held)
+
+    def kv_bytes(self) -> int:
+        return sum(layer.nbytes for layer in self.cache.layers)
 
 
 @contextmanager

@@ -74,6 +74,11 @@ def groups(kind: Kind) -> int:
     return -(-kind.window // GROUP)
 
 
+def _value_numbers(layer: Layer) -> int:
+    """Dv, numbers of a head's value."""
+    return layer.value_numbers // layer.heads
+
+
 def by_token(keys: Tensor) -> Tensor:
     """Groups of keys (B, K, n, D, G) as keys (B, K, n x G, D)."""
     return keys.transpose(-1, -2).flatten(2, 3)
@@ -95,7 +100,7 @@ class QuantisedLayer(StreamingLayer):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers once, for the shapes of the first keys (B, K, C, D)."""
         (b, k, _, d), dv = key_states.shape, value_states.shape[-1]
-        s, n, size = self.kind.n_sink, groups(self.kind), channels(dv)
+        s, n, size = self.kind.n_sink, groups(self.kind), channels(dv, self.cache.bits)
         per = 8 // self.cache.bits
         self.sinks = key_states.new_zeros(b, k, s, d)  # as first seen
         self.sink_values = value_states.new_zeros(b, k, s, dv)
@@ -128,7 +133,7 @@ class QuantisedLayer(StreamingLayer):
         keys = laid.back(keys) if laid.back else keys
         keys = torch.cat((self.newest[:, :, : laid.held], keys), 2)  # (B, K, held + C, D)
         came = value_states[:, :, new]
-        coded = Codes.of(grouped(came, channels(came.shape[-1])), bits)
+        coded = Codes.of(grouped(came, channels(came.shape[-1], bits)), bits)
         values = Codes(self.newest_codes, self.newest_grid).first(laid.held).then(coded)
         done = laid.closed * GROUP
         complete = grouped(keys[:, :, :done].mT, GROUP).transpose(2, 3)  # (B, K, n, D, G)
@@ -302,7 +307,7 @@ class StreamingInt(Streaming):
         """
         found = anatomy.of(loaded.model)
         found.check_movable()
-        why = ""
+        why, bits = "", self.parameters.kv_bits
         if not found.registered:
             why = "it takes no registered attention functions"
         elif any(layer.latent for layer in found.layers):
@@ -312,8 +317,9 @@ class StreamingInt(Streaming):
                 f"{self.spec.name} can't serve a {found.kind!r} model: {why}: use --method "
                 "streaming."
             )
-        sizes, bits = self.sizes[:2], self.parameters.kv_bits
-        cache = QuantisedKVCache(*sizes, loaded.model, bits)
+        for layer in found.layers:
+            channels(_value_numbers(layer), bits)
+        cache = QuantisedKVCache(*self.sizes[:2], loaded.model, bits)
         cache.noted = self.choices
         return CachedStream(loaded, cache, owner=self)
 
@@ -334,7 +340,7 @@ class StreamingInt(Streaming):
     def _layer_bytes(self, kind: Kind, layer: Layer, item: int) -> int:
         keys, values, bits = layer.key_numbers, layer.value_numbers, self.parameters.kv_bits
         grid = 2 * GRID.itemsize
-        of_values = values // channels(values // layer.heads)  # groups in a token's values
+        of_values = values // channels(_value_numbers(layer), bits)  # groups in a token's values
         ring, tokens = groups(kind), (groups(kind) + 1) * GROUP
         whole = kind.n_sink * (keys + values) + GROUP * keys  # numbers in full precision
         codes = (ring * GROUP * keys + tokens * values) * bits // 8

@@ -68,7 +68,7 @@ def tova(model: Any, ids: Tensor, config: RunConfig, dropped: list[Tensor] | Non
 def h2o(model: Any, ids: Tensor, config: RunConfig, dropped: list[Tensor] | None = None) -> Tensor:
     """Nats (B, T-1) where each head drops what was attended to least, but for recent tokens."""
     share = dict(config.param).get("recent", 0.5)
-    recent = int(share * (config.n_sink + config.window_size))
+    recent = round(share * 1e9) * (config.n_sink + config.window_size) // 10**9
 
     def worth(heads: list[_Head]) -> list[list[float]]:
         found = []

@@ -123,7 +123,8 @@ class _Loop:
             layer.values.append(value)
             return
         d = value.shape[-1]
-        channels = next(n for n in range(min(d, GROUP), 0, -1) if d % n == 0)
+        sizes = range(min(d, GROUP), 0, -1)  # of groups that fill whole bytes
+        channels = next(n for n in sizes if d % n == 0 and n * self.bits % 8 == 0)
         told = layer.told and layer.told[1][:, :, t - sinks]
         grouped = value.reshape(*value.shape[:-1], -1, channels)
         layer.values.append(self._coded(grouped, told).flatten(-2))

@@ -1,8 +1,8 @@
 """Two runs' answers to the same questions, held against each other question by question.
 
 Only questions that one of the two alone answers rightly tell them apart: what makes a question
-easy or hard drops out. Where many documents ask several questions each, documents are the clusters,
-as they are of nats; elsewhere questions count as independent.
+easy or hard drops out. Where several documents ask several questions each, documents are the
+clusters, as they are of nats; elsewhere questions count as independent.
 """
 
 from __future__ import annotations
@@ -63,12 +63,13 @@ def difference(run: str, base: str, documents: list[int]) -> Answered | None:
     alone = int((d > 0).sum()), int((d < 0).sum())
     both = sum(a and b for (_, a), (_, b) in zip(mine, other, strict=True))
     sizes = np.array([each for each in documents if each], np.float64)
-    if len(sizes) >= spread.MANY and sizes.max() > 1 and sizes.sum() == len(d):
+    if len(sizes) > 1 and sizes.max() > 1 and sizes.sum() == len(d):
         starts = np.cumsum(sizes).astype(int) - sizes.astype(int)
-        resampled = len(sizes) >= clusters.RESAMPLED
-        found = spread.over_clusters(np.add.reduceat(d, starts), sizes, resampled=resampled)
-        if found.error and found.largest <= spread.DOMINATED:
-            law = "bootstrap-t" if resampled else "Student's t"
+        sums, law = np.add.reduceat(d, starts), "Student's t"
+        found = spread.over_clusters(sums, sizes, resampled=False)
+        if len(sizes) >= clusters.RESAMPLED and found.largest <= spread.DOMINATED:
+            found, law = spread.over_clusters(sums, sizes, resampled=True), "bootstrap-t"
+        if found.error:
             words = f"over {len(sizes):,} documents, by {law}"
             return Answered(_around(float(d.mean()), found), alone, len(d), words)
     low, high = paired_interval(both, *alone, len(d))

@@ -12,6 +12,7 @@ from core.result import wilson
 from streamcli.results.columns import missing
 
 NEAREST = 16  # tokens; what is nearer is one span
+LUCK = 0.025  # the side of a 95 % interval that is below it
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class Span:
         """Its 95 % interval, by Wilson."""
         return wilson(self.right, self.asked)
 
+    def guessed(self, chance: float) -> float:
+        """How probable it is to get as many right, or more, by guessing: the binomial tail."""
+        return _tail(self.right, self.asked, chance)
+
+    def tells(self, chance: float) -> bool:
+        """Whether so many questions, all of them right, would be more than luck."""
+        return _tail(self.asked, self.asked, chance) <= LUCK
+
     @property
     def middle(self) -> float:
         """Its middle in tokens, where distances are doubled from tick to tick."""
@@ -48,13 +57,15 @@ class Span:
 class Horizon:
     """Up to where a run knew more than chance.
 
-    The rule: it is the end of the last span before the first one whose 95 % interval has chance in
-    it or above it, going out from the nearest; a span that is above chance beyond that counts
-    for luck.
+    The rule: it is the end of the last span before the first one whose exact 95 % interval (Clopper
+    and Pearson, Biometrika 26, 1934) has chance in it or above it, going out from the nearest; a
+    span that is above chance beyond that counts for luck. One of so few questions that all could be
+    guessed tells nothing, and is passed over. Wilson's interval would not do: one right answer of
+    one is above a chance of 1 / 10 by it, which guessing gets in 10 %.
 
     Attributes:
         tokens: The distance; 0 where the nearest span is at chance; the furthest that was asked
-            for where none is.
+            for in a span that tells where none is.
         open: Whether none is, so that it may be further.
     """
 
@@ -88,24 +99,37 @@ def spans(answers: str | None) -> list[Span]:
 
 
 def horizon(run: Mapping[str, Any]) -> Horizon | None:
-    """Where a run's accuracy falls to chance; None where it was asked for nothing it was told.
+    """Where a run's accuracy falls to chance; None where it was asked for too little to tell.
 
     Args:
         run: Its columns, of which ``answers`` and ``chance`` count.
     """
     answers = None if missing(run.get("answers")) else run["answers"]
-    found, reached = spans(answers), 0
-    for span in found:
-        if span.ends[0] <= float(run["chance"]):
+    reached = 0
+    for span in spans(answers):
+        if not span.tells(chance := float(run["chance"])):
+            continue
+        if span.guessed(chance) > LUCK:
             return Horizon(reached, open=False)
         reached = span.last
-    furthest = max((distance or 0 for distance, _ in json.loads(answers or "[]")), default=0)
-    return Horizon(furthest, open=True) if found else None
+    if not reached:
+        return None
+    asked = (distance or 0 for distance, _ in json.loads(answers or "[]"))
+    return Horizon(max(each for each in asked if each <= reached), open=True)
 
 
 def ends(every: Iterable[Iterable[Span]]) -> list[int]:
     """The last token of every span of several runs, nearest first."""
     return sorted({span.last for each in every for span in each})
+
+
+def _tail(right: int, asked: int, chance: float) -> float:
+    """The probability of ``right`` or more of ``asked`` trials, each won by ``chance``."""
+    if not right:
+        return 1.0
+    from scipy.special import bdtrc
+
+    return float(bdtrc(right - 1, asked, chance))
 
 
 def _first(last: int) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Round: TypeAlias = tuple[str, int]  # a sweep, and which of its turns
 Key: TypeAlias = tuple[Any, ...]
 
-REPEATED = (*SAME_RUN, "git_commit")  # what repeats share
+REPEATED = (*SAME_RUN, "git_commit", "method_package")  # what repeats share
 TIME = ("mode", "sweep", "repeat", "ppl", *TIMES)
 TIMED = (*REPEATED, *TIME)
 RULE = "the perplexity is the latest's, and the time the median over those at its commit"

@@ -174,7 +174,7 @@ class Recorder:
     def finished(
         self, config: RunConfig, facts: RunFacts, *, anywhere: bool = False
     ) -> dict[str, int]:
-        """The finished runs of this very configuration, model and tokens: their repeats.
+        """The finished runs of this very configuration, package, model and tokens: their repeats.
 
         Args:
             config: The run's resolved configuration.
@@ -194,6 +194,7 @@ class Recorder:
                 weights_sha256=facts.weights_sha256,
                 files_sha256=facts.files_sha256,
                 tokens_sha256=facts.tokens_sha256,
+                method_package=facts.method_package,
                 host=None if anywhere else processes.host(),
             )
         except StreamError as error:

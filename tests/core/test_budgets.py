@@ -16,6 +16,7 @@ from core.measure.meters import MIB
 from core.methods.base import method_of
 from core.models.loading import Loaded
 from tests.support import families
+from tests.support.method_cases import need
 
 FITTING = (
     *("streaming", "window", "context-shift", "streaming-int"),
@@ -70,6 +71,17 @@ def test_fewer_bits_hold_more_keys_in_the_same_memory() -> None:
         )
     ]
     assert keys[0] * 2 < keys[1] and keys[1] * 1.3 < keys[2] and keys[2] * 1.2 < keys[3]
+
+
+@pytest.mark.parametrize("every", [5, 7])
+@pytest.mark.parametrize("method", ["kvpress:KnormPress", "kvpress-interval", "mit", "streaming"])
+def test_what_is_held_just_before_an_eviction_fits_too(method: str, every: int) -> None:
+    need(method)
+    model = loaded("llama")
+    for mib in (0.03, 0.031, 0.033):
+        found = budgets.settled(asked(method, mib, evict_every=every), model)
+        most = held(replace(found, budget_mib=None), model, families.tokens(120))
+        assert most / MIB <= mib < budgets.bytes_of(found, model, found.window_size + 1) / MIB
 
 
 def test_eviction_that_is_put_off_leaves_room_for_what_it_piles_up() -> None:

@@ -24,7 +24,7 @@ def recall(found: list[Point], traces: Traces) -> Drawn:
     from plotly.subplots import make_subplots
 
     name = "recall"
-    asked = [point for point in found if distances.horizon(point.run)]
+    asked = [point for point in found if distances.spans(point.run["answers"])]
     chosen = panels.choose_budget(asked, lambda panel: [p for p in panel if not p.lazy])
     if not chosen.panels:
         return nothing(name, "no run read a text that asks for what it told", ASKING)
@@ -106,8 +106,10 @@ def _horizons(chosen: Chosen) -> str:
         for point in chosen.points
         if (found := distances.horizon(point.run))
     ]
+    if not parts:
+        return ""
     return (
-        f"Above chance by their intervals up to this many tokens (+: all that was asked): "
+        "Above chance by exact intervals up to this many tokens (+: all that was asked): "
         f"{'; '.join(parts)}. "
     )
 

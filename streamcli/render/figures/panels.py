@@ -29,7 +29,7 @@ SETTING = tuple(name for name in SHARED if name not in (*MODE, *TEXT))
 TOLD = (  # of a run, by a caption or an axis
     *chosen(Group.RUN, Group.METHOD, Group.MEMORY, Group.ANSWERS, stored=True),
     *AROUND,
-    *("scored_tokens", "documents", "trained_length"),
+    *("scored_tokens", "documents", "trained_length", "attended_keys_mean"),
 )
 CHANGE = ("ppl_change", "ppl_change_low", "ppl_change_high")  # where runs were compared
 READ = tuple(dict.fromkeys((*SETTING, *MODE, *TEXT, *SAME_RUN, *TIMED, *TOLD, *CHANGE)))

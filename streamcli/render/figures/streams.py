@@ -159,8 +159,8 @@ def memory(found: list[Point], traces: Traces) -> Drawn:
     figure.update_xaxes(title_text="tokens of the stream", range=[0, 1.05 * longest], nticks=7)
     figure.update_yaxes(title_text="keys and values held (MiB)", rangemode="tozero")
     caption = (
-        "Keys and values held at the end of a stream: marks measured, lines by formula, 2 x layers "
-        "x key heads x head dimension x bytes a number x keys held, and the sinks' keys once more. "
+        "Keys and values held at the end of a stream: marks measured, lines by their formula "
+        "from the shape of the model, what is held beside keys and values included. "
         f"{captions.circumstances(chosen)}"
     )
     subtitle = captions.subtitle(chosen, "marks measured, lines by formula")

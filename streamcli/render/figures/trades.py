@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.registry import BASELINE
-from streamcli.analysis.comparison import size
+from streamcli.analysis.comparison import same_budget, size
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
@@ -61,7 +61,7 @@ def summary(found: list[Point], traces: Traces) -> Drawn:
         figure.update_yaxes(**axis, row=row, col=1)
     figure.update_xaxes(title_text="speed-up (times, log)", row=len(marks), col=1)
     caption = (
-        "Each method against re-computation that sees the same keys: perplexity over its "
+        "Each method against re-computation of the same budget: perplexity over its "
         "perplexity, and its time a token over the method's; the lines at 1 are re-computation. "
         f"{_numbers(chosen)}{captions.circumstances(chosen)} Times are medians of the repeats."
         f"{_bars(chosen)}"
@@ -156,13 +156,16 @@ def _against_baseline(every: list[Point]) -> list[Point]:
     same = panels.at_common_sinks(every)
     bases = _bases(same)
     with_baseline = {
-        size for size in bases if any(_size(p) == size and p.method != BASELINE for p in same)
+        size
+        for size, base in bases.items()
+        if any(_size(p) == size and p.method != BASELINE and _alike(p, base) for p in same)
     }
     return [
         point
         for point in same
         if _size(point) in with_baseline
-        and (point.method != BASELINE or bases[_size(point)] is point)
+        and (base := bases[_size(point)])
+        and (base is point or (point.method != BASELINE and _alike(point, base)))
     ]
 
 
@@ -184,6 +187,11 @@ def _bases(same: list[Point]) -> dict[tuple[str, float], Point]:
         if point.method == BASELINE:
             bases.setdefault(_size(point), point)
     return bases
+
+
+def _alike(point: Point, base: Point) -> bool:
+    """Whether it has the budget of ``base``, on average too, which a saw-tooth has not."""
+    return same_budget(dict(point.run), dict(base.run))
 
 
 def _size(point: Point) -> tuple[str, float]:

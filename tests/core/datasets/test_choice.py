@@ -111,3 +111,15 @@ def test_a_line_that_is_no_question_is_refused_with_its_number_and_what_a_line_i
 def test_what_is_no_file_of_questions_is_refused(part: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         open_corpus(f"choice:{part}", "bundled")
+
+
+def test_of_other_options_the_same_text_is_another_task(tmp_path: Path) -> None:
+    """Or a finished run would stand for a file whose wrong options were changed since."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(bundled("model"))
+    found = []
+    for choices in (ROW["choices"], ["a bird", "a dog", "a door"], ["a dog", "a door"]):
+        file = tmp_path / "mine.jsonl"
+        file.write_text(json.dumps(ROW | {"choices": choices}))
+        found.append(tokenize(open_corpus(f"choice:{file}", "bundled"), tokenizer, 100))
+    assert len({tuple(each.documents[0].ids.tolist()) for each in found}) == 1
+    assert len({each.sha256 for each in found}) == 3

@@ -138,8 +138,24 @@ def test_a_query_sees_s_plus_w_keys_and_itself_at_every_step(
     wanted = [min(t, 31) + 1 for t in range(60)]
     assert returned == {0: wanted, 1: wanted} and method.attended([60]).tolist() == wanted
     keys = 2 * 2 * 31 * 16 * 2 * 4  # layers, heads, keys, dims, and values, in float32
-    assert stream.kv_bytes() == keys == method.kv_formula_bytes(llama, 1, [60])
+    beside = 2 * 2 * 31 * 4 if name == "h2o" else 0  # a sum for each key
+    assert stream.kv_bytes() == keys + beside == method.kv_formula_bytes(llama, 1, [60])
     assert method.config.attended_keys == method_of("streaming").config.attended_keys
+
+
+@pytest.mark.parametrize("own", OPTIONS)
+@pytest.mark.parametrize("name", SCORED)
+def test_all_that_layers_hold_between_tokens_counts_as_kv(
+    llama: Loaded, name: str, own: str
+) -> None:
+    method = scored(name, OPTIONS[own])
+    stream: Any = method.start(llama, 2)
+    with torch.inference_mode():
+        stream.feed(random_ids(2, 60))
+    layers = stream.cache.layers
+    tensors = [x for layer in layers for x in vars(layer).values() if isinstance(x, Tensor)]
+    assert stream.kv_bytes() == sum(int(each.nbytes) for each in tensors)
+    assert stream.kv_bytes() == method.kv_formula_bytes(llama, 2, [60])
 
 
 def kept(loaded: Loaded, name: str, **own: Any) -> Tensor:
@@ -160,6 +176,13 @@ def test_sinks_stay_where_asked_for_and_heads_choose_by_themselves_but_in_tova(
     alike = [bool((layer == layer[0]).all()) for layer in found]
     assert all(alike) if name == "tova" else not any(alike)
     assert not torch.equal(found[0], found[1])
+
+
+def test_a_share_is_rounded_down_as_it_is_written() -> None:
+    wanted = {(0.29, 100): 29, (0.58, 50): 29, (0.5, 31): 15, (1 / 3, 30): 9, (0.0, 9): 0}
+    for (recent, keys), count in wanted.items():
+        method: Any = scored("h2o", {"recent": recent}, n_sink=0, window=keys)
+        assert method.recent == count
 
 
 def test_h2o_keeps_as_many_of_the_recent_as_it_says(llama: Loaded) -> None:

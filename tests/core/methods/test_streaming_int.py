@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import LlamaForCausalLM
 
 from core import cache as caches
 from core import registry
 from core.codes import GROUP, Codes
 from core.config import RunConfig
 from core.errors import UsageError
+from core.methods import streaming_int
 from core.methods.base import Method
 from core.methods.streaming import CachedStream
 from core.methods.streaming_int import StreamingInt
@@ -58,6 +60,34 @@ def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
 def test_layers_with_windows_sinks_or_sizes_of_their_own_are_exact(name: str, size: int) -> None:
     loaded = Loaded(families.build(name), None, "", None, "", 256, 0)
     assert apart(loaded, families.tokens(90), size, integers(4, window=40)) < EXACT
+
+
+def of_heads(d: int) -> Loaded:
+    """A tiny model whose heads have D channels."""
+    config = tiny_llama().config
+    config.head_dim = d
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    return Loaded(model, None, "", None, "", 256, 0)
+
+
+@pytest.mark.parametrize("size", [1, 16])
+@pytest.mark.parametrize(("d", "kv_bits"), [(36, 2), (100, 4), (100, 2)])
+def test_heads_whose_groups_would_end_within_a_byte_have_shorter_ones(
+    d: int, kv_bits: int, size: int
+) -> None:
+    loaded, method, ids = of_heads(d), integers(kv_bits), random_ids(1, 80)
+    assert apart(loaded, ids, size, method) < EXACT
+    stream = method.start(loaded, 1)
+    with torch.inference_mode():
+        stream.feed(ids)
+    assert stream.kv_bytes() == method.kv_formula_bytes(loaded, 1, [80])
+
+
+def test_values_that_fill_no_whole_bytes_are_refused_in_a_line() -> None:
+    with pytest.raises(UsageError, match="6 values of 2 bits fill no whole bytes.*more bits"):
+        integers(2).start(of_heads(6), 1)
+    integers(4).start(of_heads(6), 1)
 
 
 @pytest.mark.parametrize("n_sink", [0, 1])
@@ -182,8 +212,6 @@ def test_a_code_that_is_not_the_nearest_fails_and_so_does_another_grid(
 def test_keys_that_stand_wrong_or_are_whole_too_long_are_found(
     neox: Loaded, neox_ids: Tensor, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.methods import streaming_int
-
     real = streaming_int.QuantisedKVCache._lay
 
     def lay(self: Any, kind: Any, t: int, c: int) -> Any:

@@ -73,12 +73,35 @@ def test_many_documents_of_several_questions_are_clusters() -> None:
     assert alone and alone.share.high - alone.share.low < found.share.high - found.share.low
 
 
-@pytest.mark.parametrize("documents", [[1] * 45, [5] * 7 + [10], [5] * 5, []])
-def test_documents_of_one_question_or_few_of_them_are_no_clusters(documents: list[int]) -> None:
+@pytest.mark.parametrize("documents", [[1] * 45, [5] * 7 + [10], [19, 26], [45], [5] * 5, []])
+def test_documents_of_one_question_or_a_single_one_are_no_clusters(documents: list[int]) -> None:
     mine, other = [1, 0, 1] * 15, [0, 1, 1] * 15
     found = answered.difference(answers(mine), answers(other), documents)
-    many = len(documents) >= spread.MANY and max(documents) > 1
+    many = len(documents) > 1 and sum(documents) == 45 and max(documents) > 1
     assert found is not None and ("McNemar" in found.law) is not many
+
+
+@pytest.mark.parametrize("count", [3, 8, 12])
+def test_what_one_document_alone_shows_is_not_called_a_difference(count: int) -> None:
+    mine = [0] * 20 * count
+    mine[20:32] = [1] * 12  # twelve more right answers, all in one document
+    found = answered.difference(answers(mine), answers([0] * 20 * count), [20] * count)
+    assert found is not None and found.alone == (12, 0)
+    assert f"over {count} documents, by Student's t" == found.law
+    assert found.share.p > 0.1 and found.share.low < 0 < found.share.high
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_documents_with_effects_of_their_own_are_seldom_called_different(count: int) -> None:
+    draw, alarms = np.random.default_rng(count), 0
+    for _ in range(300):
+        both, effect = draw.normal(0, 0.5, count), draw.normal(0, 0.6, count)
+        shares = [1 / (1 + np.exp(-np.repeat(x, 30))) for x in (both + effect, both)]
+        mine, other = ((draw.random(len(x)) < x).astype(int).tolist() for x in shares)
+        found = answered.difference(answers(mine), answers(other), [30] * count)
+        assert found is not None
+        alarms += found.share.p <= 0.05
+    assert alarms / 300 <= 0.08  # 17 % where questions were independent
 
 
 def test_runs_that_are_right_on_the_same_questions_have_nothing_to_test() -> None:

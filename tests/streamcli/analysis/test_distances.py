@@ -50,6 +50,10 @@ def asked(*spans: tuple[int, int, int]) -> dict[str, object]:
         ([(9, 20, 2), (30, 20, 18)], 0, False, "0"),
         ([(9, 20, 18), (30, 20, 2), (60, 20, 20)], 16, False, "16"),  # luck, beyond chance
         ([(9, 20, 18), (900, 20, 9), (1800, 20, 1)], 1024, False, "1,024"),
+        ([(9, 20, 18), (30, 4, 2), (60, 20, 18)], 16, False, "16"),  # guessing gets 2 of 4 in 5 %
+        ([(9, 20, 18), (30, 10, 3), (60, 20, 18)], 16, False, "16"),  # and 3 of 10 in 7 %
+        ([(9, 1, 0), (30, 20, 18), (60, 20, 2)], 32, False, "32"),  # one question tells nothing
+        ([(9, 20, 18), (30, 20, 18), (60, 1, 1)], 30, True, "30+"),
     ],
 )
 def test_the_horizon_is_the_end_of_the_last_span_before_one_that_reaches_down_to_chance(
@@ -63,5 +67,5 @@ def test_the_horizon_is_the_end_of_the_last_span_before_one_that_reaches_down_to
 def test_where_nothing_was_told_there_is_no_distance_and_no_horizon() -> None:
     told_nowhere = {"answers": "[[null,1],[null,0]]", "chance": 0.25}
     assert distances.spans(str(told_nowhere["answers"])) == []
-    for run in (told_nowhere, {"answers": None, "chance": None}, {}):
+    for run in (told_nowhere, {"answers": None, "chance": None}, {}, asked((9, 1, 1), (30, 1, 1))):
         assert distances.horizon(run) is None

@@ -477,10 +477,10 @@ def test_report_compare_and_figures_have_one_time_and_one_speed_up(home: Path, t
 def test_accuracy_and_its_table_by_distance_stand_where_runs_were_asked_and_nowhere_else(
     home: Path, typed: Type
 ) -> None:
-    asked = {"dataset": "recall", "tokens_sha256": "r" * 64, "questions": 4, "chance": 0.1}
-    right = {"accuracy": 0.75, "accuracy_low": 0.301, "accuracy_high": 0.954}
-    wrong = {"accuracy": 0.0, "accuracy_low": 0.0, "accuracy_high": 0.4899}
-    answers = "[[5,1],[9,1],[40,1],[300,0]]"  # 1 of 1 is more than chance: 21 % at least
+    asked = {"dataset": "recall", "tokens_sha256": "r" * 64, "questions": 8, "chance": 0.1}
+    right = {"accuracy": 0.75, "accuracy_low": 0.409, "accuracy_high": 0.929}
+    wrong = {"accuracy": 0.0, "accuracy_low": 0.0, "accuracy_high": 0.3244}
+    answers = "[[5,1],[9,1],[10,1],[40,1],[50,1],[60,1],[300,0],[301,0]]"
     recorded(
         home / DB,
         *FOUR,
@@ -494,19 +494,19 @@ def test_accuracy_and_its_table_by_distance_stand_where_runs_were_asked_and_nowh
     )
     for title in ("accuracy", "horizon"):
         assert title not in plain.partition("\n\n")[2].splitlines()[0]
-    assert "| 75.0% (30 to 95) | 64 |" in told and "| 0.0% (0 to 49) | 0 |" in told
+    assert "| 75.0% (41 to 93) | 64 |" in told and "| 0.0% (0 to 32) | 0 |" in told
     rows = [line.split("|")[1:-1] for line in by_distance.splitlines() if "|" in line]
     cells = [[cell.strip() for cell in row] for row in rows]
     assert cells[0] == ["tokens since it was told", "questions", "streaming", "dense"]
-    assert cells[2] == ["1 to 16", "2", "100% (34 to 100)", "0% (0 to 66)"]
-    assert [row[:2] for row in cells[3:]] == [["33 to 64", "1"], ["257 to 512", "1"]]
+    assert cells[2] == ["1 to 16", "3", "100% (44 to 100)", "0% (0 to 56)"]
+    assert [row[:2] for row in cells[3:]] == [["33 to 64", "3"], ["257 to 512", "2"]]
     assert out.count("reaches down to chance") == 1
     every = rows_of(typed, "--dataset", "recall")
     assert {row["method"]: row["accuracy"] for row in every} == {"streaming": 0.75, "dense": 0.0}
     ends = {row["method"]: json.dumps([row["horizon"], row["horizon_open"]]) for row in every}
     assert ends == {"streaming": "[64, false]", "dense": "[0, false]"}
     page = report(typed, "--format", "html").out
-    assert "75.0% (30 to 95)" in page and "100% (34 to 100)" in page
+    assert "75.0% (41 to 93)" in page and "100% (44 to 100)" in page
 
 
 def test_a_table_of_chosen_columns_shows_the_time_that_compare_shows(

@@ -186,6 +186,13 @@ def test_summary_has_the_ratios_of_the_tables(rows: list[dict[str, Any]]) -> Non
             assert sorted(trace.y) == pytest.approx(sorted(mine["ppl_change"] + 1))
 
 
+def test_what_sees_as_many_keys_at_most_and_fewer_on_average_has_no_place_in_the_summary() -> None:
+    rows = [run(1, attended_keys_mean=60.0), run(2, method="recompute", attended_keys_mean=60.0)]
+    rows += [run(3, method="context-shift", attended_keys_mean=48.0, config_key="shift")]
+    figure = drawn("summary", rows).figure
+    assert figure and named(figure, "streaming") and not named(figure, "context-shift")
+
+
 def test_a_ratio_of_a_thousandth_does_not_look_like_an_effect() -> None:
     rows = [run(1), run(2, method="recompute", ppl=run(1)["ppl"] * 1.001)]
     figure = drawn("summary", rows).figure

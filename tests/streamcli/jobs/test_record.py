@@ -1,0 +1,33 @@
+"""What of a database counts as finished."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig
+from core.facts import RunFacts
+from streamcli.jobs import processes
+from streamcli.jobs.record import Recorder
+from tests.support.records import recorded
+
+
+def test_a_run_of_another_version_of_a_methods_package_is_not_this_one(tmp_path: Path) -> None:
+    config, place = RunConfig(window=60), tmp_path / "runs.db"
+    hashes: dict[str, Any] = {
+        name: name for name in ("weights_sha256", "files_sha256", "tokens_sha256")
+    }
+    row: dict[str, Any] = {"config_key": config.key, "host": processes.host(), **hashes}
+    recorded(place, {**row, "method_package": "toy-cache==1.2"})
+    recorder = Recorder(
+        str(place), True, lambda words: None, lambda _: nullcontext(lambda scored, nats: None)
+    )
+    for package, there in (("toy-cache==1.2", 1), ("toy-cache==1.3", 0)):
+        asked: dict[str, Any] = {
+            "requested_model": "",
+            "requested_dataset": "",
+            "method_package": package,
+        }
+        facts = RunFacts(**asked, **hashes)
+        assert len(recorder.finished(config, facts)) == there
