@@ -99,8 +99,8 @@ def answers(rows: Sequence[Row]) -> list[str]:
 HORIZONS = (
     f"{HORIZON}: how many tokens after a fact was told a run still knows more than chance: the end "
     "of the last span of distances before the first whose exact 95 % interval reaches down to "
-    "chance, spans of too few questions to tell left out; + where no span that was asked about does; "
-    "`streamcli plot recall` draws the spans."
+    "chance, spans of too few questions to tell left out; + where no span that was asked about "
+    "does; `streamcli plot recall` draws the spans."
 )
 
 
