@@ -29,6 +29,7 @@ GROUP = 32  # tokens of a group of keys, and most channels of one of values
 TIE = 0.25  # of a step: what is closer to the middle of two codes may be either
 ENDS = 2.0**-9  # of a group's least value or step: two roundings to 16 bits
 NOISE = 2e-5  # of the largest number of a group: float32, in keys of another order of summing
+TURNED = 1e-6  # of the largest number of the keys: what turning them back leaves where one is 0
 
 
 @torch.inference_mode()
@@ -131,13 +132,18 @@ class _Loop:
         if t > sinks and (t - sinks) % GROUP == 0:
             tokens = range(t - GROUP, t)
             told = layer.told and layer.told[0][:, :, (t - sinks) // GROUP - 1]
-            keys = self._coded(torch.stack([layer.keys[j] for j in tokens], -1), told)
+            whole = torch.stack([layer.keys[j] for j in tokens], -1)  # (B, K, D, n)
+            left = TURNED * whole.abs().amax((-1, -2), keepdim=True)
+            keys = self._coded(whole, told, left)
             layer.coded.update(zip(tokens, keys.unbind(-1), strict=True))
 
-    def _coded(self, x: Tensor, told: Tensor | None) -> Tensor:
-        """The nearest numbers (..., n) of a grid for each group; of ``told`` (..., n + 2) ones."""
+    def _coded(self, x: Tensor, told: Tensor | None, left: Tensor | float = 0.0) -> Tensor:
+        """The nearest numbers (..., n) of a grid for each group; of ``told`` (..., n + 2) ones.
+
+        These may be of numbers that are off by ``left``.
+        """
         most = 2**self.bits - 1
-        least, noise = x.amin(-1, keepdim=True), NOISE * x.abs().amax(-1, keepdim=True)
+        least, noise = x.amin(-1, keepdim=True), NOISE * x.abs().amax(-1, keepdim=True) + left
         low = (least - least.abs() / 2048).half().float()
         if told is not None:
             told = told.to(x.device)
@@ -150,7 +156,7 @@ class _Loop:
             self.wrong |= not _rounded_alike(told[..., -1:], step, 2 * noise / most)
             step, codes = told[..., -1:], told[..., :-2]
             whole = bool((codes == codes.round()).all()) and 0 <= codes.min() <= codes.max() <= most
-            nearest = bool(((codes - (x - low) / step).abs() <= 0.5 + TIE).all())
+            nearest = bool(((codes - (x - low) / step).abs() <= 0.5 + TIE + left / step).all())
             self.wrong |= not (whole and nearest)
         coded: Tensor = codes * step + low
         return coded

@@ -90,6 +90,16 @@ def test_values_that_fill_no_whole_bytes_are_refused_in_a_line() -> None:
     integers(4).start(of_heads(6), 1)
 
 
+@pytest.mark.parametrize("size", [1, 16])
+def test_a_number_of_every_key_may_be_0(size: int) -> None:
+    """As in Gemma 3 270M: what is left of the number that it is turned with is no wrong choice."""
+    loaded = tiny()
+    for layer in loaded.model.model.layers:
+        layer.self_attn.k_proj.weight[3] = 0
+    for kv_bits in (8, 4):
+        assert apart(loaded, random_ids(1, 90), size, integers(kv_bits, window=40)) < EXACT
+
+
 @pytest.mark.parametrize("n_sink", [0, 1])
 def test_no_sinks_and_a_window_shorter_than_a_group_are_exact(n_sink: int) -> None:
     for size in (1, 5):
