@@ -240,7 +240,7 @@ COLUMNS = _by_name(
     _column("dataset_revision", "text rev", "sha", "text facts",
             "Commit or hash of the text's source"),
     _column("tokens_sha256", "tokens", "sha", "text facts shared repeat",
-            "Hash of the tokens and of what is asked; equal hashes, equal ones"),
+            "Hash of the tokens; where questions are asked, of them as well"),
     _column("bos", "BOS", "text", "text facts", "What stands before each document"),
     _column("documents", "documents", "count", "text result",
             "Number of documents, each a stream of its own"),
