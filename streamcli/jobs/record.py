@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # which import torch
 
 Watch = Callable[["Prepared"], AbstractContextManager["Progress"]]
 Made = TypeVar("Made")
+CACHE = "TORCHINDUCTOR_CACHE_DIR"  # which torch needs when it is imported, if it is set
 
 
 @dataclass
@@ -242,6 +243,9 @@ def _once(known: dict[Key, Made | StreamError], key: Key, make: Callable[[], Mad
 
 
 def _failure(error: Exception) -> StreamError:
-    failure = StreamError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, OSError) and (place := os.environ.get(CACHE)) and place in words:
+        words += f": {CACHE} must name a folder that can be written; unset it, or choose another."
+    failure = StreamError(words)
     failure.__cause__ = error
     return failure
