@@ -218,6 +218,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("sqlite", "postgresql"))
     asked = parser.parse_args()
     forked.warm()
+    queue.DEATHS = 10**6  # random blows may hit one group over and over
     bad = 0
     for kind, opened in {"sqlite": _file, "postgresql": _server}.items():
         if asked.only not in (None, kind):

@@ -15,8 +15,8 @@ from core.config import RunConfig
 from core.errors import UsageError
 from core.methods.scored import Scored
 from core.models.loading import Loaded
-from core.proof import evictions
-from core.proof.verify import Finding, verify
+from core.proof import evictions, reference
+from core.proof.verify import Finding, _half, verify
 from streamcli import cli
 from streamcli.render import tables
 from tests.support.samples import fed_nll, method_of
@@ -134,6 +134,21 @@ def test_drift_in_half_precision_is_named(
     drifted = found["bfloat16"]
     assert not drifted.passed and drifted.largest_nats > drifted.mean_nats
     assert "errors pile up" in found["bfloat16"].diagnosis
+
+
+def test_of_a_format_in_which_the_model_itself_overflows_nothing_is_claimed(
+    neox: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of Gemma 3 in float16."""
+    scores = {torch.float32: 1.0, torch.float16: torch.nan, torch.bfloat16: 1.0}
+    shape = 1, len(ids) - 1
+    monkeypatch.setattr(
+        reference, "dense_nll", lambda model, _: torch.full(shape, scores[model.dtype])
+    )
+    want = torch.ones(len(ids) - 1)
+    found = [_half(neox, ids, CONFIG, each, want) for each in ("float16", "bfloat16")]
+    assert [each.claimed for each in found] == [False, True]
+    assert "no finite scores in float16" in found[0].diagnosis
 
 
 def test_too_few_tokens_prove_nothing_and_are_refused(neox: Loaded, ids: Tensor) -> None:
