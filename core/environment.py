@@ -18,6 +18,7 @@ from core.hashing import sha256
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("streamcli", "torch", "transformers", "tokenizers", "datasets", "kvpress", "numpy")
+CACHE = "TORCHINDUCTOR_CACHE_DIR"  # which torch makes when it is imported, if it is set
 TOLD_BY = ("OMP_", "GOMP_", "KMP_", "MKL_", "TORCH", "CUDA_", "HF_", "TRANSFORMERS_")  # variables
 
 
@@ -135,3 +136,11 @@ def _cpu() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def way_out(error: Exception) -> str:
+    """What to do where a folder for compiled code can't be made; empty where it is not that."""
+    place = os.environ.get(CACHE)
+    if not (isinstance(error, OSError) and place and place in str(error)):
+        return ""
+    return f": {CACHE} must name a folder that can be written; unset it, or choose another."

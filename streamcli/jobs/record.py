@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core import environment
 from core.config import RunConfig
 from core.errors import Interrupted, StreamError
 from core.facts import RunFacts
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # which import torch
 
 Watch = Callable[["Prepared"], AbstractContextManager["Progress"]]
 Made = TypeVar("Made")
-CACHE = "TORCHINDUCTOR_CACHE_DIR"  # which torch needs when it is imported, if it is set
 
 
 @dataclass
@@ -244,8 +244,6 @@ def _once(known: dict[Key, Made | StreamError], key: Key, make: Callable[[], Mad
 
 def _failure(error: Exception) -> StreamError:
     words = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if isinstance(error, OSError) and (place := os.environ.get(CACHE)) and place in words:
-        words += f": {CACHE} must name a folder that can be written; unset it, or choose another."
-    failure = StreamError(words)
+    failure = StreamError(words + environment.way_out(error))
     failure.__cause__ = error
     return failure
