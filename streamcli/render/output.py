@@ -17,7 +17,7 @@ from rich.text import Text
 from core.errors import UsageError
 from streamcli import files, harmless
 from streamcli.analysis.comparison import Comparison, in_order, rows_of
-from streamcli.render import overview, tables
+from streamcli.render import overview, tables, terminal_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,8 @@ def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
     console = Console(file=to)
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH, file=to)
-    plain = None if console.options.ascii_only else tables.set_plainly(sheet, console.width)
+    ascii_only = console.options.ascii_only
+    plain = None if ascii_only else terminal_tables.set_plainly(sheet, console.width)
     if sheet.title:
         console.print(Text(sheet.title, style="bold"))
     if plain:
@@ -54,7 +55,7 @@ def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
         console.file.write("".join(f"{line}\n" for line in below))
         notes = sheet.notes
     else:
-        table, width, notes = tables.fitted(sheet, console.width)
+        table, width, notes = terminal_tables.fitted(sheet, console.width)
         whole = Console(file=to, width=width, height=console.height)  # or it heeds no width
         whole.print(table, width=width, crop=False)
     for note in notes:

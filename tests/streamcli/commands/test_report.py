@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from streamcli.analysis.selection import Query
 from streamcli.jobs.select import select, times
-from streamcli.render import tables
+from streamcli.render import tables, terminal_tables
 from streamcli.render.figures import panels
 from streamcli.results import frames
 from streamcli.results.columns import ADDED, COLUMNS, STATUSES, format_ends
@@ -376,7 +376,7 @@ def test_every_change_has_its_interval_in_every_format_and_a_note_says_over_what
 def test_on_a_narrow_terminal_an_interval_stands_below_its_change(home: Path) -> None:
     store = differing(home / DB, [3000], streaming=0.02)
     (sheet,) = (tables.sheet(each) for each in select(store, Query()).comparisons)
-    table, needed, _ = tables.fitted(sheet, 80)
+    table, needed, _ = terminal_tables.fitted(sheet, 80)
     console = Console(width=needed, file=io.StringIO())
     console.print(table)
     shown = console.file.getvalue()  # type: ignore[attr-defined]

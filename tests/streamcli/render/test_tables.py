@@ -12,7 +12,7 @@ from rich.console import Console
 
 from core.result import FILLING
 from streamcli.analysis.comparison import Comparison, comparisons
-from streamcli.render import output, tables
+from streamcli.render import output, tables, terminal_tables
 from streamcli.results.columns import COLUMNS, Column
 from tests.support.records import BASE, FOUR
 
@@ -98,7 +98,7 @@ def test_a_note_names_the_methods_it_is_about(comparison: Comparison) -> None:
 
 
 def printed(sheet: tables.Sheet, width: int) -> tuple[str, list[str]]:
-    table, needed, notes = tables.fitted(sheet, width)
+    table, needed, notes = terminal_tables.fitted(sheet, width)
     console = Console(width=needed, height=100, file=io.StringIO())
     console.print(table)
     return console.file.getvalue(), notes  # type: ignore[attr-defined]
@@ -192,8 +192,8 @@ def test_a_table_that_fits_is_set_as_rich_sets_it(
 ) -> None:
     columns = [Column("a", title, "text", "."), Column("b", title, "count", ".")]
     sheet = tables.Sheet("", columns, [[cells, cells[: 3 + at]] for at in range(number)], [])
-    plain = tables.set_plainly(sheet, width)
-    table, wide, _ = tables.fitted(sheet, width)
+    plain = terminal_tables.set_plainly(sheet, width)
+    table, wide, _ = terminal_tables.fitted(sheet, width)
     shown = io.StringIO()
     Console(file=shown, width=wide, height=50).print(table, width=wide, crop=False)
     if plain:
