@@ -55,7 +55,7 @@ TOGETHER = (  # files of which one worker has all: their tests share what is dea
     ("core/models/test_loading",),
     ("core/models/test_sentencepiece",),  # a tokenizer of 262,144 tokens
     ("streamcli/test_cli_hub",),
-    ("streamcli/jobs/test_sweep",),  # sweeps that were killed
+    ("streamcli/jobs/test_stopped_sweeps",),  # sweeps that were killed
     ("streamcli/render/test_html",),  # a browser
     ("test_wheel",),
     ("test_examples", "test_without_torch"),  # long ones: collected last, they would end alone

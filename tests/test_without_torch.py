@@ -10,10 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RUN = "tests/streamcli/jobs/test_plan.py"
+COMMANDS = (
+    *("compare", "compare_scale", "compare_verdicts", "db", "gate", "plot", "published"),
+    *("report", "report_formats", "report_intervals", "report_times", "runs", "update"),
+)
 COLLECTED = (
     *(f"tests/streamcli/{folder}" for folder in ("analysis", "render", "results")),
-    *(f"tests/streamcli/commands/test_{name}.py" for name in ("compare", "db", "plot", "runs")),
-    *(f"tests/streamcli/commands/test_{name}.py" for name in ("report", "update")),
+    *(f"tests/streamcli/commands/test_{name}.py" for name in COMMANDS),
     *(f"tests/streamcli/test_{name}.py" for name in ("docs", "readme", "settings")),
     *(f"tests/attack/test_{name}.py" for name in ("options", "texts")),
 )

@@ -2,7 +2,7 @@
 
 ``python -m tests.support.forked FOLDER`` runs the scenarios below, each in a database of its name
 there, and prints, as JSON, how their processes ended. On stderr ``END`` stands after what the
-processes of each have said. For ``test_sweep``, which looks at the databases afterwards.
+processes of each have said. For ``test_stopped_sweeps``, which looks at the databases afterwards.
 """
 
 from __future__ import annotations

@@ -136,6 +136,11 @@ def recorded(path: Path | str, *changes: dict[str, Any]) -> Store:
     return store
 
 
+def run_ids(store: Store) -> list[str]:
+    """The names of its finished runs, the oldest first."""
+    return [str(name) for name in frames.runs(store, sort="run_id")["run_id"]]
+
+
 def scored(store: Store, scores: dict[str, NDArray[Any]], lengths: list[int]) -> None:
     """Let the runs of these methods have these scores, on documents of these lengths."""
     runs = frames.runs(store, columns=["run_id", "method"])

@@ -1,4 +1,4 @@
-"""A database of four made-up runs, and reports of it.
+"""A database of four made-up runs, and reports and comparisons of it.
 
 Use it with ``pytest_plugins = ("tests.support.typed", "tests.support.reported")``.
 (PYTEST_DONT_REWRITE: tests import it.)
@@ -6,6 +6,7 @@ Use it with ``pytest_plugins = ("tests.support.typed", "tests.support.reported")
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,21 @@ DB = "runs.db"
 
 def report(typed: Type, *words: str) -> Any:
     return typed("report", "--db", DB, *words)
+
+
+def rows_of(typed: Type, *words: str) -> list[dict[str, Any]]:
+    """What such a report has as JSON."""
+    found: list[dict[str, Any]] = json.loads(report(typed, "--format", "json", *words).out)
+    return found
+
+
+def compare(typed: Type, *words: str) -> Any:
+    return typed("compare", "--db", DB, *words)
+
+
+def cells(line: str) -> list[str]:
+    """What a row of a Markdown table holds."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 @pytest.fixture
