@@ -63,8 +63,8 @@ presses: $(READY)
 	$(BIN)/python -m tests.support.presses_page
 
 generate: .newest/.ready
-	$(BIN)/python -m tests.support.generating
-	PYTHONPATH=.newest $(BIN)/python -m tests.support.generating
+	$(BIN)/python -m tests.support.generate_page
+	PYTHONPATH=.newest $(BIN)/python -m tests.support.generate_page
 
 soak: $(READY)
 	$(BIN)/python -m tests.attack.soak $(ARGS)

@@ -16,8 +16,10 @@ from core.attention import NAME, streaming_attention
 from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
 from core.models.loading import Loaded
-from tests.support import generating
-from tests.support.generating import CASES, N_SINK, WINDOW, greedy, name_of, options
+from tests.support import generate_page, generating
+from tests.support.drift import drift
+from tests.support.generate_cases import CASES, outcome
+from tests.support.generating import N_SINK, WINDOW, greedy, name_of, options
 from tests.support.samples import EXACT, gap, random_ids, tiny_llama
 
 
@@ -41,28 +43,28 @@ DEAR = (
     [pytest.param(name, marks=[pytest.mark.slow] if name in DEAR else ()) for name in CASES],
 )
 def test_every_case_works_or_is_refused_in_one_line(case: str, model: Any) -> None:
-    words = generating.outcome(case, model)
+    words = outcome(case, model)
     assert words.startswith(CASES[case].expected), words
     assert model.config._attn_implementation == "sdpa"
-    columns, cells = generating.read()
-    if generating.column() in columns:
-        assert cells[CASES[case].words][generating.column()] == words  # docs/generate.md
+    columns, cells = generate_page.read()
+    if generate_page.column() in columns:
+        assert cells[CASES[case].words][generate_page.column()] == words  # docs/generate.md
 
 
 def test_the_page_is_written_anew_and_what_stands_below_its_table_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = tmp_path / "generate.md"
-    page.write_text(generating.PAGE.read_text())
-    monkeypatch.setattr(generating, "PAGE", page)
-    monkeypatch.setattr(generating, "CASES", {"batch": CASES["batch"]})
-    before, (columns, cells) = page.read_text(), generating.read()
-    generating.write()
-    below = before.partition(generating.BELOW)[2]
-    assert len(below) > 500 and page.read_text().endswith(generating.BELOW + below)
+    page.write_text(generate_page.PAGE.read_text())
+    monkeypatch.setattr(generate_page, "PAGE", page)
+    monkeypatch.setattr(generate_page, "CASES", {"batch": CASES["batch"]})
+    before, (columns, cells) = page.read_text(), generate_page.read()
+    generate_page.write()
+    below = before.partition(generate_page.BELOW)[2]
+    assert len(below) > 500 and page.read_text().endswith(generate_page.BELOW + below)
     words = CASES["batch"].words
-    assert generating.read()[0] == sorted({*columns, generating.column()}, key=len)
-    assert generating.read()[1] == {words: {**cells[words], generating.column(): "works"}}
+    assert generate_page.read()[0] == sorted({*columns, generate_page.column()}, key=len)
+    assert generate_page.read()[1] == {words: {**cells[words], generate_page.column(): "works"}}
 
 
 def test_the_model_is_as_it_was_and_another_cache_is_not_touched(model: Any) -> None:
@@ -193,4 +195,4 @@ def test_a_long_generation_does_not_drift(
 ) -> None:
     monkeypatch.setattr(caches, "REACH", 4)  # its frame moves as often as in 40,000 tokens
     torch.manual_seed(0)
-    assert generating.drift(neox.model, neox_ids[:1, :100], 700) < EXACT
+    assert drift(neox.model, neox_ids[:1, :100], 700) < EXACT

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import UsageError
 from core.models import anatomy
-from tests.support import families, generating, models_page
+from tests.support import families, generate_cases, models_page
 
 COLUMNS, CELLS = models_page.read()
 
@@ -73,6 +73,6 @@ def test_the_page_shows_each_promised_family_as_exact_under_two_versions() -> No
 )
 def test_generate_writes_what_the_cache_says_by_hand_or_refuses_the_size(name: str) -> None:
     try:
-        generating.family(name)
+        generate_cases.family(name)
     except UsageError as refused:
         assert "that every layer of this model has" in str(refused)
