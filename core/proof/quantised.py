@@ -26,7 +26,6 @@ from core.proof.reference import _nll, _own_masks
 
 NAME = "streamcli-quantised"
 GROUP = 32  # tokens of a group of keys, and most channels of one of values
-TIE = 0.25  # of a step: what is closer to the middle of two codes may be either
 ENDS = 2.0**-9  # of a group's least value or step: two roundings to 16 bits
 NOISE = 2e-5  # of the largest number of a group: float32, in keys of another order of summing
 TURNED = 1e-6  # of the largest number of the keys: what turning them back leaves where one is 0
@@ -156,7 +155,7 @@ class _Loop:
             self.wrong |= not _rounded_alike(told[..., -1:], step, 2 * noise / most)
             step, codes = told[..., -1:], told[..., :-2]
             whole = bool((codes == codes.round()).all()) and 0 <= codes.min() <= codes.max() <= most
-            nearest = bool(((codes - (x - low) / step).abs() <= 0.5 + TIE + left / step).all())
+            nearest = bool(((codes * step + low - x).abs() <= step / 2 + noise).all())
             self.wrong |= not (whole and nearest)
         coded: Tensor = codes * step + low
         return coded
