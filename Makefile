@@ -17,8 +17,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
-MODEL_TESTS := tests/core tests/streamcli/test_cli.py tests/streamcli/test_cli_hub.py
-TEST := $(BIN)/python -m pytest --numprocesses 2
+MODEL_TESTS := $(addprefix tests/core/,datasets measure methods models proof modes/test_modes.py \
+               $(patsubst %,test_%.py,cache conversation engine generate probe tokens weights)) \
+               tests/streamcli/test_cli_hub.py
+TEST := $(BIN)/python -m pytest --numprocesses 3
 .PHONY: demo test quick check newest docs models presses generate soak peers
 .DEFAULT_GOAL := demo
 

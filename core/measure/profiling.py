@@ -111,9 +111,14 @@ def taken_mib(act: Callable[[], object], device: str) -> float:
         torch.cuda.reset_peak_memory_stats(device)
         act()
         return (torch.cuda.max_memory_allocated(device) - before) / MIB
-    gc.collect()  # or what is freed meanwhile would count against it
-    with _silence(), profiler.profile(profile_memory=True) as looked:
-        act()
+    collects = gc.isenabled()
+    gc.disable()  # or what it frees meanwhile would count against the step
+    try:
+        with _silence(), profiler.profile(profile_memory=True) as looked:
+            act()
+    finally:
+        if collects:
+            gc.enable()
     results: Any = looked.profiler
     events = [each for each in results.kineto_results.events() if each.name() == "[memory]"]
     held = most = 0

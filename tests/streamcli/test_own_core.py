@@ -42,11 +42,11 @@ def test_commands_take_their_own_package(theirs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bench_startup_and_the_run_in_it_take_their_own_package(tmp_path: Path) -> None:
+def test_a_run_takes_its_own_package(tmp_path: Path) -> None:
     (tmp_path / "core.py").write_text("name = 'theirs'\n")
-    code = "from streamcli.__main__ import main; from streamcli.jobs import bench"  # as it does
-    done = python(tmp_path, "-c", f"{code}; print(len(bench.startup(1)))")
-    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
+    text = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "40")
+    done = python(tmp_path, "-m", "streamcli", "run", *text, "--window", "8", "--json")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_process_that_a_command_spawns_takes_its_own_package(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ PLAN = (
     *("--methods", *METHODS, "--repeats", f"{REPEATS}", "--threads", "1"),
 )
 WORKERS = 4
-KILLS = 12
+KILLS = 8
 
 
 def left(place: str) -> int:

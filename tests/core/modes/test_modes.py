@@ -22,7 +22,7 @@ from tests.support.evaluated import evaluate
 from tests.support.method_cases import BUDGET, CASES, FOLLOWED, N_SINK, WINDOW, need
 from tests.support.samples import EXACT
 
-LENGTHS = (80, 50, 2)  # of a cache of 32
+LENGTHS = (60, 40, 2)  # of a cache of 32
 
 
 @pytest.fixture(scope="module")

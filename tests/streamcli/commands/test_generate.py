@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,13 +15,13 @@ import torch
 
 from core.cache import StreamingKVCache
 from core.models.loading import load
-from tests.support import forked
 from tests.support.loaded_once import load_once
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[3]
 PROMPT = "The lighthouse stands at the end of the bay, and"
 SMALL = ("--model", "bundled", "--threads", "1", "--window", "20")
 GREEDY = ("--temperature", "0", "--max-new-tokens", "50")
@@ -153,18 +154,21 @@ def test_ctrl_c_ends_what_is_piped_between_two_tokens(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     """What was written stays, one line says so, and the exit code is that of an interrupt."""
-    told, errors = tmp_path / "in", tmp_path / "err"
-    told.write_text("Hello\n" * 3)
-    out, end = os.pipe()
-    with told.open() as stdin, errors.open("w") as stderr:
-        asked = (*words, *SMALL, "--engine", "eager", "--max-new-tokens", "100000")
-        fds = (stdin.fileno(), end, stderr.fileno())
-        child = forked.start(*asked, folder=tmp_path, fds=fds)
-    os.close(end)
-    with open(out) as printed:
-        seen = printed.read(60)
-        os.kill(child, signal.SIGINT)
-        rest = printed.read()
-    assert forked.ended(child) == 130 and len(seen) == 60 and rest.endswith("\n")
-    err = errors.read_text()
+    asked = (*words, *SMALL, "--engine", "eager", "--max-new-tokens", "100000")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "streamcli", *asked],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        text=True,
+    )
+    assert child.stdin and child.stdout
+    child.stdin.write("Hello\n" * 3)
+    child.stdin.flush()
+    seen = child.stdout.read(60)
+    child.send_signal(signal.SIGINT)
+    rest, err = child.communicate()
+    assert child.returncode == 130 and len(seen) == 60 and rest.endswith("\n")
     assert err.splitlines()[-1].startswith("streamcli: interrupted") and "Traceback" not in err

@@ -85,11 +85,11 @@ def whole(db: Path) -> None:
     assert set(rows(db)["status"]) <= {"done", "interrupted"}
 
 
-def test_a_sweep_killed_20_times_ends_with_every_run_exactly_once(
+def test_a_sweep_killed_over_and_over_ends_with_every_run_exactly_once(
     scenarios: dict[str, Ended],
 ) -> None:
     codes, _, db = scenarios["killed"]
-    assert codes.count(-signal.SIGKILL) == forked.KILLS == 20
+    assert codes.count(-signal.SIGKILL) == forked.KILLS
     assert codes[-1] == 0
     done = rows(db).query("status == 'done'")
     assert len(done) == 6 * forked.REPEATS
