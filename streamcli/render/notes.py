@@ -97,10 +97,11 @@ def answers(rows: Sequence[Row]) -> list[str]:
 
 
 HORIZONS = (
-    f"{HORIZON}: how many tokens after a fact was told a run still knows more than chance: the end "
-    "of the last span of distances before the first whose exact 95 % interval reaches down to "
-    "chance, spans of too few questions to tell left out; + where no span that was asked about "
-    "does; `streamcli plot recall` draws the spans."
+    f"{HORIZON}: up to how many tokens after it was told a fact is known better than by guessing. "
+    f"Questions are counted by distance, to {distances.NEAREST} tokens, to {2 * distances.NEAREST}, "
+    f"to {4 * distances.NEAREST} and so on; the horizon ends where the exact 95 % interval of such "
+    "a span first reaches down to chance, and + stands where none does. Spans of too few questions "
+    "to tell are passed over. `streamcli plot recall` draws all."
 )
 
 
