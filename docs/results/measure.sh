@@ -33,17 +33,23 @@ done
 sweep --datasets "$books" --tokens-per-document 2000 --concatenate --methods streaming window \
     --n-sinks 4 --windows 60
 
+sweep --datasets "$books" --concatenate --max-tokens 400000 --methods streaming window \
+    --n-sinks 4 --windows 1020
+
 # What else could stay: keys chosen by another rule.
 for window in 60 124; do
     sweep --datasets "$books" --tokens-per-document 400 --batch-size 12 --n-sinks 4 \
         --windows $window --methods streaming window context-shift tova h2o keydiff knorm dense
 done
-sweep --datasets "$articles" --tokens-per-document 400 --max-tokens 4800 --batch-size 12 \
-    --n-sinks 4 --windows 60 --methods streaming window context-shift tova h2o dense
+for window in 60 124; do
+    sweep --datasets "$articles" --tokens-per-document 400 --max-tokens 4800 --batch-size 12 \
+        --n-sinks 4 --windows $window \
+        --methods streaming window context-shift tova h2o keydiff knorm dense
+done
 
 # How far back it still knows, and multiple choice in a stream.
 sweep --datasets recall --tokens-per-document 2000 --batch-size 8 --n-sinks 4 --windows 252 \
-    --methods streaming window context-shift h2o dense
+    --methods streaming window context-shift tova h2o dense
 sweep --datasets choice choice-alone --n-sinks 4 --windows 60 \
     --methods streaming window context-shift dense
 
