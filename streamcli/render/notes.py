@@ -96,12 +96,13 @@ def answers(rows: Sequence[Row]) -> list[str]:
     return [*found, HORIZONS] if told else found
 
 
+_FIRST = distances.NEAREST
 HORIZONS = (
     f"{HORIZON}: up to how many tokens after it was told a fact is known better than by guessing. "
-    f"Questions are counted by distance, to {distances.NEAREST} tokens, to {2 * distances.NEAREST}, "
-    f"to {4 * distances.NEAREST} and so on; the horizon ends where the exact 95 % interval of such "
-    "a span first reaches down to chance, and + stands where none does. Spans of too few questions "
-    "to tell are passed over. `streamcli plot recall` draws all."
+    f"Questions are counted by distance, to {_FIRST} tokens, to {2 * _FIRST}, to {4 * _FIRST} and "
+    "so on; the horizon ends where the exact 95 % interval of such a span first reaches down to "
+    "chance, and + stands where none does. Spans of too few questions to tell are passed over. "
+    "`streamcli plot recall` draws all."
 )
 
 
