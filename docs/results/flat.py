@@ -66,6 +66,7 @@ def main() -> None:
     logging.disable_progress_bar()
     loaded = loading.load(asked.model, dtype="float32", device="cpu")
     model, ids = loaded.model, loaded.tokenizer(asked.prompt, return_tensors="pt").input_ids
+    model.generation_config.eos_token_id = None  # a text may end and another begin: all are scored
     cache = StreamingKVCache(asked.sinks, asked.window, model)
     noted = Noted(cache)
     with torch.inference_mode(), streaming_attention(model, cache):
@@ -74,7 +75,6 @@ def main() -> None:
             attention_mask=torch.ones_like(ids),
             past_key_values=cache,
             max_new_tokens=asked.tokens,
-            min_new_tokens=asked.tokens,
             do_sample=False,
             pad_token_id=0,
             logits_processor=[noted],
