@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from sqlalchemy import text
@@ -219,11 +219,16 @@ def main() -> int:
     asked = parser.parse_args()
     forked.warm()
     queue.DEATHS = 10**6  # random blows may hit one group over and over
-    bad = 0
+    bad, here = 0, Path.cwd()
     for kind, opened in {"sqlite": _file, "postgresql": _server}.items():
         if asked.only not in (None, kind):
             continue
-        with tempfile.TemporaryFile("w+") as said, opened() as (place, control):
+        with (
+            tempfile.TemporaryFile("w+") as said,
+            tempfile.TemporaryDirectory() as beside,  # what a database can't take goes here
+            chdir(beside),
+            opened() as (place, control),
+        ):
             kept = os.dup(2)
             os.dup2(said.fileno(), 2)  # children's words go to a file
             try:
@@ -242,7 +247,7 @@ def main() -> int:
             told = {**found, **dict(sorted(soak.counts.items()))}
             print(f"{kind}:", ", ".join(f"{number} {name}" for name, number in told.items()))
             if wrong:
-                Path(f"soak-{kind}.log").write_text(words)
+                (here / f"soak-{kind}.log").write_text(words)
                 print(f"{kind}: not well: {', '.join(wrong)}; see soak-{kind}.log")
     return bool(bad)
 
