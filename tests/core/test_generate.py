@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from core import cache as caches
 from core.attention import NAME, streaming_attention
 from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
+from core.measure.meters import token_nll
 from core.models.loading import Loaded
 from tests.support import generate_page, generating
-from tests.support.drift import drift
 from tests.support.generate_cases import CASES, outcome
 from tests.support.generating import N_SINK, WINDOW, greedy, name_of, options
 from tests.support.samples import EXACT, gap, random_ids, tiny_llama
@@ -190,9 +190,33 @@ def test_a_copy_goes_on_by_itself_and_shares_the_model(model: Any) -> None:
     assert gap(cache.read(ids[:, 80:]), want) < 1e-3
 
 
+class Scored(LogitsProcessor):
+    """Draws each token by itself, and notes its score in nats."""
+
+    def __init__(self) -> None:
+        self.nats: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        log = scores.float().log_softmax(-1)
+        drawn = log.exp().multinomial(1)
+        self.nats.append(-log.gather(-1, drawn)[:, 0])
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+
 def test_a_long_generation_does_not_drift(
     neox: Loaded, neox_ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caches, "REACH", 4)  # its frame moves as often as in 40,000 tokens
     torch.manual_seed(0)
-    assert drift(neox.model, neox_ids[:1, :100], 700) < EXACT
+    scored, cache = Scored(), StreamingKVCache(N_SINK, 60, neox.model)
+    made = neox.model.generate(
+        neox_ids[:1, :100],
+        **{name_of(neox.model): cache},
+        **options(700, eos_token_id=None),
+        logits_processor=LogitsProcessorList([scored]),
+    )
+    assert cache.seen == 799
+    again = StreamingKVCache(N_SINK, 60, neox.model)
+    parts = [again.read(part) for part in made[:, :-1].split(256, dim=1)]
+    want = token_nll(torch.cat(parts, 1), made[:, 1:])[:, 99:]
+    assert gap(torch.stack(scored.nats, 1), want) < EXACT

@@ -11,18 +11,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
-from core import environment, process, runner
+from core import environment, process
 from core.config import RunConfig
 from core.facts import RunFacts
 from streamcli.results import frames
 from streamcli.results.store import Store
 from streamcli.settings import PREFIX
 from tests.support import forked
-from tests.support.sweeps import TWO, rows
+from tests.support.sweeps import TWO, rows, window_raises
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
@@ -31,22 +31,14 @@ pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.slow]
 ROOT = Path(__file__).parents[3]
 
 
-def test_an_interrupted_sweep_says_that_it_goes_on(
-    typed: Type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    execute = runner.execute
-
-    def stops(prepared: Any, meter: Any) -> Any:
-        if prepared.config.method == "window":
-            raise KeyboardInterrupt
-        return execute(prepared, meter)
-
-    monkeypatch.setattr(runner, "execute", stops)
-    code, out, err = typed(*TWO)
+def test_an_interrupted_sweep_says_that_it_goes_on(typed: Type) -> None:
+    with window_raises(KeyboardInterrupt()):
+        code, out, err = typed(*TWO)
+        again = typed(*TWO, "--force")
     assert (code, out) == (130, "")
     assert "recorded as such. What is done is kept; the same command goes on from here." in err
-    assert list(rows()["status"]) == ["done", "interrupted"]
-    assert "with --force it begins anew" in typed(*TWO, "--force")[2]
+    assert list(rows()["status"]) == ["done", "interrupted"] * 2
+    assert "with --force it begins anew" in again.err
 
 
 class Ended(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 from core import runner
 from core.config import RunConfig
 from core.errors import StreamError
-from tests.support.sweeps import CHUNKED, TINY, TWO, rows
+from tests.support.sweeps import CHUNKED, TINY, TWO, rows, window_raises
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
@@ -77,18 +77,10 @@ def test_a_mistake_in_any_run_is_found_before_anything_is_loaded(
     assert not (home / "data").exists()
 
 
-def test_a_failed_run_is_recorded_and_the_rest_goes_on(
-    typed: Type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    execute = runner.execute
-
-    def fails(prepared: Any, meter: Any) -> Any:
-        if prepared.config.method == "window":
-            raise RuntimeError("no\nluck")
-        return execute(prepared, meter)
-
-    monkeypatch.setattr(runner, "execute", fails)
-    code, out, err = typed(*CHUNKED, "--methods", "window", "dense", "--repeats", "2")
+def test_a_failed_run_is_recorded_and_the_rest_goes_on(typed: Type) -> None:
+    words = (*CHUNKED, "--methods", "window", "dense", "--repeats", "2")
+    with window_raises(RuntimeError("no\nluck")):
+        code, out, err = typed(*words)
     assert code == 1 and "dense" in out
     assert err.splitlines()[-3:] == [
         "streamcli: 4 runs: 2 done, 2 failed.",
@@ -100,11 +92,7 @@ def test_a_failed_run_is_recorded_and_the_rest_goes_on(
     assert list(failed["method"]) == ["window"] * 2 and set(failed["error"]) == {
         "RuntimeError: no luck"
     }
-    monkeypatch.setattr(runner, "execute", execute)
-    assert (
-        "4 runs: 2 done, 2 finished"
-        in typed(*CHUNKED, *("--methods", "window", "dense"), *("--repeats", "2"))[2]
-    )
+    assert "4 runs: 2 done, 2 finished" in typed(*words)[2]
 
 
 def test_what_cannot_begin_is_said_once_and_the_rest_goes_on(typed: Type, no_kvpress: None) -> None:
