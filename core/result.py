@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILLING = "too few tokens for steps with a full cache: latency is that of a filling cache."
+WAITED = 0.1  # share of the time that a thread may wait for a processor before times are doubted
 
 LARGEST_EXPONENT = 700  # nats; a perplexity above it is infinite
 Z = 1.959963984540054  # of the normal distribution, two-sided 5 %
@@ -91,6 +92,9 @@ class RunResult:
         keys_before: Keys that the longest context's prefill made; None but in kvpress-official.
         keys_after: Keys of them that were still there when its continuation began; None likewise.
         answers: What became of each question, in the order of the stream; none but of a task.
+        waited: Share of the evaluation for which a thread of the run stood ready and had no
+            processor, as others had it, so that its times are too long; None where that is not
+            known.
         notes: Sentences that a reader of the figures must know.
     """
 
@@ -120,6 +124,7 @@ class RunResult:
     keys_after: int | None = None
     compile_s: float = 0.0
     answers: tuple[Answer, ...] = ()
+    waited: float | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -17,6 +17,7 @@ from core.datasets.base import Corpus, Read
 from core.environment import Environment
 from core.errors import StreamError, unknown
 from core.facts import RunFacts
+from core.measure.quiet import Waiting
 from core.methods.base import method_of
 from core.models import anatomy, loading
 from core.models.loading import Loaded
@@ -192,7 +193,8 @@ def execute(prepared: Prepared, progress: Progress) -> RunResult:
     task = Task(prepared.loaded, prepared.tokens, method, config, progress)
     smaller = "--chunk-size, --batch-size or --window"
     with memory_in_words(config, smaller), torch.inference_mode():
-        result: RunResult = evaluate(task)
+        waiting = Waiting()
+        result: RunResult = replace(evaluate(task), waited=waiting.share())
     _check_finite(result, prepared)
     return result
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from core import registry
 from core.registry import BASELINE
-from core.result import FILLING
+from core.result import FILLING, WAITED
 from streamcli.analysis import distances
 from streamcli.analysis.clusters import scope
 from streamcli.analysis.comparison import Comparison, Row, by_bytes, saw_tooths
@@ -129,10 +129,25 @@ def timed(mode: str, rows: Sequence[Row]) -> str:
         parts.append(f"each step reads a token of {together} documents")
     filling = [row for row in rows if FILLING in str(row["notes"])]
     if filling:
-        names = [f"{row['method']} ({int(row['attended_keys']):,} keys)" for row in filling]
-        of = ", ".join(dict.fromkeys(names))
+        of = ", ".join(dict.fromkeys(map(_sized, filling)))
         parts.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
+    busy = {_sized(row): f"{row['waited']:.0%}" for row in rows if _busy(row)}
+    if busy:
+        shares = ", ".join(f"{share} in {name}" for name, share in busy.items())
+        parts.append(
+            "too long where others had the processors: share of the time that a thread waited "
+            f"for one {shares}"
+        )
     return "; ".join(parts)
+
+
+def _sized(row: Row) -> str:
+    return f"{row['method']} ({int(row['attended_keys']):,} keys)"
+
+
+def _busy(row: Row) -> bool:
+    """Whether other programs had the processors while a run was timed."""
+    return not missing(row.get("waited")) and row["waited"] > WAITED
 
 
 def marked(row: Row) -> bool:

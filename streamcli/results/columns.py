@@ -328,6 +328,8 @@ COLUMNS = _by_name(
             variant="in {} MiB"),
     _column("softmax_type", "softmax", "text", "model config shared view",
             "Softmax of the model's attention, where that is not its own"),
+    _column("waited", "waited", "share", "time result",
+            "Share of the evaluation for which a thread had to wait for a processor"),
 )
 DERIVED_COLUMNS = _by_name(
     _column("runs", "runs", "count", "repeats derived added",

@@ -129,6 +129,7 @@ class Run(SQLModel, table=True):
     answers: str | None = None
     budget_mib: float | None = None
     softmax_type: str | None = None
+    waited: float | None = None
 
 
 class DocumentRow(SQLModel, table=True):

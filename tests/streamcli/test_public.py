@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import streamcli
+from core.measure.quiet import Waiting
 from core.models.loading import Loaded
 from core.modes import chunked
 from streamcli import (
@@ -119,6 +120,11 @@ def test_evaluate_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) 
 def test_evaluate_says_what_a_reader_must_know() -> None:
     result = evaluate(**{**SMALL, "max_tokens": 90, "batch_size": 2})
     assert any("no more go in step" in note for note in result.notes)
+
+
+def test_evaluate_knows_how_long_it_waited_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Waiting, "share", lambda _: 0.4)
+    assert evaluate(**SMALL).waited == 0.4
 
 
 def test_evaluate_refuses_what_it_does_not_know() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from core.result import FILLING
+from core.result import FILLING, WAITED
 from streamcli.analysis.comparison import Comparison, comparisons
 from streamcli.render import output, tables, terminal_tables
 from streamcli.results.columns import COLUMNS, Column
@@ -150,6 +150,13 @@ def test_a_time_says_what_it_is_of_where_a_cache_is_filling_or_rows_go_in_step()
     assert "; each step reads a token of 4 documents; of streaming (5,005 keys), for" in notes[1]
     (_, note, *_) = tables.sheet(compared(FOUR[0])).notes
     assert note.endswith("the median decode step with a full cache.")
+
+
+def test_times_taken_while_others_had_the_processors_are_told() -> None:
+    busy = ({"waited": 0.734}, {**FOUR[1], "waited": WAITED / 2}, {**FOUR[2], "waited": 0.2})
+    (_, note, *_) = tables.sheet(compared(*busy)).notes
+    told = "that a thread waited for one 73% in streaming (65 keys), 20% in recompute (65 keys)."
+    assert "; too long where others had the processors: " in note and note.endswith(told)
 
 
 def test_a_report_marks_every_budget_that_is_not_the_baselines() -> None:

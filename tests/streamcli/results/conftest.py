@@ -118,6 +118,7 @@ def result() -> RunResult:
         kv_mib=11.5,
         kv_formula_mib=11.25,
         peak_mem_mib=345.0,
+        waited=0.25,
         notes=("One thing.", "And another."),
     )
 
