@@ -183,6 +183,12 @@ class DecodingStream(press.PressStream):
             self._read(token)
         self._check(self.recipe.kept)
 
+    def drew(self) -> bool:
+        """Whether a press has drawn random numbers."""
+        with torch.random.fork_rng(devices=[]):
+            first = torch.manual_seed(self.recipe.seed).get_state()
+        return bool(self._states) and not torch.equal(first, self._states[0])
+
     def kv_bytes(self) -> int:
         """See ``Stream``: hidden states that are held for the press count too."""
         buffers = self.seats[0].press.hidden_states_buffer.values() if self.seen else ()
