@@ -3,8 +3,8 @@
 # make test       set up, then all tests
 # make quick      set up, then the tests that take no large model, compiler, hub, browser or server
 # make check      set up, then lint, format and type checks
-# make newest     what touches transformers again, under its newest version; of cases that differ in
-#                 our sizes alone, one
+# make newest     under the newest transformers what meets it: loading, proofs, the cache, every
+#                 method against its reference; of cases that differ in our sizes alone, one
 # make docs       write docs/ anew from the code
 # make models     write docs/models.md anew, under the tested and the newest transformers
 # make presses    write docs/presses.md anew: which presses of kvpress can evict while decoding
@@ -17,8 +17,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
-MODEL_TESTS := $(addprefix tests/core/,datasets measure methods models proof modes/test_modes.py \
-               $(patsubst %,test_%.py,cache conversation engine generate probe tokens weights)) \
+MODEL_TESTS := $(addprefix tests/core/,models proof modes/test_modes.py methods/test_kvpress.py \
+               $(patsubst %,test_%.py,cache conversation engine generate tokens)) \
                tests/streamcli/test_cli_hub.py
 TEST := $(BIN)/python -m pytest --numprocesses 3
 .PHONY: demo test quick check newest docs models presses generate soak peers
