@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import datetime
 from itertools import product
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from core.errors import StreamError, UsageError
 from streamcli.jobs.database import opened
 from streamcli.jobs.ledger import Ledger
 from streamcli.render.benchmarks import Timed
+from streamcli.results.columns import moment
 
 if TYPE_CHECKING:
     from core.measure.bench import Arm
@@ -150,7 +150,7 @@ def _together(row: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _origin(row: dict[str, Any]) -> str:
     """Where, when and from which code a benchmark is."""
-    when = datetime.fromisoformat(row["created_at"])
+    when = moment(row["created_at"])
     code = f", commit {row['git_commit'][:7]}" if row["git_commit"] else ""
     changed = " and uncommitted changes" if row["git_dirty"] else ""
     return f"{row['gpu'] or row['cpu']}, {when:%-d %B %Y, %H:%M} UTC{code}{changed}."

@@ -12,8 +12,11 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Flag, StrEnum, auto
 from typing import Any, Literal
+
+from core.errors import StreamError
 
 Form = Literal[
     "text",
@@ -619,6 +622,21 @@ def _significant(value: float, digits: int) -> str:
         return "0"
     decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
     return f"{value:,.{max(0, decimals)}f}"
+
+
+def moment(stamped: str) -> datetime:
+    """The time that the tables keep as this text.
+
+    Raises:
+        StreamError: It is none, as another program may have written it.
+    """
+    try:
+        return datetime.fromisoformat(stamped)
+    except ValueError as error:
+        raise StreamError(
+            f"the database holds {stamped[:40]!r} as a time, which is none: streamcli db check "
+            "names the run."
+        ) from error
 
 
 def missing(value: Any) -> bool:

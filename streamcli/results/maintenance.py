@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, func, inspect, select
 
+from core.errors import StreamError
 from core.result import perplexity
 from streamcli.results import addresses, kinds, schema, transfer
-from streamcli.results.columns import NAMED, VIEW
+from streamcli.results.columns import NAMED, VIEW, moment
 from streamcli.results.failures import errors_in_one_line
 from streamcli.results.store import Store
 from streamcli.results.transfer import ALONE, DOCUMENTS, RUNS, TRACES, Record
@@ -138,6 +139,11 @@ def _strays(connection: Connection) -> Iterator[Finding]:
 def _record(record: Record) -> Iterator[str]:
     """What does not fit in one run; every figure that can be recomputed is."""
     run, documents = record.run, record.documents
+    for name in ("created_at", "finished_at"):
+        try:
+            moment(run[name] or run["created_at"])
+        except StreamError:
+            yield f"{name} is {run[name]!r}, which is no time"
     if run["status"] != "done":
         if documents or record.trace:
             yield f"is {run['status']}, yet has documents or a trace"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from streamcli.render.figures.panels import Chosen, Point
-from streamcli.results.columns import COLUMNS, format_value
+from streamcli.results.columns import COLUMNS, format_value, moment
 
 MARKS = {
     "time": "their median",
@@ -97,4 +97,4 @@ def _mode(point: Point, chosen: Chosen) -> str:
 
 
 def _day(stamp: str) -> datetime:
-    return datetime.fromisoformat(str(stamp)[:10])
+    return moment(str(stamp)[:10])

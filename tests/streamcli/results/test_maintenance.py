@@ -82,6 +82,10 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
         "UPDATE runs SET nll_nats = nll_nats * 1.00001 WHERE run_id = :run",
         {},
     ),
+    "created_at is '2026-11-93', which is no time": (
+        "UPDATE runs SET created_at = '2026-11-93' WHERE run_id = :run",
+        {},
+    ),
     "ppl is not exp(nll_nats)": ("UPDATE runs SET ppl = ppl + 0.001 WHERE run_id = :run", {}),
     "is failed, yet has documents or a trace": (
         "UPDATE runs SET status = 'failed' WHERE run_id = :run",
