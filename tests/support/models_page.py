@@ -133,7 +133,7 @@ def write(with_compiled: bool, names: list[str]) -> None:
     """Measure, and write this version's column."""
     columns, cells = read()
     here, made = column(), dates()
-    made[here] = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}, PyTorch {torch.__version__}"
+    made[here] = f"{datetime.datetime.now(datetime.UTC):%-d %B %Y}, PyTorch {torch.__version__}"
     columns = [*(name for name in columns if name != here), here]
     columns.sort(key=lambda name: [int(part) for part in name.split()[-1].split(".")])
     for name in names or families.known():
@@ -146,6 +146,7 @@ def write(with_compiled: bool, names: list[str]) -> None:
         f"- {name} ({made[name]}): "
         + f"{sum(r.get(name, '').startswith('exact') for r in cells.values())} families exact, "
         + f"{sum(_nats(r.get(name, '')) <= 1e-5 for r in cells.values())} of them to 1e-5 nats, "
+        + f"{sum('compiled too' in r.get(name, '') for r in cells.values())} compiled too, "
         + f"{sum(r.get(name, '').startswith('refused') for r in cells.values())} refused, "
         + f"{sum(r.get(name, '').startswith('WRONG') for r in cells.values())} wrong."
         for name in columns
