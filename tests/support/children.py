@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from streamcli.settings import PREFIX
-from tests.support import forked
 
 ROOT = Path(__file__).parents[2]
 STREAMS = ("out", "err")
@@ -47,6 +46,8 @@ class Child:
 
     def __init__(self, folder: Path, act: Callable[..., object], *args: Any, **env: str) -> None:
         self._said = Path(mkdtemp())
+        for name in STREAMS:
+            (self._said / name).touch()
         how = (folder, environment(**env), self._said)
         self.process = _warm().Process(target=_begin, args=(act, args, *how), daemon=True)
         self.process.start()
@@ -60,17 +61,23 @@ class Child:
         with suppress(ProcessLookupError):  # it has ended
             os.kill(self.pid, number)
 
+    def said(self) -> str:
+        """What came on stdout until now."""
+        return (self._said / STREAMS[0]).read_text()
+
     def ended(self, within_s: float | None = None) -> tuple[int, str, str]:
         """The exit code, and what was said on stdout and stderr."""
         self.process.join(within_s)
         assert self.process.exitcode is not None, "it has not ended"
-        out, err = ((self._said / name).read_text() for name in STREAMS)
+        out, err = self.said(), (self._said / STREAMS[1]).read_text()
         rmtree(self._said, ignore_errors=True)
         return self.process.exitcode, out, err
 
 
 def streamcli(folder: Path, *words: str, **env: str) -> Child:
     """The command line with these words."""
+    from tests.support import forked  # which imports torch
+
     return Child(folder, forked.become, *words, **env)
 
 
@@ -85,5 +92,5 @@ def _begin(
     os.environ.clear()
     os.environ.update(env)
     for number, name in enumerate(STREAMS, 1):
-        os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        os.dup2(os.open(said / name, os.O_WRONLY | os.O_APPEND), number)
     act(*args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -184,3 +185,25 @@ def test_a_stop_at_any_moment_shows_no_traceback(tmp_path: Path, after_s: float 
     assert code in (130, -signal.SIGINT), err
     if db.exists():
         assert set(frames.runs(Store.open(db), status=None)["status"]) <= {"done", "interrupted"}
+
+
+def piped(file: str, *words: str) -> None:
+    os.dup2(os.open(file, os.O_RDONLY), 0)
+    forked.become(*words)
+
+
+@pytest.mark.parametrize("words", [("generate", "A lighthouse"), ("chat",)], ids=lambda w: w[0])
+def test_ctrl_c_ends_what_is_piped_between_two_tokens(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """What was written stays, one line says so, and the exit code is that of an interrupt."""
+    (tmp_path / "piped").write_text("Hello\n" * 3)
+    small = ("--model", "bundled", "--threads", "1", "--window", "20", "--engine", "eager")
+    child = Child(tmp_path, piped, "piped", *words, *small, "--max-new-tokens", "100000")
+    while len(seen := child.said()) < 60:
+        time.sleep(0.05)
+        assert child.process.is_alive(), child.ended()
+    child.send_signal(signal.SIGINT)
+    code, out, err = child.ended()
+    assert code == 130 and out.startswith(seen) and out.endswith("\n")
+    assert err.splitlines()[-1].startswith("streamcli: interrupted") and "Traceback" not in err
