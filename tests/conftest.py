@@ -47,6 +47,10 @@ MARKS = {  # of every test that uses such a fixture
 }
 
 
+FORKED = (
+    *(f"jobs/test_{name}" for name in ("executors", "signals", "stopped_sweeps", "workers")),
+    "results/test_concurrency",
+)
 TOGETHER = (  # files of which one worker has all: their tests share what is dear to make
     ("core/test_cache", "core/methods/test_mit", "core/methods/test_kvpress"),  # references
     ("core/test_engine", "core/test_weights", "core/methods/test_context_shift"),  # compiled steps
@@ -55,7 +59,7 @@ TOGETHER = (  # files of which one worker has all: their tests share what is dea
     ("core/models/test_loading",),
     ("core/models/test_sentencepiece",),  # a tokenizer of 262,144 tokens
     ("streamcli/test_cli_hub",),
-    ("streamcli/jobs/test_stopped_sweeps",),  # sweeps that were killed
+    tuple(f"streamcli/{name}" for name in FORKED),  # a process that is warm
     ("streamcli/render/test_html",),  # a browser
     ("test_wheel",),
     ("test_examples", "test_without_torch"),  # long ones: collected last, they would end alone

@@ -11,12 +11,11 @@ from collections import Counter
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from subprocess import CompletedProcess
 from zipfile import ZipFile
 
 import pytest
 
-from tests.support import bare
+from tests.support import bare, process
 
 ROOT = Path(__file__).parents[1]
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -70,16 +69,16 @@ def test_it_brings_every_file_and_none_twice(wheel: Path) -> None:
 
 
 def test_installed_alone_it_runs_sweeps_and_reports(installed: Path, tmp_path: Path) -> None:
-    def typed(*words: str) -> CompletedProcess[str]:
-        done = bare.python(tmp_path, "-m", "streamcli", *words, path=installed)
-        assert done.returncode == 0, done.stderr
-        return done
-
-    typed("run", "--model", "bundled", *TEXT, "--window", "20")
     lists = ("--methods", "streaming", "recompute", "--windows", "20", "--modes", "chunked")
     sweep = ("--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60")
-    typed("sweep", *sweep, *lists)
-    rows = json.loads(typed("report", "--format", "json").stdout)
+    lines = (
+        ("run", "--model", "bundled", *TEXT, "--window", "20"),
+        ("sweep", *sweep, *lists),
+        ("report", "--format", "json"),
+    )
+    ended = process.told(bare.python(tmp_path, *process.words(*lines), path=installed))[0]
+    assert not any(each.code for each in ended), ended
+    rows = json.loads(ended[-1].out)
     found = {(row["method"], row["mode"]) for row in rows}
     assert found == {
         ("streaming", "decode-loop"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from core.errors import UsageError
 from tests.support.process import typed_there
 from tests.support.typed import Typed
 
-There = Callable[..., list[Typed]]
 ROOT = Path(__file__).parents[2]
 TOY = '''
 from dataclasses import dataclass
@@ -74,25 +72,47 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+RUN = ("run", "--model", "bundled", "--dataset", "bundled-narrative")
+WRONG = {
+    ("--method", "gone"): "method 'gone' of toy-cache==1.2 can't be imported",
+    ("--method", "plain"): "method 'plain' of toy-cache==1.2 has no spec",
+    ("--method", "toy", "--power", "0"): "'toy': power is 0: it must be 1 or more",
+    ("--method", "toy", "--power", "x"): "power is 'x': it must be a whole number",
+    ("--method", "toy", "--param", "powr=1"): "unknown option of 'toy' 'powr'",
+    ("--method", "toy", "--param", "power"): "--param is 'power': write NAME=VALUE",
+    ("--method", "dense", "--param", "power=1"): "'dense' has no options of its own",
+    ("--method", "toi"): "unknown method 'toi'",
+}
+METHODS = ("--methods", "streaming", "recompute", "toy", "--modes", "decode-loop")
+VERIFIED = ("--methods", "toy", "--window", "16", "--chunk-size", "8", "--max-tokens", "48")
+LINES = {
+    "sweep": ("sweep", *SMALL, *METHODS, "--windows", "28", "60", "--power", "3"),
+    "json": ("report", "--format", "json"),
+    "markdown": ("report", "--format", "markdown"),
+    "run": (*RUN, "--method", "toy", "--power", "3", "--max-tokens", "150", "--json"),
+    "rerun": ("rerun", "latest"),
+    "plot": ("plot", "stream", "--format", "html"),
+    "verify": ("verify", *RUN[1:], *VERIFIED),
+    **{" ".join(words): (*RUN, *words) for words in WRONG},
+}
+
+
 @pytest.fixture(scope="module")
-def streamcli(site: Path, tmp_path_factory: pytest.TempPathFactory) -> There:
-    """Types commands where the package is on the path, all in one process and working folder."""
+def ended(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Typed]:
+    """How the lines end where the package is on the path, all in one process."""
     home = tmp_path_factory.mktemp("home")
     env = {"HOME": str(home), "PYTHONPATH": f"{ROOT}:{site}", "OMP_NUM_THREADS": "1"}
     env["PATH"] = os.environ["PATH"]
-    return lambda *lines: typed_there(*lines, folder=home, env=env)[0]
+    return dict(zip(LINES, typed_there(*LINES.values(), folder=home, env=env)[0], strict=True))
 
 
 @pytest.mark.slow
-def test_a_method_of_another_package_is_run_shown_drawn_and_verified(streamcli: There) -> None:
-    methods = ("--methods", "streaming", "recompute", "toy", "--modes", "decode-loop")
-    swept, told, shown = streamcli(
-        ("sweep", *SMALL, *methods, "--windows", "28", "60", "--power", "3"),
-        ("report", "--format", "json"),
-        ("report", "--format", "markdown"),
-    )
-    assert swept.code == 0, swept.err
-    rows = json.loads(told.out)
+def test_a_method_of_another_package_is_run_shown_drawn_and_verified(
+    ended: dict[str, Typed],
+) -> None:
+    assert ended["sweep"].code == 0, ended["sweep"].err
+    shown, drawn, again = ended["markdown"], ended["plot"], ended["rerun"]
+    rows = json.loads(ended["json"].out)
     (toy,) = [row for row in rows if row["method"] == "toy"]  # one row, whatever the windows
     assert toy["attended_keys"] == 149 and toy["method_package"] == "toy-cache==1.2"
     assert json.loads(toy["param"]) == {"loud": False, "power": 3}
@@ -100,33 +120,18 @@ def test_a_method_of_another_package_is_run_shown_drawn_and_verified(streamcli: 
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[:4] == ["toy", "-", "-", "149*"] and cells[5] == cells[7] == "-"  # no speed-up
     assert "the toy's power is 3" in shown.out
-    text = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "48")
-    again, drawn, held = streamcli(
-        ("rerun", toy["run_id"]),
-        ("plot", "stream", "--format", "html"),
-        ("verify", *text, "--methods", "toy", "--window", "16", "--chunk-size", "8"),
-    )
     assert again.code == 0 and "bit for bit the same" in again.out, again.err
+    assert json.loads(ended["run"].out)["run_id"] in again.out
     assert drawn.code == 0, drawn.err
     assert Path(drawn.out.strip()).name == "stream.html"
-    assert held.code == 0 and "3 of 3 claims hold" in held.out, held
+    assert "3 of 3 claims hold" in ended["verify"].out, ended["verify"]
+    assert ended["verify"].code == 0
 
 
 @pytest.mark.slow
-def test_what_another_package_gets_wrong_is_told_in_one_line(streamcli: There) -> None:
-    run = ("run", "--model", "bundled", "--dataset", "bundled-narrative")
-    wrong = {
-        ("--method", "gone"): "method 'gone' of toy-cache==1.2 can't be imported",
-        ("--method", "plain"): "method 'plain' of toy-cache==1.2 has no spec",
-        ("--method", "toy", "--power", "0"): "'toy': power is 0: it must be 1 or more",
-        ("--method", "toy", "--power", "x"): "power is 'x': it must be a whole number",
-        ("--method", "toy", "--param", "powr=1"): "unknown option of 'toy' 'powr'",
-        ("--method", "toy", "--param", "power"): "--param is 'power': write NAME=VALUE",
-        ("--method", "dense", "--param", "power=1"): "'dense' has no options of its own",
-        ("--method", "toi"): "unknown method 'toi'",
-    }
-    ended = streamcli(*((*run, *words) for words in wrong))
-    for (words, message), done in zip(wrong.items(), ended, strict=True):
+def test_what_another_package_gets_wrong_is_told_in_one_line(ended: dict[str, Typed]) -> None:
+    for words, message in WRONG.items():
+        done = ended[" ".join(words)]
         assert done.code == 2 and message in done.err, (words, done.err)
         assert done.err.count("\n") == 1
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.hub_standin import ROOT, Hub, pg19, tiny_model, wikitext
+from tests.support.hub_standin import Hub, pg19, tiny_model, wikitext
 from tests.support.method_cases import need
 from tests.support.process import typed_there
 from tests.support.typed import Typed
@@ -19,22 +16,26 @@ from tests.support.typed import Typed
 SHORT = ("--mode", "chunked", "--window", "20", "--max-tokens", "90", "--json")
 
 
-def streamcli(folder: Path, env: dict[str, str], *words: str) -> Any:
-    command = [sys.executable, "-m", "streamcli", *words]
-    env = {**env, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+TEXTS = ("wikitext", "pg19")
+CARD = ("sweep --datasets wikitext pg19", "compare --mode decode-loop", "report --format markdown")
 
 
-def test_the_default_model_and_texts_come_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def online(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Typed]]:
+    """The commit of the default model, and how runs and the commands of the design card end."""
     commit = hub.put("EleutherAI/pythia-70m", tiny_model())
-    hub.put(
-        "Salesforce/wikitext", wikitext(["A lighthouse stands on a rock. " * 40]), kind="datasets"
-    )
-    hub.put("emozilla/pg19", pg19({10146: "It was a dark night. " * 60}), kind="datasets")
-    texts = ("wikitext", "pg19")
-    lines = [["run", "--dataset", dataset, *SHORT] for dataset in texts]
-    ended, _ = typed_there(*lines, folder=tmp_path, env=hub.env())
-    for dataset, done in zip(texts, ended, strict=True):
+    words = "A lighthouse stands on a rock, and the sea goes round it at night. "
+    hub.put("Salesforce/wikitext", wikitext([words * 300]), kind="datasets")
+    book = pg19({10146: "It was a dark and stormy night. " * 600})
+    hub.put("emozilla/pg19", book, kind="datasets")
+    runs = [["run", "--dataset", dataset, *SHORT, "--db", "runs.db"] for dataset in TEXTS]
+    folder = tmp_path_factory.mktemp("online")
+    return commit, typed_there(*runs, *map(str.split, CARD), folder=folder, env=hub.env())[0]
+
+
+def test_the_default_model_and_texts_come_from_the_hub(online: tuple[str, list[Typed]]) -> None:
+    commit, ended = online
+    for dataset, done in zip(TEXTS, ended, strict=False):
         assert done.code == 0, done.err
         row = json.loads(done.out)
         assert (row["model"], row["dataset"]) == ("EleutherAI/pythia-70m", dataset)
@@ -85,24 +86,16 @@ def test_a_model_that_is_named_never_gives_way(unreachable: Unreachable, asked: 
 
 
 def test_the_three_commands_of_the_design_card_work_as_typed_with_a_hub(
-    hub: Hub, tmp_path: Path
+    online: tuple[str, list[Typed]],
 ) -> None:
     need("kvpress")
-    hub.put("EleutherAI/pythia-70m", tiny_model())
-    words = "A lighthouse stands on a rock, and the sea goes round it at night. "
-    hub.put("Salesforce/wikitext", wikitext([words * 300]), kind="datasets")
-    book = pg19({10146: "It was a dark and stormy night. " * 600})
-    hub.put("emozilla/pg19", book, kind="datasets")
-    swept = streamcli(tmp_path, hub.env(), *["sweep", "--datasets", "wikitext", "pg19"])
-    assert swept.returncode == 0, swept.stderr
-    assert "24 runs: 24 done." in swept.stderr and "instead" not in swept.stderr
-    compared = streamcli(tmp_path, hub.env(), *["compare", "--mode", "decode-loop"])
-    assert compared.returncode == 0, compared.stderr
-    assert compared.stdout.count("EleutherAI/pythia-70m on ") == 2
-    assert "recompute" in compared.stdout and "95 % interval" in compared.stdout
-    shown = streamcli(tmp_path, hub.env(), *["report", "--format", "markdown"])
-    assert shown.returncode == 0, shown.stderr
-    titles = re.findall(r"^\*\*\d+\. EleutherAI/", shown.stdout, re.MULTILINE)
+    ended = online[1][len(TEXTS) :]
+    assert not any(each.code for each in ended), ended
+    swept, compared, shown = ended
+    assert "24 runs: 24 done." in swept.err and "instead" not in swept.err
+    assert compared.out.count("EleutherAI/pythia-70m on ") == 2
+    assert "recompute" in compared.out and "95 % interval" in compared.out
+    titles = re.findall(r"^\*\*\d+\. EleutherAI/", shown.out, re.MULTILINE)
     assert len(titles) >= 6
     for method in ("streaming", "mit", "kvpress", "recompute"):
-        assert shown.stdout.count(f"\n| {method} ") >= 6
+        assert shown.out.count(f"\n| {method} ") >= 6

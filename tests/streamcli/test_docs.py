@@ -113,7 +113,7 @@ def small(example: str, run_id: str) -> list[str]:
     return shlex.split(example.replace("{run}", run_id))[1:]
 
 
-@pytest.mark.usefixtures("in_process", "little")
+@pytest.mark.usefixtures("in_process", "little", "workers_here")
 @pytest.mark.parametrize(
     "example",
     [

@@ -97,6 +97,13 @@ def _postgres() -> dict[str, Any]:
 @pytest.fixture
 def schema(server: str) -> Iterator[str]:
     """The URL of an empty schema of that server."""
+    with new_schema(server) as url:
+        yield url
+
+
+@contextmanager
+def new_schema(server: str) -> Iterator[str]:
+    """The URL of an empty schema of a server, until it is left."""
     url, name = make_url(server), f"test_{secrets.token_hex(8)}"
     engine = create_engine(url)
     with engine.begin() as connection:

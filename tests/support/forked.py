@@ -1,8 +1,6 @@
 """Runs and sweeps in processes of their own, forked from one that has torch and the model already.
 
-``python -m tests.support.forked FOLDER`` runs the scenarios below, each in a database of its name
-there, and prints, as JSON, how their processes ended. On stderr ``END`` stands after what the
-processes of each have said. For ``test_stopped_sweeps``, which looks at the databases afterwards.
+The scenarios below are for ``test_stopped_sweeps``, which looks at the databases afterwards.
 """
 
 from __future__ import annotations
@@ -22,6 +20,11 @@ import torch
 from tests.support.loaded_once import load_once
 
 HEAVY = (
+    "alembic.command",
+    "sqlalchemy.dialects.sqlite",
+    "streamcli.cli",
+    "streamcli.jobs.worker",
+    "streamcli.settings",
     "core.methods.dense",
     "core.methods.recompute",
     "core.cache",
@@ -41,8 +44,8 @@ LONG = (
     *("--method", "recompute", "--window", "250"),
 )
 LARGE = (*SWEEP, "--methods", "streaming", "window", "recompute", "--windows", "10", "20")
-REPEATS = 6
-KILLS = 10
+REPEATS = 4
+KILLS = 7
 END = "\x1e"
 
 
@@ -142,10 +145,13 @@ def warm() -> None:
         anatomy.of(runner.load_model(config, explicit=True).model)
 
 
-if __name__ == "__main__":
-    warm()
+def play() -> None:
+    """Each in a database of its name here; prints, as JSON, how the processes ended.
+
+    On stderr ``END`` stands after what the processes of each have said.
+    """
     ends = {}
     for name, scenario in SCENARIOS.items():
-        ends[name] = scenario(f"{sys.argv[1]}/{name}.db")
+        ends[name] = scenario(f"{name}.db")
         os.write(2, END.encode())
     print(json.dumps(ends))

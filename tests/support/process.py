@@ -31,8 +31,17 @@ def typed_there(
     *lines: Sequence[str], folder: Path | None = None, env: Mapping[str, str] | None = None
 ) -> tuple[list[Typed], set[str]]:
     """How each command ended, one after the other, and the packages that were imported by then."""
-    command = [sys.executable, "-c", CODE, json.dumps(lines)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+    command = [sys.executable, *words(*lines)]
+    return told(subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env))
+
+
+def words(*lines: Sequence[str]) -> list[str]:
+    """What to tell Python so that it carries out these commands."""
+    return ["-c", CODE, json.dumps(lines)]
+
+
+def told(done: subprocess.CompletedProcess[str]) -> tuple[list[Typed], set[str]]:
+    """What such a process has told, as ``typed_there`` gives it."""
     assert done.returncode == 0, done.stderr
     *outs, modules = done.stdout.split(END)
     codes, errs = map(int, outs[1::2]), done.stderr.split(END)[:-1]

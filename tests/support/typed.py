@@ -21,6 +21,7 @@ import typer.main
 from core import foreknown
 from core.models import loading
 from streamcli import cli
+from streamcli.jobs import executors
 from streamcli.results.store import Store
 from streamcli.settings import PREFIX
 from tests.support.loaded_once import load_once
@@ -94,6 +95,32 @@ def in_process(typed: Type, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr(subprocess, "run", run)
     return done
+
+
+class _Worked:
+    """A worker that has ended well."""
+
+    def ended(self) -> int:
+        return 0
+
+    def said(self) -> list[str]:
+        return []
+
+    def stop(self, *, at_once: bool) -> None:
+        pass
+
+
+@pytest.fixture
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep's workers of this machine work in this process, one after the other."""
+
+    def work(job: executors.Job, place: int) -> executors.Started:
+        from streamcli.jobs import worker
+
+        worker.make(job.place, job.sweep, forever=False, quiet=True)
+        return _Worked()
+
+    monkeypatch.setattr(executors, "_local", work)
 
 
 @pytest.fixture

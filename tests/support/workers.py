@@ -1,7 +1,6 @@
 """Workers at one queue, forked from a process that has torch and the model, and killed at random.
 
-``python -m tests.support.workers PLACE`` does so on an empty database and prints, as JSON, how the
-processes ended. For ``test_workers``, which looks at the database afterwards.
+For ``test_workers``, which looks at the database afterwards.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 
 from streamcli.results import queue
@@ -19,7 +17,7 @@ from streamcli.results.store import Store
 from tests.support import forked
 
 METHODS = ("streaming", "window", "dense")
-REPEATS = 5
+REPEATS = 4
 GROUPS = 4  # two texts, one and two documents in step
 RUNS = GROUPS * REPEATS * len(METHODS)
 PLAN = (
@@ -28,7 +26,7 @@ PLAN = (
     *("--methods", *METHODS, "--repeats", f"{REPEATS}", "--threads", "1"),
 )
 WORKERS = 4
-KILLS = 8
+KILLS = 6
 
 
 def left(place: str) -> int:
@@ -37,8 +35,12 @@ def left(place: str) -> int:
     return sum(each.state != OVER for each in groups)
 
 
-def killed(place: str) -> list[int]:
-    """Four workers, of which one is killed at a random moment and replaced, again and again."""
+def killed(place: str) -> None:
+    """Four workers, of which one is killed at a random moment and replaced, again and again.
+
+    Prints, as JSON, how the processes ended.
+    """
+    queue.DEATHS = KILLS + 1  # random moments may hit one group over and over
     ends = [forked.ended(forked.start("sweep", "--enqueue", *PLAN, "--db", place))]
     moments = random.Random(7)
     alive = [forked.start("worker", "--db", place) for _ in range(WORKERS)]
@@ -48,10 +50,5 @@ def killed(place: str) -> list[int]:
         os.kill(victim, signal.SIGKILL)
         ends.append(forked.ended(victim))
         alive.append(forked.start("worker", "--db", place))
-    return [*ends, *map(forked.ended, alive), forked.ended(forked.start("worker", "--db", place))]
-
-
-if __name__ == "__main__":
-    forked.warm()
-    queue.DEATHS = KILLS + 1  # random moments may hit one group over and over
-    print(json.dumps(killed(sys.argv[1])))
+    ends += [*map(forked.ended, alive), forked.ended(forked.start("worker", "--db", place))]
+    print(json.dumps(ends))

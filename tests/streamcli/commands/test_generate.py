@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from tests.support.typed import Type
 pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 PROMPT = "The lighthouse stands at the end of the bay, and"
 SMALL = ("--model", "bundled", "--threads", "1", "--window", "20")
 GREEDY = ("--temperature", "0", "--max-new-tokens", "50")
@@ -147,28 +143,3 @@ def test_a_terminal_is_shown_the_state_and_nothing_that_it_would_obey(
     typed("generate", PROMPT, *SMALL, "--max-new-tokens", "30")
     assert out.getvalue() == "\\x1b[2J" * 30 + "\n"
     assert "24 of 24 keys held" in err.getvalue() and "tokens/s" in err.getvalue()
-
-
-@pytest.mark.parametrize("words", [("generate", PROMPT), ("chat",)], ids=["generate", "chat"])
-def test_ctrl_c_ends_what_is_piped_between_two_tokens(
-    tmp_path: Path, words: tuple[str, ...]
-) -> None:
-    """What was written stays, one line says so, and the exit code is that of an interrupt."""
-    asked = (*words, *SMALL, "--engine", "eager", "--max-new-tokens", "100000")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "streamcli", *asked],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        text=True,
-    )
-    assert child.stdin and child.stdout
-    child.stdin.write("Hello\n" * 3)
-    child.stdin.flush()
-    seen = child.stdout.read(60)
-    child.send_signal(signal.SIGINT)
-    rest, err = child.communicate()
-    assert child.returncode == 130 and len(seen) == 60 and rest.endswith("\n")
-    assert err.splitlines()[-1].startswith("streamcli: interrupted") and "Traceback" not in err

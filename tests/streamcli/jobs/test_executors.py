@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pandas as pd
 import psutil
@@ -18,35 +20,32 @@ import pytest
 from streamcli.jobs import executors
 from streamcli.results import frames
 from streamcli.results.store import Store
-from streamcli.settings import PREFIX
+from tests.support.children import Child, environment, streamcli
+from tests.support.databases import new_schema
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 PLAN = (
     *("--models", "bundled", "--datasets", "bundled-narrative", "bundled-encyclopedia"),
     *("--modes", "chunked", "--max-tokens", "60", "--windows", "20", "--threads", "1"),
     *("--methods", "streaming", "window", "dense", "--repeats", "2"),
 )
 RUNS = 12
-LONG = (*PLAN[:7], "--windows", "250", "--max-tokens", "9000", "--threads", "1")
+LONG = (
+    *PLAN[:5],
+    "--modes",
+    "decode-loop",
+    "--windows",
+    "250",
+    "--max-tokens",
+    "9000",
+    "--threads",
+    "1",
+)
 CELL = ["dataset", "method", "repeat"]
-
-
-def sweep(folder: Path, *words: str, **more: str) -> subprocess.Popen[str]:
-    """A sweep in a process of its own."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [sys.executable, "-m", "streamcli", "sweep", *words],
-        cwd=folder,
-        env={**env, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+PASSWORD = "hunter2"
 
 
 def made(where: str | Path) -> pd.DataFrame:
@@ -58,61 +57,118 @@ def made(where: str | Path) -> pd.DataFrame:
     return done
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [each for each in found if "worker" in each.cmdline()]
+class Swept(NamedTuple):
+    """A sweep by workers: how it ended, what it started, and what others could see of it."""
+
+    place: str
+    folder: Path
+    ended: tuple[int, str, str]
+    started: set[psutil.Process]
+    words: set[str]
+    shown: set[Path]
 
 
-@pytest.fixture
-def two_cores() -> Iterator[None]:
+def swept(folder: Path, place: str, meanwhile: Callable[[Child], bool], *words: str) -> Swept:
+    """Of a process whose database is ``place``; ``meanwhile`` is called until it is true."""
+    child = streamcli(folder, "sweep", *words, STREAMCLI_DATABASE_URL=place)
+    started, told, shown, done = set[psutil.Process](), set[str](), set[Path](), False
+    while child.process.is_alive():
+        time.sleep(0.2)
+        done = done or meanwhile(child)
+        with suppress(psutil.Error):
+            started |= (every := set(psutil.Process(child.pid).children(recursive=True)))
+            told |= {word for each in every for word in each.cmdline()}
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                held = path.is_file() and PASSWORD in path.read_text(errors="ignore")
+                shown |= {path} if held and path.stat().st_mode & 0o077 else set()
+    return Swept(place, folder, child.ended(), started, told, shown)
+
+
+@pytest.fixture(scope="module", params=["local", "submitit"])
+def executor(request: pytest.FixtureRequest) -> str:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("two workers take two cores")
-    yield
+    if request.param != "local":
+        pytest.importorskip(request.param)
+    return str(request.param)
 
 
-@pytest.mark.usefixtures("two_cores")
-@pytest.mark.parametrize("executor", ["local", "submitit"])
-def test_workers_make_each_run_once_though_one_is_killed(tmp_path: Path, executor: str) -> None:
-    if not (killed := executor == "local"):
-        pytest.importorskip(executor)
-    process = sweep(tmp_path, *PLAN, "--workers", "2", "--executor", executor)
-    while killed and not (workers := workers_of(process)):
-        time.sleep(0.01)
-    if killed:
-        workers[0].kill()
-    out, err = process.communicate()
-    assert process.returncode == 0 and "Traceback" not in err, err
+@pytest.fixture(scope="module")
+def served(server: str, executor: str) -> Iterator[str]:
+    """The URL of a database for this one, with a password, which a server that trusts takes."""
+    with new_schema(server) as url:
+        yield url.replace("postgres@", f"postgres:{PASSWORD}@")
+
+
+@pytest.fixture(scope="module")
+def finished(executor: str, tmp_path_factory: pytest.TempPathFactory, request: Any) -> Swept:
+    """A sweep by two workers, of which one of the local ones is killed."""
+    folder, local = tmp_path_factory.mktemp("finished"), executor == "local"
+    place = request.getfixturevalue("served") if local else str(folder / "runs.db")
+
+    def kill(sweep: Child) -> bool:
+        for each in psutil.Process(sweep.pid).children() if local else ():
+            if "worker" in each.cmdline():
+                each.kill()
+                return True
+        return not local
+
+    return swept(folder, place, kill, *PLAN, "--workers", "2", "--executor", executor)
+
+
+@pytest.fixture(scope="module")
+def stopped(executor: str, tmp_path_factory: pytest.TempPathFactory, request: Any) -> Swept:
+    """A sweep of two groups of runs that is stopped in the first run, by one worker or by two."""
+    folder, local = tmp_path_factory.mktemp("stopped"), executor == "local"
+    place = str(folder / "runs.db") if local else request.getfixturevalue("served")
+
+    def stop(sweep: Child) -> bool:
+        begun = not frames.runs(Store.open(place), status="running").empty
+        if begun:
+            sweep.send_signal(signal.SIGINT)
+        return begun
+
+    how = ("--workers", "2" if local else "1", "--executor", executor)
+    return swept(folder, place, stop, *LONG, "--methods", "recompute", *how)
+
+
+def test_workers_make_each_run_once_though_one_is_killed(finished: Swept, executor: str) -> None:
+    killed = executor == "local"
+    code, out, err = finished.ended
+    assert code == 0 and "Traceback" not in err, err
     assert f"{RUNS} runs: {RUNS} done." in err, err
     assert f"{RUNS}/{RUNS} " in err and "perplexity" in out
     assert ("a worker was ended by signal 9; another takes its place." in err) is killed
-    assert made(tmp_path / "data" / "streamcli.db")["process"].nunique() <= 2 + killed
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    again = sweep(tmp_path, *PLAN, "--workers", "1", "--executor", executor).communicate()[1]
+    assert made(finished.place)["process"].nunique() <= 2 + killed
+    assert {path.name for path in finished.folder.iterdir()} <= {"runs.db"}
+
+
+@pytest.mark.usefixtures("workers_here")
+def test_what_workers_have_finished_no_worker_makes_again(finished: Swept, typed: Type) -> None:
+    again = typed("sweep", *PLAN, "--workers", "1", "--db", finished.place).err
     assert f"{RUNS} runs: {RUNS} finished before (--force runs them again)." in again, again
-    made(tmp_path / "data" / "streamcli.db")
+    made(finished.place)
 
 
-@pytest.mark.usefixtures("two_cores")
-@pytest.mark.parametrize("executor", ["local", "submitit"])
-def test_a_stop_ends_the_workers_and_empties_the_queue(
-    tmp_path: Path, typed: Type, executor: str
-) -> None:
-    if executor != "local":
-        pytest.importorskip(executor)
-    db = tmp_path / "data" / "streamcli.db"
-    how = ("--workers", "2", "--executor", executor)
-    process = sweep(tmp_path, *LONG, "--methods", "recompute", *how)
-    while not db.exists() or (frames.runs(Store.open(db), status="running").empty):
-        time.sleep(0.5)
-        assert process.poll() is None, process.communicate()
-    workers = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate()[1]
-    assert process.returncode == 130 and "the same command goes on from here" in err, err
+def test_a_stop_ends_the_workers_and_empties_the_queue(stopped: Swept, typed: Type) -> None:
+    code, _, err = stopped.ended
+    assert code == 130 and "the same command goes on from here" in err, err
     assert "Traceback" not in err, err
-    assert workers and not any(each.is_running() for each in workers)
-    assert set(frames.runs(Store.open(db), status=None)["status"]) == {"interrupted"}
-    assert "is empty" in typed("worker", "--status").err
+    assert stopped.started and not any(each.is_running() for each in stopped.started)
+    assert set(frames.runs(Store.open(stopped.place), status=None)["status"]) == {"interrupted"}
+    assert "is empty" in typed("worker", "--status", "--db", stopped.place).err
+
+
+@pytest.mark.parametrize("scenario", ["finished", "stopped"])
+def test_a_password_is_in_no_argument_log_or_file_that_others_read(
+    request: pytest.FixtureRequest, executor: str, scenario: str
+) -> None:
+    if scenario != {"local": "finished", "submitit": "stopped"}[executor]:
+        pytest.skip("its database has no password")
+    sweep: Swept = request.getfixturevalue(scenario)
+    assert sweep.words and not sweep.shown
+    assert PASSWORD not in " ".join([*sweep.words, *sweep.ended[1:]])
 
 
 def test_too_many_workers_are_refused_and_leave_nothing(typed: Type) -> None:
@@ -174,36 +230,6 @@ def test_an_engine_that_is_not_installed_is_named(
     assert done.code == 2 and 'pip install "streamcli[ray]"' in done.err
 
 
-@pytest.mark.parametrize("executor", ["local", "submitit"])
-def test_a_password_is_in_no_argument_log_or_file_that_others_read(
-    tmp_path: Path, schema: str, executor: str
-) -> None:
-    if executor != "local":
-        pytest.importorskip(executor)
-    url = schema.replace("postgres@", "postgres:hunter2@")  # which a server that trusts takes
-    process = sweep(
-        tmp_path, *PLAN, "--workers", "1", "--executor", executor, STREAMCLI_DATABASE_URL=url
-    )
-    seen = set[str]()
-    while process.poll() is None:
-        time.sleep(0.05)
-        try:
-            every = psutil.Process(process.pid).children(recursive=True)
-            seen |= {word for each in every for word in each.cmdline()}
-        except psutil.Error:
-            continue
-        for path in tmp_path.rglob("*"):
-            try:
-                held = path.is_file() and b"hunter2" in path.read_bytes()
-                assert not held or path.stat().st_mode & 0o077 == 0, path
-            except FileNotFoundError:
-                continue
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert seen and "hunter2" not in " ".join([*seen, out, err])
-    made(schema)
-
-
 @pytest.mark.filterwarnings("ignore")  # of Ray's own
 def test_a_ray_cluster_that_loses_a_node_makes_each_run_once_and_the_same(tmp_path: Path) -> None:
     pytest.importorskip("ray")
@@ -211,12 +237,19 @@ def test_a_ray_cluster_that_loses_a_node_makes_each_run_once_and_the_same(tmp_pa
 
     local = tmp_path / "local"
     local.mkdir()
-    assert "12 done" in sweep(local, *PLAN).communicate()[1]
+    assert "12 done" in streamcli(local, "sweep", *PLAN).ended()[2]
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         lost = cluster.add_node(num_cpus=1)
         words = ("--workers", "2", "--executor", "ray")
-        process = sweep(tmp_path, *PLAN, *words, RAY_ADDRESS=cluster.address)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamcli", "sweep", *PLAN, *words],
+            cwd=tmp_path,
+            env=environment(RAY_ADDRESS=cluster.address),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         db = tmp_path / "data" / "streamcli.db"
         while not db.exists() or frames.runs(Store.open(db), status=None).empty:
             time.sleep(0.5)

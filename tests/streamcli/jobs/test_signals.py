@@ -9,41 +9,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core import process
+from core import process, runner
 from streamcli.results import frames
 from streamcli.results.store import Store
-from streamcli.settings import PREFIX
+from tests.support import children, forked
+from tests.support.children import Child
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 RUN = (
     *("run", "--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "90"),
     *("--window", "20", "--mode", "chunked", "--threads", "1", "--db", "runs.db"),
 )
 TOLD = "told"
-# A run that tells when it is in the middle of scoring or at its end, and then waits for a word.
-CODE = f"""
-import sys, time
-from core import runner
-from streamcli.__main__ import main
-where, *words = sys.argv[1:]
-execute = runner.execute
-def executed(prepared, meter):
-    result = execute(prepared, meter) if where == "end" else None
-    print({TOLD!r}, flush=True)
-    sys.stdin.readline()
-    while where == "middle":
-        time.sleep(0.01)
-    return result
-runner.execute = executed
-sys.argv = ["streamcli", *words]
-main()
-"""
 # The command, told of when Python itself has started and the first statement of ours is done.
 ANY = f"""
 import signal
@@ -54,41 +39,62 @@ main()
 """
 
 
-class Child:
-    """A command in a process of its own, and the lines that it says."""
+class Cold:
+    """The command in a fresh process, to be stopped at any moment from its first on."""
 
     def __init__(self, folder: Path, *command: str) -> None:
-        env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=folder,
-            env={**env, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env=children.environment(),
             text=True,
-            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self.send_signal = self.process.send_signal
 
-    def until_told(self) -> None:
-        assert self.process.stdout
-        assert self.process.stdout.readline().strip() == TOLD
+    def ended(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=100)
+        return self.process.returncode, out, err
 
-    def go_on(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
 
-    def stop(self, times: int, number: int = signal.SIGINT) -> None:
-        """Send signals as a key that is held down does."""
-        for _ in range(times):
-            self.process.send_signal(number)
-            time.sleep(0.03)
+def hold(where: str, line: Connection, *words: str) -> None:
+    """A run that tells when it is in the middle of scoring or at its end, and waits for a word."""
+    execute = runner.execute
 
-    def ended(self, within_s: float = 100) -> tuple[int, str]:
-        """The exit code, and what was said on stderr: never a traceback."""
-        _, err = self.process.communicate(timeout=within_s)
-        assert "Traceback" not in err and "Exception ignored" not in err, err
-        return self.process.returncode, err
+    def executed(prepared: Any, meter: Any) -> Any:
+        result = execute(prepared, meter) if where == "end" else None
+        line.send(TOLD)
+        line.recv()
+        while where == "middle":
+            time.sleep(0.01)
+        return result
+
+    runner.execute = executed  # type: ignore[assignment]
+    forked.become(*words)
+
+
+def held(folder: Path, where: str) -> tuple[Child, Connection]:
+    """Such a run, once it has told, and what to give the word on."""
+    ours, theirs = Pipe()
+    child = Child(folder, hold, where, theirs, *RUN)
+    theirs.close()
+    assert ours.recv() == TOLD
+    return child, ours
+
+
+def stop(child: Child | Cold, times: int, number: int = signal.SIGINT) -> None:
+    """Send signals as a key that is held down does."""
+    for _ in range(times):
+        child.send_signal(number)
+        time.sleep(0.03)
+
+
+def ended(child: Child | Cold) -> tuple[int, str]:
+    """The exit code, and what was said on stderr: never a traceback."""
+    code, _, err = child.ended()
+    assert "Traceback" not in err and "Exception ignored" not in err, err
+    return code, err
 
 
 @pytest.fixture
@@ -104,13 +110,12 @@ def locked(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 def test_a_finished_result_is_saved_by_a_stop_while_it_waits(
     tmp_path: Path, locked: sqlite3.Connection, number: int
 ) -> None:
-    child = Child(tmp_path, "-c", CODE, "end", *RUN)
-    child.until_told()
+    child, line = held(tmp_path, "end")
     locked.execute("BEGIN IMMEDIATE")
-    child.go_on()
+    line.send("go on")
     time.sleep(0.5)
-    child.stop(5, number)
-    code, err = child.ended()
+    stop(child, 5, number)
+    code, err = ended(child)
     locked.execute("ROLLBACK")
     (file,) = tmp_path.glob("streamcli-unrecorded-*.jsonl")
     assert code == 130 and err.count("\n") == 1, err
@@ -137,15 +142,14 @@ except KeyboardInterrupt:
 
 
 def test_a_stop_that_python_drops_comes_again(tmp_path: Path) -> None:
-    assert Child(tmp_path, "-c", SWALLOWED).ended(within_s=30) == (7, "")
+    assert ended(Cold(tmp_path, "-c", SWALLOWED)) == (7, "")
 
 
 def test_keys_held_down_interrupt_a_run_once(tmp_path: Path) -> None:
-    child = Child(tmp_path, "-c", CODE, "middle", *RUN)
-    child.until_told()
-    child.go_on()
-    child.stop(8)
-    code, err = child.ended()
+    child, line = held(tmp_path, "middle")
+    line.send("go on")
+    stop(child, 8)
+    code, err = ended(child)
     assert code == 130 and err.count("\n") == 1 and "is recorded as such" in err
     assert list(frames.runs(Store.open(tmp_path / "runs.db"), status=None)["status"]) == [
         "interrupted"
@@ -153,30 +157,53 @@ def test_keys_held_down_interrupt_a_run_once(tmp_path: Path) -> None:
 
 
 def test_a_second_stop_ends_what_takes_too_long(tmp_path: Path, locked: sqlite3.Connection) -> None:
-    child = Child(tmp_path, "-c", CODE, "middle", *RUN)
-    child.until_told()
+    child, line = held(tmp_path, "middle")
     locked.execute("BEGIN IMMEDIATE")
-    child.go_on()
-    child.stop(1)
+    line.send("go on")
+    stop(child, 1)
     time.sleep(1.3)
-    began = child.process.poll()
-    child.stop(1)
-    code, err = child.ended(within_s=15)
+    waits = child.process.is_alive()
+    stop(child, 1)
+    code, err = ended(child)
     locked.execute("ROLLBACK")
-    assert began is None, "it waits for the database"
+    assert waits, "it waits for the database"
     assert (code, err) == (130, "streamcli: interrupted.\n")
     store = Store.open(tmp_path / "runs.db")
     assert store.reap(process.ended) == list(frames.runs(store, status=None)["run_id"])
 
 
-@pytest.mark.parametrize("after_s", [0.1, 0.3, 0.6, 1.2, 2.4, 4.8])
-def test_a_stop_at_any_moment_shows_no_traceback(tmp_path: Path, after_s: float) -> None:
-    child = Child(tmp_path, "-c", ANY, *RUN, "--repeats", "1000")
-    child.until_told()
-    time.sleep(after_s)
-    child.stop(3)
-    code, err = child.ended()
+@pytest.mark.parametrize("after_s", [0.1, 0.6, 2.4, None], ids=lambda s: s or "a run has begun")
+def test_a_stop_at_any_moment_shows_no_traceback(tmp_path: Path, after_s: float | None) -> None:
+    child, db = Cold(tmp_path, "-c", ANY, *RUN, "--repeats", "1000"), tmp_path / "runs.db"
+    assert child.process.stdout and child.process.stdout.readline().strip() == TOLD
+    time.sleep(after_s or 0)
+    while after_s is None and (not db.exists() or frames.runs(Store.open(db), status=None).empty):
+        time.sleep(0.1)
+        assert child.process.poll() is None, ended(child)
+    stop(child, 8)
+    code, err = ended(child)
     assert code in (130, -signal.SIGINT), err
-    db = tmp_path / "runs.db"
     if db.exists():
         assert set(frames.runs(Store.open(db), status=None)["status"]) <= {"done", "interrupted"}
+
+
+def piped(file: str, *words: str) -> None:
+    os.dup2(os.open(file, os.O_RDONLY), 0)
+    forked.become(*words)
+
+
+@pytest.mark.parametrize("words", [("generate", "A lighthouse"), ("chat",)], ids=lambda w: w[0])
+def test_ctrl_c_ends_what_is_piped_between_two_tokens(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """What was written stays, one line says so, and the exit code is that of an interrupt."""
+    (tmp_path / "piped").write_text("Hello\n" * 3)
+    small = ("--model", "bundled", "--threads", "1", "--window", "20", "--engine", "eager")
+    child = Child(tmp_path, piped, "piped", *words, *small, "--max-new-tokens", "100000")
+    while len(seen := child.said()) < 60:
+        time.sleep(0.05)
+        assert child.process.is_alive(), child.ended()
+    child.send_signal(signal.SIGINT)
+    code, out, err = child.ended()
+    assert code == 130 and out.startswith(seen) and out.endswith("\n")
+    assert err.splitlines()[-1].startswith("streamcli: interrupted") and "Traceback" not in err

@@ -20,8 +20,8 @@ from core.config import RunConfig
 from core.facts import RunFacts
 from streamcli.results import frames
 from streamcli.results.store import Store
-from streamcli.settings import PREFIX
 from tests.support import forked
+from tests.support.children import Child
 from tests.support.sweeps import TWO, rows, window_raises
 from tests.support.typed import Type
 
@@ -51,15 +51,11 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="module")
 def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    """All of them, from one process that imports torch once."""
+    """All of them."""
     folder = tmp_path_factory.mktemp("forked")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    command = [sys.executable, "-m", "tests.support.forked", str(folder)]
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH"))))
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    codes, said = json.loads(done.stdout), done.stderr.split(forked.END)
+    code, out, err = Child(folder, forked.play).ended()
+    assert code == 0 and "Traceback" not in err, err
+    codes, said = json.loads(out), err.split(forked.END)
     return {
         name: Ended(codes[name], words, folder / f"{name}.db")
         for name, words in zip(forked.SCENARIOS, said, strict=False)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,14 +13,13 @@ from streamcli.jobs.claims import queue_of
 from streamcli.results import frames
 from streamcli.results.queue import DONE, OVER, Queue
 from streamcli.results.store import Store
-from streamcli.settings import PREFIX
 from tests.support import workers
+from tests.support.children import Child, streamcli
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 TINY = (
     *("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60"),
     *("--modes", "chunked", "--windows", "20", "--methods", "streaming", "window", "dense"),
@@ -32,14 +28,10 @@ KEY = ["dataset", "batch_size", "method", "repeat"]
 
 
 def test_four_workers_killed_at_random_make_every_run_once(where: str, tmp_path: Path) -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    command = [sys.executable, "-m", "tests.support.workers", where]
-    env["PYTHONPATH"] = str(ROOT)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    ends = json.loads(done.stdout)
-    assert ends.count(-signal.SIGKILL) > 2 and set(ends) == {0, -signal.SIGKILL}, done.stderr
+    code, out, err = Child(tmp_path, workers.killed, where).ended()
+    assert code == 0 and "Traceback" not in err, err
+    ends = json.loads(out)
+    assert ends.count(-signal.SIGKILL) > 2 and set(ends) == {0, -signal.SIGKILL}, err
     store = Store.open(where)
     runs = frames.runs(store, status=None)
     made = runs.query("status == 'done'")
@@ -97,14 +89,10 @@ def test_a_sweep_takes_what_waits_and_leaves_what_a_worker_has(typed: Type) -> N
 
 def test_what_workers_without_a_server_made_is_merged(typed: Type, home: Path, where: str) -> None:
     plan = {"a.db": ["streaming", "window"], "b.db": ["dense"]}  # half each, by a worker each
-    env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    workers = []
     for name, methods in plan.items():
         assert typed(*TINY[:-3], *methods, "--enqueue", "--db", name).code == 0
-        call = [sys.executable, "-m", "streamcli", "worker", "--db", name]
-        workers.append(subprocess.Popen(call, env=env, stderr=subprocess.DEVNULL))
-    assert [each.wait() for each in workers] == [0, 0]
+    each = [streamcli(home, "worker", "--db", name) for name in plan]
+    assert [child.ended()[0] for child in each] == [0, 0]
     for turn in range(2):
         for name in plan:
             done = typed("db", "merge", name, "--db", where)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
+import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import event
+from sqlmodel import Session
 
 from core.config import RunConfig
 from core.environment import Environment
@@ -20,68 +22,54 @@ from core.facts import RunFacts
 from core.result import RunResult
 from streamcli.results import frames
 from streamcli.results.store import Store
+from tests.support.children import Child
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 PROCESSES = 4
 RUNS = 25
 TOKENS = 100_000
 
-# Says "ready", waits for a line, opens the place, records runs and prints how many.
-RECORDER = """
-import os, pickle, signal, sys
-from sqlalchemy import event
-from sqlmodel import Session
-from streamcli.results.store import Store
-where, runs, die = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-config, facts, environment, result = pickle.load(sys.stdin.buffer)
-print("ready", flush=True)
-sys.stdin.buffer.readline()
-store = Store.open(where)
-if die == "before-commit":
-    def kill(session):
+Parts = tuple[RunConfig, RunFacts, Environment, RunResult]
+
+
+def record(line: Connection, where: str, runs: int, parts: Parts, die: bool) -> None:
+    """Say that all is ready, wait for a word, open the place and record runs."""
+    line.send("ready")
+    line.recv()
+    store = Store.open(where)
+
+    def kill(session: Session) -> None:
+        session.flush()
         if any(type(found).__name__ == "Trace" for found in session.identity_map.values()):
             os.kill(os.getpid(), signal.SIGKILL)
-    event.listen(Session, "before_commit", lambda session: (session.flush(), kill(session)))
-for repeat in range(runs):
-    store.finish(store.begin(config, facts, environment, repeat), result)
-print(store.place, flush=True)
-"""
+
+    if die:
+        event.listen(Session, "before_commit", kill)
+    config, facts, environment, result = parts
+    for repeat in range(runs):
+        store.finish(store.begin(config, facts, environment, repeat), result)
 
 
 @pytest.fixture
-def parts(
-    config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
-) -> tuple[RunConfig, RunFacts, Environment, RunResult]:
+def parts(config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult) -> Parts:
     """What a recorder records; traces that don't compress, so that a write takes its time."""
     noise = np.random.default_rng(0).random(TOKENS, dtype=np.float32)
     return config, facts, environment, replace(result, nll=noise)
 
 
-def start(where: str, runs: int, parts: object, die: str = "-") -> subprocess.Popen[bytes]:
-    """A recorder that is about to be ready."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", RECORDER, where, str(runs), die],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin
-    process.stdin.write(pickle.dumps(parts))
-    process.stdin.flush()
-    return process
-
-
-def go(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Let all begin at once."""
-    for process in processes:
-        assert process.stdout and process.stdout.readline() == b"ready\n"
-    for process in processes:
-        assert process.stdin
-        process.stdin.write(b"\n")
-        process.stdin.flush()
+def start(folder: Path, number: int, where: str, runs: int, parts: Parts, die: bool) -> list[Child]:
+    """So many processes that record, all of which begin at once."""
+    started = []
+    for _ in range(number):
+        ours, theirs = Pipe()
+        started.append((Child(folder, record, theirs, where, runs, parts, die), ours))
+        theirs.close()
+    for _, line in started:
+        assert line.recv() == "ready"
+    for _, line in started:
+        line.send("go on")
+    return [child for child, _ in started]
 
 
 def whole(where: str, tokens: int = TOKENS) -> None:
@@ -101,13 +89,11 @@ def whole(where: str, tokens: int = TOKENS) -> None:
 
 
 def test_processes_that_open_a_fresh_database_at_once_lose_no_run(
-    where: str, parts: tuple[object, ...], result: RunResult
+    where: str, parts: Parts, result: RunResult, tmp_path: Path
 ) -> None:
-    processes = [start(where, RUNS, (*parts[:3], result)) for _ in range(PROCESSES)]
-    go(processes)
-    for process in processes:
-        _, problem = process.communicate()
-        assert process.returncode == 0, problem.decode()
+    for child in start(tmp_path, PROCESSES, where, RUNS, (*parts[:3], result), die=False):
+        code, _, problem = child.ended()
+        assert code == 0, problem
     runs = frames.runs(Store.open(where))
     assert len(runs) == runs.run_id.nunique() == PROCESSES * RUNS
     assert runs.repeat.value_counts().tolist() == [PROCESSES] * RUNS
@@ -115,27 +101,25 @@ def test_processes_that_open_a_fresh_database_at_once_lose_no_run(
 
 
 def test_a_process_killed_before_it_commits_leaves_the_run_running(
-    where: str, parts: tuple[object, ...]
+    where: str, parts: Parts, tmp_path: Path
 ) -> None:
-    process = start(where, 1, parts, "before-commit")
-    go([process])
-    _, problem = process.communicate()
-    assert process.returncode == -signal.SIGKILL, problem.decode()
+    (child,) = start(tmp_path, 1, where, 1, parts, die=True)
+    code, _, problem = child.ended()
+    assert code == -signal.SIGKILL, problem
     assert frames.runs(Store.open(where), status=None).status.tolist() == ["running"]
     whole(where)
 
 
 def test_processes_killed_at_any_time_leave_the_database_whole(
-    where: str, parts: tuple[object, ...]
+    where: str, parts: Parts, tmp_path: Path
 ) -> None:
-    processes = [start(where, 10_000, parts) for _ in range(3)]
-    go(processes)
+    children = start(tmp_path, 3, where, 10_000, parts, die=False)
     while frames.runs(Store.open(where)).empty:
-        assert not any(process.poll() for process in processes), processes[0].communicate()
+        assert all(child.process.is_alive() for child in children), children[0].ended()
         time.sleep(0.05)
-    for process in processes:
+    for child in children:
         time.sleep(0.137)
-        process.kill()
-        process.communicate()
+        child.send_signal(signal.SIGKILL)
+        child.ended()
         Store.open(where)
     whole(where)
