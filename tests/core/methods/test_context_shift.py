@@ -31,7 +31,7 @@ def shifting(n_discard: int = 0, **asked: Any) -> Method:
 def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
     neox: Loaded, neox_ids: Tensor, n_sink: int, window: int, n_discard: int
 ) -> None:
-    ids, method = neox_ids[:1, :62], shifting(n_discard, n_sink=n_sink, window=window)
+    ids, method = neox_ids[:, :62], shifting(n_discard, n_sink=n_sink, window=window)
     want = reference.context_shift(neox.model, ids, method.config)
     for size in (1, 7, 61):
         assert gap(fed_nll(neox, ids, size, method), want) < EXACT, size
