@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from textwrap import shorten
 from typing import Any
 
@@ -206,13 +207,13 @@ def natives(model: Any, ids: Tensor, count: int) -> list[Native | None]:
 
 def masks(watch: Watch, count: int) -> list[Native | None]:
     """The same of a chunk that was watched."""
-    found = []
+    found, native = [], cache(_native)  # layers share rules, and to look at one takes a while
     for i in range(count):
         mask = watch.masks[i]
         rules = [rule for made, rule in watch.makers if mask is made or _same(mask, made)]
         if not rules:
             raise Refused("its attention has a mask of its own")
-        found.append(_native(rules[0]))
+        found.append(native(rules[0]))
     return found
 
 

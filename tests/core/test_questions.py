@@ -256,13 +256,13 @@ def test_a_text_without_questions_has_no_accuracy(neox: Loaded, neox_ids: Tensor
 
 @pytest.mark.parametrize("mode", ["chunked", "decode-loop"])
 def test_a_window_that_copies_what_it_holds_is_right_up_to_its_end_and_never_beyond(
-    neox: Loaded, monkeypatch: pytest.MonkeyPatch, mode: str
+    thin: Loaded, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    width = 96
-    (document,) = documents("recall", neox.tokenizer, 900)
+    width = 64
+    (document,) = documents("recall", thin.tokenizer, 600)
     lines: list[str] = [""]
     for token in document.ids.tolist():  # what has been read of each line, token by token
-        lines.append((lines[-1] + neox.tokenizer.decode([token])).rpartition("\n")[2])
+        lines.append((lines[-1] + thin.tokenizer.decode([token])).rpartition("\n")[2])
     copied = torch.zeros(len(document.ids), 4096)
     last: dict[str, int] = {}
     for t in range(len(document.ids) - 1):
@@ -288,7 +288,7 @@ def test_a_window_that_copies_what_it_holds_is_right_up_to_its_end_and_never_bey
 
     monkeypatch.setattr(registry.load("method", "window"), "start", start)
     result = evaluate(
-        neox, [document], method="window", n_sink=0, window=width, mode=mode, engine="eager"
+        thin, [document], method="window", n_sink=0, window=width, mode=mode, engine="eager"
     )
     held = {((each.distance or 0) <= width, each.right) for each in result.answers}
     assert held == {(True, True), (False, False)}
@@ -309,9 +309,11 @@ def test_the_ends_of_an_interval_are_as_far_from_the_share_as_their_own_error_sa
 
 
 def test_dense_attention_of_a_real_model_recalls_and_streaming_forgets(smollm2: Loaded) -> None:
-    (document,) = documents("recall", smollm2.tokenizer, 480)
-    for method, most in (("dense", 1.0), ("streaming", 0.4)):
-        result = evaluate(smollm2, [document], method=method, window=28, mode="chunked")
+    (document,) = documents("recall", smollm2.tokenizer, 400)
+    for method, most, chunk in (("dense", 1.0, 399), ("streaming", 0.4, 16)):
+        result = evaluate(
+            smollm2, [document], method=method, window=28, mode="chunked", chunk_size=chunk
+        )
         near = [answer for answer in result.answers if (answer.distance or 0) <= 32]
         far = [answer for answer in result.answers if (answer.distance or 0) > 48]
         assert accuracy(near)[0] > 0.6 and len(far) > 8

@@ -24,7 +24,7 @@ def evaluate(
     choices: list[Tensor] | None = None,
     **asked: Any,
 ) -> RunResult:
-    """The result of S = 4 and W = 27 in chunks of 16, unless asked otherwise.
+    """The result of S = 4 and W = 15 in chunks of 16, unless asked otherwise.
 
     ``choices`` fills up with those of the method, where it is given.
     """

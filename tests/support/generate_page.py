@@ -20,8 +20,8 @@ INTRO = f"""# What of `generate` works with a streaming cache
 
 Made by `make generate` (tests/support/generate_cases.py) from a tiny random model, S = {N_SINK},
 W = {WINDOW}, {NEW} new tokens. "Works" means that the tokens are those of greedy decoding by
-`cache.read`, one token at a time and one row at a time; where the row says so, what is compared is
-something else. "Refused" is followed by the line that is raised.
+`cache.read`, one token at a time (of other families, 16) and one row at a time; where the row says
+so, what is compared is something else. "Refused" is followed by the line that is raised.
 
 """
 HEAD = "| feature |"

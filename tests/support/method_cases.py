@@ -16,7 +16,7 @@ from core.methods import press
 from core.registry import METHODS
 from tests.support.samples import naive_nll
 
-N_SINK, WINDOW = 4, 27
+N_SINK, WINDOW = 4, 15
 BUDGET = N_SINK + WINDOW + 1
 
 

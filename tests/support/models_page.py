@@ -65,10 +65,8 @@ class Found:
     dense: bool
 
 
-def look(name: str, with_compiled: bool = False, length: int = LENGTH) -> Found:
-    """Build a family and measure it on two rows of so many tokens."""
-    with warnings.catch_warnings(action="ignore"):  # of what its code imports
-        model = families.build(name)
+def look(model: Any, with_compiled: bool = False, length: int = LENGTH) -> Found:
+    """Measure a family's model on two rows of so many tokens."""
     found = anatomy.of(model)
     dense = found.uncached is None
     if found.refusal:
@@ -82,7 +80,7 @@ def look(name: str, with_compiled: bool = False, length: int = LENGTH) -> Found:
         return fed_nll(loaded, rows, size, method_of(n_sink=N_SINK, window=WINDOW, **how))
 
     got = [fed(size) for size in (1, 7, most)]
-    got.append(torch.cat([fed(7, row[None]) for row in ids]))
+    got.append(torch.cat([fed(most, row[None]) for row in ids]))
     if not any(layer.native and layer.native.blocks for layer in found.layers):
         got.append(fed(1, name="mit"))
     words = "exact"
@@ -137,7 +135,7 @@ def write(with_compiled: bool, names: list[str]) -> None:
     columns = [*(name for name in columns if name != here), here]
     columns.sort(key=lambda name: [int(part) for part in name.split()[-1].split(".")])
     for name in names or families.known():
-        found = look(name, with_compiled)
+        found = look(families.build(name), with_compiled)
         row = cells.setdefault(name, {})
         row["layers"] = found.layers or row.get("layers", "")
         row[here] = cell(found)

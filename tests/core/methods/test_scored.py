@@ -58,7 +58,7 @@ def llama() -> Loaded:
 def test_a_trained_gpt_neox_scores_as_the_obvious_loop_has_it(
     neox: Loaded, neox_ids: Tensor, name: str, own: str
 ) -> None:
-    ids, method = neox_ids[:1, :52], scored(name, OPTIONS[own])
+    ids, method = neox_ids[:1, :32], scored(name, OPTIONS[own], window=12)
     assert gap(fed_nll(neox, ids, 1, method), expected(method, neox, ids)) < EXACT
 
 
@@ -69,7 +69,7 @@ def test_a_trained_gpt_neox_scores_as_the_obvious_loop_has_it(
 def test_a_llama_with_grouped_queries_does_and_its_rows_decide_for_themselves(
     llama: Loaded, name: str, own: str
 ) -> None:
-    ids, method = random_ids(2, 60), scored(name, OPTIONS[own])
+    ids, method = random_ids(2, 40), scored(name, OPTIONS[own], window=12)
     both = fed_nll(llama, ids, 1, method)
     assert gap(both, expected(method, llama, ids)) < EXACT  # which reads rows one by one
     assert gap(both[:1], fed_nll(llama, ids[:1], 1, method)) < EXACT
@@ -107,7 +107,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_family_adds_to_its_attention_is_kept(kind: str) -> None:
-    loaded, ids = family(kind, **KINDS[kind]), families.tokens(40)
+    loaded, ids = family(kind, **KINDS[kind]), families.tokens(26)
     if any(layer.latent for layer in anatomy.of(loaded.model).layers):
         pytest.skip("this transformers keeps what its keys are made of: such is refused")
     for name in SCORED:
@@ -210,17 +210,19 @@ def test_a_model_attends_as_before_afterwards(llama: Loaded) -> None:
 @pytest.mark.parametrize("own", OPTIONS)
 @pytest.mark.parametrize("name", SCORED)
 def test_on_another_device_no_operation_takes_tensors_of_the_host(
-    name: str, own: str, monkeypatch: pytest.MonkeyPatch
+    llama: Loaded, name: str, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modeling_llama, "maybe_autocast", lambda **_: nullcontext(), raising=False)
-    here = tiny_llama()
-    found, meta = anatomy.of(here), torch.device("meta")  # elsewhere there are no values to see
+    found, meta = (
+        anatomy.of(llama.model),
+        torch.device("meta"),
+    )  # elsewhere there are no values to see
     rotation = found.layers[0].rotation
     assert rotation
     there = replace(rotation, inv_freq=rotation.inv_freq.to(meta), device=meta)
     layers = tuple(replace(layer, rotation=there) for layer in found.layers)
     monkeypatch.setattr(anatomy, "of", lambda model: replace(found, layers=layers))
-    loaded = Loaded(here.to(meta), None, "", None, "", 256, 0)
+    loaded = Loaded(tiny_llama().to(meta), None, "", None, "", 256, 0)
     with torch.inference_mode():
         stream = scored(name, OPTIONS[own], window=10, n_sink=0).start(loaded, 2)
         for _ in range(13):

@@ -47,11 +47,11 @@ def tiny() -> Loaded:
 
 
 @pytest.mark.parametrize(("kv_bits", "window"), [(8, 27), (4, 40), (2, 32)])
-@pytest.mark.parametrize("size", [1, 7, 89])
+@pytest.mark.parametrize("size", [1, 7, 61])
 def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
     neox: Loaded, neox_ids: Tensor, kv_bits: int, window: int, size: int
 ) -> None:
-    assert apart(neox, neox_ids[:1, :90], size, integers(kv_bits, window=window)) < EXACT
+    assert apart(neox, neox_ids[:1, :62], size, integers(kv_bits, window=window)) < EXACT
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
 @pytest.mark.parametrize("size", [1, 16])
 def test_layers_with_windows_sinks_or_sizes_of_their_own_are_exact(name: str, size: int) -> None:
     loaded = Loaded(families.build(name), None, "", None, "", 256, 0)
-    assert apart(loaded, families.tokens(90), size, integers(4, window=40)) < EXACT
+    assert apart(loaded, families.tokens(62), size, integers(4, window=40)) < EXACT
 
 
 def of_heads(d: int) -> Loaded:
@@ -76,7 +76,7 @@ def of_heads(d: int) -> Loaded:
 def test_heads_whose_groups_would_end_within_a_byte_have_shorter_ones(
     d: int, kv_bits: int, size: int
 ) -> None:
-    loaded, method, ids = of_heads(d), integers(kv_bits), random_ids(1, 80)
+    loaded, method, ids = of_heads(d), integers(kv_bits), random_ids(1, 62)
     assert apart(loaded, ids, size, method) < EXACT
     stream = method.start(loaded, 1)
     with torch.inference_mode():
@@ -97,13 +97,13 @@ def test_a_number_of_every_key_may_be_0(size: int) -> None:
     for layer in loaded.model.model.layers:
         layer.self_attn.k_proj.weight[3] = 0
     for kv_bits in (8, 4):
-        assert apart(loaded, random_ids(1, 90), size, integers(kv_bits, window=40)) < EXACT
+        assert apart(loaded, random_ids(1, 62), size, integers(kv_bits, window=40)) < EXACT
 
 
 @pytest.mark.parametrize("n_sink", [0, 1])
 def test_no_sinks_and_a_window_shorter_than_a_group_are_exact(n_sink: int) -> None:
     for size in (1, 5):
-        assert apart(tiny(), random_ids(2, 90), size, integers(4, n_sink=n_sink, window=3)) < EXACT
+        assert apart(tiny(), random_ids(2, 50), size, integers(4, n_sink=n_sink, window=3)) < EXACT
 
 
 def test_chunks_hold_the_codes_that_single_tokens_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,19 +203,23 @@ def test_more_bits_are_closer_to_none_spared(neox: Loaded, neox_ids: Tensor) -> 
     assert 0 < off[0] < off[1] / 4 < off[2] / 8
 
 
+@pytest.fixture(scope="module")
+def followed(neox: Loaded, neox_ids: Tensor) -> StreamingInt:
+    """A method whose codes for 42 tokens the loop follows."""
+    method = integers(4, window=20)
+    assert apart(neox, neox_ids[:1, :42], 41, method) < EXACT
+    return method
+
+
 @pytest.mark.parametrize("what", [0, 1], ids=["of keys", "of values"])
 @pytest.mark.parametrize(("place", "by"), [(0, 1.0), (-1, 0.5), (-2, 0.5)])
 def test_a_code_that_is_not_the_nearest_fails_and_so_does_another_grid(
-    neox: Loaded, neox_ids: Tensor, what: int, place: int, by: float
+    neox: Loaded, neox_ids: Tensor, followed: StreamingInt, what: int, place: int, by: float
 ) -> None:
-    ids, method = neox_ids[:1, :42], integers(4, window=20)
-    fed_nll(neox, ids, 41, method)
-    assert method.choices is not None
-    want = quantised.streaming_int(neox.model, ids, method.config, method.choices)
-    told = [each.clone() for each in method.choices]
+    told = [each.clone() for each in followed.choices or ()]
     told[what][:, :, 0, 0, ..., place] += by
-    got = quantised.streaming_int(neox.model, ids, method.config, told)
-    assert want.isfinite().all() and got[0, -1].isnan()
+    got = quantised.streaming_int(neox.model, neox_ids[:1, :42], followed.config, told)
+    assert got[0, -1].isnan()
 
 
 @pytest.mark.parametrize("broken", ["place", "whole"])

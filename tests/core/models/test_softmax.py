@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from tests.support.samples import (
     random_ids,
     read,
     refusal,
+    thinned,
     tiny_llama,
 )
 
@@ -48,6 +50,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "llama, grouped queries": lambda: llama(2),
 }
 OFF = "off-by-one"
+IDS = random_ids(2, 2 * BUDGET + 5)
 
 
 def off_by_one(model: Any) -> Loaded:
@@ -88,37 +91,41 @@ CASES = {
 }
 
 
+@cache
+def wanted(name: str, case: Callable[[Any, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Nats of ``IDS`` with one more in the sum, and without."""
+    with one_more(MODELS[name]()) as plain:
+        want = torch.stack([case(plain, row) for row in IDS])
+    return want, torch.stack([case(MODELS[name](), row) for row in IDS])
+
+
 @pytest.mark.parametrize("method", CASES)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_method_equals_eager_attention_with_one_more_in_its_sum(
     name: str, method: str
 ) -> None:
     need(method)
-    ids = random_ids(2, 2 * BUDGET + 5)
-    with one_more(MODELS[name]()) as plain:
-        want = torch.stack([CASES[method](plain, row) for row in ids])
-    without = torch.stack([CASES[method](MODELS[name](), row) for row in ids])
+    want, without = wanted(name, CASES[method])
     assert gap(want, without) > 100 * EXACT
     loaded = off_by_one(MODELS[name]())
-    sizes = (1, 7, ids.shape[1]) if method_of(method).spec.exact_chunks else (1,)
-    for size in sizes:
-        assert gap(fed_nll(loaded, ids, size, method_of(method)), want) < EXACT, size
+    asked = method_of(method, n_sink=N_SINK, window=WINDOW)
+    for size in (1, 7, IDS.shape[1]) if asked.spec.exact_chunks else (1,):
+        assert gap(fed_nll(loaded, IDS, size, asked), want) < EXACT, size
 
 
 @pytest.mark.parametrize("name", ["gpt_neox", "llama, grouped queries"])
 def test_a_compiled_step_has_it_too(compiler: None, name: str) -> None:
-    ids = random_ids(2, 80)
-    with one_more(MODELS[name]()) as plain:
-        want = torch.stack([streaming(plain, row) for row in ids])
-    method = method_of("streaming", engine="compiled")
-    assert gap(fed_nll(off_by_one(MODELS[name]()), ids, 1, method), want) < EXACT
+    with one_more(thinned(MODELS[name]())) as plain:
+        want = torch.stack([streaming(plain, row) for row in IDS])
+    method = method_of("streaming", n_sink=N_SINK, window=WINDOW, engine="compiled")
+    assert gap(fed_nll(off_by_one(thinned(MODELS[name]())), IDS, 1, method), want) < EXACT
 
 
 @pytest.mark.parametrize("name", ["gpt_neox", "gemma2", "gemma3_text", "qwen3"])
 def test_verify_proves_it_with_caps_windows_and_scores(name: str) -> None:
     """By loops in which it is written out, and that are handed what the methods chose."""
-    loaded, ids = off_by_one(families.build(name)), families.tokens(60)[0]
-    config = RunConfig(n_sink=4, window=20, chunk_size=16, device="cpu", softmax_type=OFF)
+    loaded, ids = off_by_one(families.build(name)), families.tokens(44)[0]
+    config = RunConfig(n_sink=4, window=12, chunk_size=16, device="cpu", softmax_type=OFF)
     names = [
         "streaming",
         "streaming-int",
@@ -158,8 +165,9 @@ def test_learned_sinks_of_0_are_a_softmax_that_is_off_by_one() -> None:
             weight.zero_()
     loaded = Loaded(model, None, "", None, "", 256, 0)
     want = streaming_nll(model, ids, N_SINK, WINDOW)
-    assert gap(fed_nll(loaded, ids, 1, method_of()), want) < EXACT
-    assert gap(fed_nll(loaded, ids, 16, method_of()), want) < EXACT
+    for size in (1, 16):
+        asked = method_of(n_sink=N_SINK, window=WINDOW)
+        assert gap(fed_nll(loaded, ids, size, asked), want) < EXACT, size
 
 
 def test_a_press_that_weighs_by_itself_is_refused_before_a_model_is_named() -> None:

@@ -22,7 +22,7 @@ from tests.support.evaluated import evaluate
 from tests.support.method_cases import BUDGET, CASES, FOLLOWED, N_SINK, WINDOW, need
 from tests.support.samples import EXACT
 
-LENGTHS = (60, 40, 2)  # of a cache of 32
+LENGTHS = (40, 32, 2)  # of a cache of 20
 
 
 @pytest.fixture(scope="module")
@@ -147,29 +147,29 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ("mode", "short", "long"), [("chunked", 400, 2000), ("decode-loop", 60, 160)]
 )
 def test_memory_is_bounded_by_chunk_and_window_whatever_the_length_of_the_stream(
-    neox: Loaded, mode: str, short: int, long: int
+    thin: Loaded, mode: str, short: int, long: int
 ) -> None:
     peaks = []
     for length in (short, long):
         with _Held() as held:
-            evaluate(neox, [torch.arange(length) % 4000], mode=mode, chunk_size=32)
+            evaluate(thin, [torch.arange(length) % 4000], mode=mode, chunk_size=32)
         peaks.append(held.peak)
-    its_id_twice_and_its_score = 2 * 8 + 4  # bytes; the keys of a token would be 8,192
-    window = neox.trained_length // 2
+    its_id_twice_and_its_score = 2 * 8 + 4  # bytes; the keys of a token would be 2,048
+    window = thin.trained_length // 2
     known_by = 8 * 3 * window  # ids by which a cache knows its stream's history: two windows
     assert peaks[1] - peaks[0] <= its_id_twice_and_its_score * (long - short) + known_by
     assert peaks[0] > 4 * 4096 * (32 if mode == "chunked" else 1)  # the logits are among them
 
 
-def test_a_long_run_tells_whether_its_time_grows(neox: Loaded, neox_ids: Tensor) -> None:
+def test_a_long_run_tells_whether_its_time_grows(thin: Loaded, neox_ids: Tensor) -> None:
     for mode, size in (("decode-loop", 1), ("chunked", 2)):
-        result = evaluate(neox, [neox_ids[0, :301]], mode=mode, chunk_size=size)
+        result = evaluate(thin, [neox_ids[0, :301]], mode=mode, chunk_size=size)
         steps = result.latency_ms[: 300 // size]
         tenth = (len(steps) - 1) // 10
         late, early = steps[9 * tenth : 10 * tenth], steps[tenth : 2 * tenth]
         assert result.time_growth == pytest.approx(np.median(late) / np.median(early))
-    assert evaluate(neox, [neox_ids[0, :90]]).time_growth is None
-    assert evaluate(neox, [neox_ids[0, :301]], timed_tokens=150).time_growth is None
+    assert evaluate(thin, [neox_ids[0, :90]]).time_growth is None
+    assert evaluate(thin, [neox_ids[0, :301]], timed_tokens=150).time_growth is None
 
 
 def test_attended_keys_are_those_that_the_cache_returns(
@@ -213,11 +213,11 @@ def test_dense_past_the_trained_length_says_so(neox: Loaded, neox_ids: Tensor) -
 
 @pytest.mark.parametrize("method", ["streaming", "window", "mit", "recompute"])
 def test_every_method_says_where_its_positions_leave_the_training(
-    neox: Loaded, neox_ids: Tensor, method: str
+    thin: Loaded, neox_ids: Tensor, method: str
 ) -> None:
-    ids, said = [neox_ids[0, :80]], f"{method} ran 12 tokens past the trained length"
+    ids, said = [neox_ids[0, :40]], f"{method} ran 12 tokens past the trained length"
     for length, words in ((N_SINK + WINDOW + 1 - 12, [said]), (N_SINK + WINDOW + 1, [])):
-        short = replace(neox, trained_length=length)
+        short = replace(thin, trained_length=length)
         notes = evaluate(short, ids, method=method).notes
         assert [note.split(" of ")[0] for note in notes if "past the" in note] == words
 

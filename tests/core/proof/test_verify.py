@@ -58,17 +58,17 @@ def plant(monkeypatch: pytest.MonkeyPatch, name: str, trap: str) -> None:
 
 @pytest.mark.parametrize(("trap", "mode"), TRAPS)
 def test_a_planted_trap_fails_and_is_named(
-    neox: Loaded, ids: Tensor, trap: str, mode: str, monkeypatch: pytest.MonkeyPatch
+    thin: Loaded, ids: Tensor, trap: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, "broken", trap)
-    found = {each.form.split(" ")[0]: each for each in prove(neox, ids, "broken")}[mode]
+    found = {each.form.split(" ")[0]: each for each in prove(thin, ids, "broken")}[mode]
     assert found.claimed and not found.passed
     assert TRAPS[trap, mode] in found.diagnosis
 
 
-def test_each_comparison_is_told_before_it_is_made(neox: Loaded, ids: Tensor) -> None:
+def test_each_comparison_is_told_before_it_is_made(thin: Loaded, ids: Tensor) -> None:
     told: list[str] = []
-    for finding in verify(neox, ids, CONFIG, ("streaming", "dense"), MODES, told.append):
+    for finding in verify(thin, ids, CONFIG, ("streaming", "dense"), MODES, told.append):
         if finding.subject != "layers are as seen":
             last = [each for each in told if "obvious loop" not in each][-1]
             assert last.startswith(finding.subject.split(" drifts")[0]), (last, finding)
@@ -78,13 +78,13 @@ def test_each_comparison_is_told_before_it_is_made(neox: Loaded, ids: Tensor) ->
 
 @pytest.mark.parametrize("trap", ["DropsTheShortest", "KeysStayWhereTheyCame"])
 def test_a_wrong_choice_fails_and_so_do_keys_that_stand_wrong(
-    neox: Loaded, ids: Tensor, trap: str, monkeypatch: pytest.MonkeyPatch
+    thin: Loaded, ids: Tensor, trap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (_, found, _) = prove(neox, ids, "knorm")
+    (_, found, _) = prove(thin, ids, "knorm")
     assert found.claimed and found.passed
     spec = registry.METHODS["knorm"].but(where=f"tests.support.traps:{trap}")
     monkeypatch.setitem(registry.METHODS, "broken", spec)
-    for found in prove(neox, ids, "broken")[1:]:
+    for found in prove(thin, ids, "broken")[1:]:
         assert found.claimed and not found.passed
         assert "at the first eviction: eviction or rotation" in found.diagnosis
 
@@ -117,19 +117,19 @@ def test_a_choice_that_rounding_may_have_made_is_followed(neox: Loaded, ids: Ten
 
 
 def test_what_never_evicts_past_the_trained_length_is_named(
-    neox: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+    thin: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, "broken", "NeverEvicts")
-    short = replace(neox, trained_length=20)
+    short = replace(thin, trained_length=20)
     (_, found, _) = prove(short, ids, "broken")
     assert "past the trained length: nothing is being evicted" in found.diagnosis
 
 
 def test_drift_in_half_precision_is_named(
-    neox: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+    thin: Loaded, ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, "streaming", "TurnsStepByStep")
-    found = {each.subject.split(" ")[0]: each for each in prove(neox, ids, "streaming")}
+    found = {each.subject.split(" ")[0]: each for each in prove(thin, ids, "streaming")}
     assert found["streaming"].passed
     drifted = found["bfloat16"]
     assert not drifted.passed and drifted.largest_nats > drifted.mean_nats
