@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILLING = "too few tokens for steps with a full cache: latency is that of a filling cache."
-WAITED = 0.1  # share of the time that a thread may wait for a processor before times are doubted
+# Share of the time that a thread may wait for a processor before times are doubted, see
+# docs/decisions/0011-how-threads-wait.md.
+WAITED = 0.1
 
 LARGEST_EXPONENT = 700  # nats; a perplexity above it is infinite
 Z = 1.959963984540054  # of the normal distribution, two-sided 5 %

@@ -131,13 +131,15 @@ def timed(mode: str, rows: Sequence[Row]) -> str:
     if filling:
         of = ", ".join(dict.fromkeys(map(_sized, filling)))
         parts.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
-    busy = {_sized(row): f"{row['waited']:.0%}" for row in rows if _busy(row)}
-    if busy:
-        shares = ", ".join(f"{share} in {name}" for name, share in busy.items())
+    if busy := [row for row in rows if _busy(row)]:
+        waited = {_sized(row): f"{row['waited']:.0%}" for row in busy}
+        shares = ", ".join(f"{share} in {name}" for name, share in waited.items())
         parts.append(
             "too long where others had the processors: share of the time that a thread waited "
             f"for one {shares}"
         )
+        if any(row["threads"] != 1 for row in busy):
+            parts.append("--threads 1 waits least")
     return "; ".join(parts)
 
 

@@ -155,8 +155,11 @@ def test_a_time_says_what_it_is_of_where_a_cache_is_filling_or_rows_go_in_step()
 def test_times_taken_while_others_had_the_processors_are_told() -> None:
     busy = ({"waited": 0.734}, {**FOUR[1], "waited": WAITED / 2}, {**FOUR[2], "waited": 0.2})
     (_, note, *_) = tables.sheet(compared(*busy)).notes
-    told = "that a thread waited for one 73% in streaming (65 keys), 20% in recompute (65 keys)."
-    assert "; too long where others had the processors: " in note and note.endswith(told)
+    told = "that a thread waited for one 73% in streaming (65 keys), 20% in recompute (65 keys)"
+    assert "; too long where others had the processors: " in note
+    assert note.endswith(f"{told}; --threads 1 waits least.")
+    (_, note, *_) = tables.sheet(compared({"waited": 0.734, "threads": 1})).notes
+    assert note.endswith("73% in streaming (65 keys).")
 
 
 def test_a_report_marks_every_budget_that_is_not_the_baselines() -> None:
