@@ -11,6 +11,7 @@ from streamcli.analysis import distances
 from streamcli.analysis.clusters import scope
 from streamcli.analysis.comparison import Comparison, Row, by_bytes, saw_tooths
 from streamcli.analysis.repeats import RULE
+from streamcli.analysis.statistics import ROUNDS
 from streamcli.results.columns import ALL, missing
 
 CHANGE, ACCURACY, HORIZON = "ppl_change", "accuracy", "horizon"
@@ -117,8 +118,9 @@ def _scope(row: Row) -> str:
 
 def repeated(rows: Sequence[Row]) -> str:
     """The rule on repeats, to be added to a note where a row has some."""
-    several = any((row.get("runs") or 1) > 1 for row in rows)
-    return f"; of several runs of a configuration {RULE}" if several else ""
+    most = max((row.get("runs") or 1 for row in rows), default=1)
+    ratios = ", and a speed-up the geometric mean over rounds" if most >= ROUNDS else ""
+    return f"; of several runs of a configuration {RULE}{ratios}" if most > 1 else ""
 
 
 def timed(mode: str, rows: Sequence[Row]) -> str:
