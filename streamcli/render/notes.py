@@ -119,8 +119,9 @@ def _scope(row: Row) -> str:
 def repeated(rows: Sequence[Row]) -> str:
     """The rule on repeats, to be added to a note where a row has some."""
     most = max((row.get("runs") or 1 for row in rows), default=1)
-    ratios = ", and a speed-up the geometric mean over rounds" if most >= ROUNDS else ""
-    return f"; of several runs of a configuration {RULE}{ratios}" if most > 1 else ""
+    ratios = f", and a speed-up the geometric mean over rounds where there are {ROUNDS}"
+    told = f"; of several runs of a configuration {RULE}{ratios if most >= ROUNDS else ''}"
+    return told if most > 1 else ""
 
 
 def timed(mode: str, rows: Sequence[Row]) -> str:

@@ -139,9 +139,9 @@ def _strays(connection: Connection) -> Iterator[Finding]:
 def _record(record: Record) -> Iterator[str]:
     """What does not fit in one run; every figure that can be recomputed is."""
     run, documents = record.run, record.documents
-    for name in ("created_at", "finished_at"):
+    for name in filter(run.get, ("created_at", "finished_at")):
         try:
-            moment(run[name] or run["created_at"])
+            moment(run[name])
         except StreamError:
             yield f"{name} is {run[name]!r}, which is no time"
     if run["status"] != "done":

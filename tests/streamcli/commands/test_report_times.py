@@ -66,7 +66,7 @@ def test_report_compare_and_figures_have_one_time_and_one_speed_up(home: Path, t
     rule = "the perplexity is the latest's, and the time the median over those at its commit"
     for out in (report(typed).out, typed("compare", "--db", DB).out):
         assert rule in " ".join(out.split())
-    by_round = f"{rule}, and a speed-up the geometric mean over rounds."
+    by_round = f"{rule}, and a speed-up the geometric mean over rounds where there are 3."
     assert by_round in " ".join(report(typed).out.split())
     shown = report(typed, "--format", "markdown").out
     assert "| 12.0 |" in shown and "a decode step takes 12.0 ms against 24.5 ms" in shown
