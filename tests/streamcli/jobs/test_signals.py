@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sqlite3
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 from core import process, runner
+from streamcli.jobs import signals
 from streamcli.results import frames
 from streamcli.results.store import Store
 from tests.support import children, forked
@@ -154,6 +157,14 @@ def test_keys_held_down_interrupt_a_run_once(tmp_path: Path) -> None:
     assert list(frames.runs(Store.open(tmp_path / "runs.db"), status=None)["status"]) == [
         "interrupted"
     ]
+
+
+def test_stops_that_follow_each_other_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_last", {"s": -math.inf})
+    for at_s, raised in ((10.0, True), (10.3, False), (10.9, False), (11.1, True)):
+        monkeypatch.setattr(time, "monotonic", lambda at_s=at_s: at_s)
+        with pytest.raises(KeyboardInterrupt) if raised else nullcontext():
+            signals._stop(signal.SIGINT, None)
 
 
 def test_a_second_stop_ends_what_takes_too_long(tmp_path: Path, locked: sqlite3.Connection) -> None:
