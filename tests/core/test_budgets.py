@@ -73,6 +73,7 @@ def test_fewer_bits_hold_more_keys_in_the_same_memory() -> None:
     assert keys[0] * 2 < keys[1] and keys[1] * 1.3 < keys[2] and keys[2] * 1.2 < keys[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [5, 7])
 @pytest.mark.parametrize("method", ["kvpress:KnormPress", "kvpress-interval", "mit", "streaming"])
 def test_what_is_held_just_before_an_eviction_fits_too(method: str, every: int) -> None:

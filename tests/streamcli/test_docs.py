@@ -202,6 +202,7 @@ def test_a_shell_completes_commands_options_and_values() -> None:
     assert completed("streamcli report --sort kv_m") == ["kv_mib"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "sweep", "report", "compare", "plot", "runs list"])
 def test_a_shell_completes_methods_modes_and_texts(command: str) -> None:
     several = "s" if command == "sweep" else ""
@@ -210,6 +211,7 @@ def test_a_shell_completes_methods_modes_and_texts(command: str) -> None:
     assert completed(f"streamcli {command} --dataset{several} wikitext-") == ["wikitext-articles"]
 
 
+@pytest.mark.slow
 def test_a_shell_completes_the_names_of_runs(home: Path) -> None:
     assert completed("streamcli runs show ") == ["latest"] and not Path("data").exists()
     store = recorded(home / "own.db", {}, {"method": "dense", "window": None})

@@ -207,6 +207,7 @@ def test_a_model_attends_as_before_afterwards(llama: Loaded) -> None:
     assert torch.equal(llama.model(ids).logits, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", OPTIONS)
 @pytest.mark.parametrize("name", SCORED)
 def test_on_another_device_no_operation_takes_tensors_of_the_host(

@@ -41,6 +41,7 @@ def test_a_family_is_refused_or_exact_and_generates_so_as_the_page_says(name: st
             assert "that every layer of this model has" in str(refused)
 
 
+@pytest.mark.slow
 def test_no_family_that_streams_is_refused_by_its_configuration() -> None:
     for name in families.known():
         if CELLS[name].get(models_page.column(), "").startswith("exact"):

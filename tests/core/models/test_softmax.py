@@ -99,6 +99,7 @@ def wanted(name: str, case: Callable[[Any, Tensor], Tensor]) -> tuple[Tensor, Te
     return want, torch.stack([case(MODELS[name](), row) for row in IDS])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CASES)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_method_equals_eager_attention_with_one_more_in_its_sum(
@@ -121,6 +122,7 @@ def test_a_compiled_step_has_it_too(compiler: None, name: str) -> None:
     assert gap(fed_nll(off_by_one(thinned(MODELS[name]())), IDS, 1, method), want) < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt_neox", "gemma2", "gemma3_text", "qwen3"])
 def test_verify_proves_it_with_caps_windows_and_scores(name: str) -> None:
     """By loops in which it is written out, and that are handed what the methods chose."""

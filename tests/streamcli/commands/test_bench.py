@@ -83,6 +83,7 @@ def test_an_arm_that_holds_everything_reads_it_and_is_held_against_no_budget(typ
     assert rows["streaming"]["speed_ups"] and not rows["dense"]["speed_ups"]
 
 
+@pytest.mark.slow
 def test_what_else_may_stay_is_timed_beside_streaming_and_each_arm_has_a_floor_of_its_own(
     typed: Type,
 ) -> None:

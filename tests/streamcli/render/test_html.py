@@ -214,6 +214,7 @@ def test_failed_runs_are_a_page_too(browser: Browser, tmp_path: Path) -> None:
     page.close()
 
 
+@pytest.mark.slow
 def test_a_damaged_trace_costs_its_figures_and_not_the_page(tmp_path: Path) -> None:
     store = recorded(tmp_path / "runs.db", *FOUR)
     with store.engine.execution_options(writes=True).begin() as connection:

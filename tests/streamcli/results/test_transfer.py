@@ -238,6 +238,7 @@ BAD: dict[str, Callable[[list[Any]], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", BAD)
 def test_a_file_that_is_not_right_is_refused_in_one_line_and_nothing_is_taken_in(
     tmp_path: Path, make: Any, file: Path, words: str
