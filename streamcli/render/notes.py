@@ -132,22 +132,16 @@ def timed(mode: str, rows: Sequence[Row]) -> str:
         parts.append(f"each step reads a token of {together} documents")
     filling = [row for row in rows if FILLING in str(row["notes"])]
     if filling:
-        of = ", ".join(dict.fromkeys(map(_sized, filling)))
+        of = ", ".join(dict.fromkeys(map(row_name, filling)))
         parts.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
     if busy := [row for row in rows if _busy(row)]:
-        waited = {_sized(row): f"{row['waited']:.0%}" for row in busy}
-        shares = ", ".join(f"{share} in {name}" for name, share in waited.items())
+        shares = dict.fromkeys(f"{row['waited']:.0%} in {row_name(row)}" for row in busy)
+        fewer = ", or with --threads 1" if any(row["threads"] != 1 for row in busy) else ""
         parts.append(
-            "too long where others had the processors: share of the time that a thread waited "
-            f"for one {shares}"
+            "too long where other programs had the processors: share of the time that a thread "
+            f"waited for one {', '.join(shares)}; run these again on an idle machine{fewer}"
         )
-        if any(row["threads"] != 1 for row in busy):
-            parts.append("--threads 1 waits least")
     return "; ".join(parts)
-
-
-def _sized(row: Row) -> str:
-    return f"{row['method']} ({int(row['attended_keys']):,} keys)"
 
 
 def _busy(row: Row) -> bool:

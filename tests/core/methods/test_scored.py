@@ -214,10 +214,8 @@ def test_on_another_device_no_operation_takes_tensors_of_the_host(
     llama: Loaded, name: str, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modeling_llama, "maybe_autocast", lambda **_: nullcontext(), raising=False)
-    found, meta = (
-        anatomy.of(llama.model),
-        torch.device("meta"),
-    )  # elsewhere there are no values to see
+    found = anatomy.of(llama.model)
+    meta = torch.device("meta")  # where there are no values to see
     rotation = found.layers[0].rotation
     assert rotation
     there = replace(rotation, inv_freq=rotation.inv_freq.to(meta), device=meta)

@@ -147,7 +147,8 @@ def test_a_time_says_what_it_is_of_where_a_cache_is_filling_or_rows_go_in_step()
     long = {"window": 5000, "attended_keys": 5005, "notes": FILLING, "batch_size": 4}
     notes = tables.sheet(compared({"batch_size": 4}, long)).notes
     assert not any(FILLING in note for note in notes)
-    assert "; each step reads a token of 4 documents; of streaming (5,005 keys), for" in notes[1]
+    said = "; each step reads a token of 4 documents; of streaming (5,005 keys, S = 4), for"
+    assert said in notes[1]
     (_, note, *_) = tables.sheet(compared(FOUR[0])).notes
     assert note.endswith("the median decode step with a full cache.")
 
@@ -155,11 +156,11 @@ def test_a_time_says_what_it_is_of_where_a_cache_is_filling_or_rows_go_in_step()
 def test_times_taken_while_others_had_the_processors_are_told() -> None:
     busy = ({"waited": 0.734}, {**FOUR[1], "waited": WAITED / 2}, {**FOUR[2], "waited": 0.2})
     (_, note, *_) = tables.sheet(compared(*busy)).notes
-    told = "that a thread waited for one 73% in streaming (65 keys), 20% in recompute (65 keys)"
-    assert "; too long where others had the processors: " in note
-    assert note.endswith(f"{told}; --threads 1 waits least.")
+    told = "waited for one 73% in streaming (65 keys, S = 4), 20% in recompute (65 keys)"
+    assert "; too long where other programs had the processors: " in note
+    assert note.endswith(f"{told}; run these again on an idle machine, or with --threads 1.")
     (_, note, *_) = tables.sheet(compared({"waited": 0.734, "threads": 1})).notes
-    assert note.endswith("73% in streaming (65 keys).")
+    assert note.endswith("73% in streaming (65 keys, S = 4); run these again on an idle machine.")
 
 
 def test_a_report_marks_every_budget_that_is_not_the_baselines() -> None:
