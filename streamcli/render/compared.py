@@ -15,7 +15,16 @@ from streamcli.analysis.paired import UNMEASURED, Pair, Paired
 from streamcli.analysis.repeats import RULE
 from streamcli.analysis.statistics import Difference, Interval
 from streamcli.analysis.verdicts import MARGIN, Judged, decimals, judged, tests
-from streamcli.render.notes import ACCURACY, HORIZON, MARK, answers, intervals, row_name, timed
+from streamcli.render.notes import (
+    ACCURACY,
+    HORIZON,
+    MARK,
+    answers,
+    intervals,
+    row_name,
+    timed,
+    waited,
+)
 from streamcli.render.tables import SELDOM, VERDICT, Sheet, cells, title, values
 from streamcli.results.columns import (
     ALL,
@@ -268,7 +277,7 @@ def _notes(
         words.append(f"95 % interval by Student's t on the logs of {counts} {what}")
     if alone:
         words.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
-    return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}."]
+    return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}.", *waited(rows)]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:

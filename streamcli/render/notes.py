@@ -31,6 +31,7 @@ def of_comparison(comparison: Comparison, mode: str) -> list[str]:
         *changes(rows := comparison.rows),
         *answers(rows),
         f"{mode}: {timed(mode, rows)}{repeated(rows)}.",
+        *waited(rows),
         *_budgets(comparison),
     ]
     methods.pop(FILLING, None)
@@ -134,19 +135,20 @@ def timed(mode: str, rows: Sequence[Row]) -> str:
     if filling:
         of = ", ".join(dict.fromkeys(map(row_name, filling)))
         parts.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
-    if busy := [row for row in rows if _busy(row)]:
-        shares = dict.fromkeys(f"{row['waited']:.0%} in {row_name(row)}" for row in busy)
-        fewer = ", or with --threads 1" if any(row["threads"] != 1 for row in busy) else ""
-        parts.append(
-            "too long where other programs had the processors: share of the time that a thread "
-            f"waited for one {', '.join(shares)}; run these again on an idle machine{fewer}"
-        )
     return "; ".join(parts)
 
 
-def _busy(row: Row) -> bool:
-    """Whether other programs had the processors while a run was timed."""
-    return not missing(row.get("waited")) and row["waited"] > WAITED
+def waited(rows: Sequence[Row]) -> list[str]:
+    """The note on runs whose threads waited for a processor, if any did."""
+    busy = [row for row in rows if not missing(row.get("waited")) and row["waited"] > WAITED]
+    if not busy:
+        return []
+    shares = dict.fromkeys(f"{row['waited']:.0%} in {row_name(row)}" for row in busy)
+    fewer = ", or with --threads 1" if any(row["threads"] != 1 for row in busy) else ""
+    return [
+        "times are too long where other programs had the processors: share of the time that a "
+        f"thread waited for one {', '.join(shares)}; run these again on an idle machine{fewer}."
+    ]
 
 
 def marked(row: Row) -> bool:
