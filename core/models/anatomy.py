@@ -64,21 +64,27 @@ def of(model: Any) -> Anatomy:
     """What ``model`` is like; looked at once, which takes some 30 forwards of a few tokens."""
     rope.restore(model)
     if model not in _known:
-        found = _look(model)
-        if found.capped and model.config._attn_implementation == "sdpa":  # without, in silence
-            model.set_attn_implementation("eager")
-        if not found.refusal:
-            try:
-                found = _compare(model, found)
-            except CODE as error:
-                found = replace(found, refusal=no_cache(error))
-            if found.refusal and not any(layer.rotation for layer in found.layers):
-                found = replace(found, refusal=BIASED)
-        if found.refusal not in (None, RECURRENT) and _no_rotary(model):
-            found = replace(found, refusal=NOT_ROTARY)
-        _known[model] = replace(found, uncached=_cached_amiss(model))
+        with torch.compiler.set_stance("force_eager"):  # one that is compiled: without its compiler
+            _known[model] = _proved(model)
         rope.restore(model)
     return _known[model]
+
+
+def _proved(model: Any) -> Anatomy:
+    """What a model hands over, held against its own rotation, masks and forwards."""
+    found = _look(model)
+    if found.capped and model.config._attn_implementation == "sdpa":  # without, in silence
+        model.set_attn_implementation("eager")
+    if not found.refusal:
+        try:
+            found = _compare(model, found)
+        except CODE as error:
+            found = replace(found, refusal=no_cache(error))
+        if found.refusal and not any(layer.rotation for layer in found.layers):
+            found = replace(found, refusal=BIASED)
+    if found.refusal not in (None, RECURRENT) and _no_rotary(model):
+        found = replace(found, refusal=NOT_ROTARY)
+    return replace(found, uncached=_cached_amiss(model))
 
 
 def check_config(config: Any, trust: bool = False) -> None:

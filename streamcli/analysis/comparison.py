@@ -43,7 +43,8 @@ class Comparison:
         runs: One row a configuration, its latest run, with ``ppl_change`` (fraction) and
             ``speed_up`` (ratio) against the baseline with the same keys, whose ``baseline_run_id``
             it names, and ``compared_ms``, the time a token that ``speed_up`` is of: that of the
-            rule in ``repeats``, if it was given with the runs, else the run's own; ``budget`` is
+            rule in ``repeats``, if it was given with the runs, else the run's own, as is
+            ``compared_waited``, the share of it that was spent waiting; ``budget`` is
             ``equal``, ``other`` (keys of no baseline) or ``none`` (no bound), ``variant`` tells
             alike rows apart, in words.
         older: Runs left out because a later one has the same configuration.
@@ -123,13 +124,14 @@ def compared(group: pd.DataFrame, baseline: str) -> Comparison:
     runs = int(group["runs"].sum()) if "runs" in group else len(group)
     if (time := "compared_ms") not in latest:
         own = time_column(str(same["mode"]))
-        rows = [row | {time: row[own]} for row in rows]
+        rows = [row | {time: row[own], "compared_waited": row["waited"]} for row in rows]
     bases = [row for row in rows if row["method"] == baseline]
     standard = _Budgets(bases or _most_common(rows))
     held = [standard.of(row) if bases else None for row in rows]
     told = [distances.horizon(row) for row in rows]
     latest = latest.assign(
         compared_ms=[row[time] for row in rows],
+        compared_waited=[row["compared_waited"] for row in rows],
         ppl_change=[_ratio(r["ppl"], b and b["ppl"]) - 1 for r, b in zip(rows, held, strict=True)],
         ppl_change_low=math.nan,
         ppl_change_high=math.nan,

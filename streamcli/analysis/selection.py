@@ -20,7 +20,7 @@ from streamcli.analysis.comparison import (
     number,
     time_column,
 )
-from streamcli.analysis.repeats import TIMED, Key, Times, key, medians, times
+from streamcli.analysis.repeats import TIMED, Key, Times, key, timed, times
 from streamcli.analysis.statistics import EQUAL, Difference
 from streamcli.results.columns import ADDED, COLUMNS, STATUSES
 
@@ -194,8 +194,7 @@ def with_speed_ups(comparison: Comparison, times: Mapping[Key, Times]) -> Compar
 def of_repeats(runs: pd.DataFrame) -> list[Comparison]:
     """Runs that were just made, newest first, as a report has them: times are of all repeats."""
     found = times(runs[list(TIMED)].itertuples(index=False, name=None))
-    timed = runs.assign(compared_ms=medians(runs, found))
-    return [with_speed_ups(each, found) for each in comparisons(timed)]
+    return [with_speed_ups(each, found) for each in comparisons(timed(runs, found))]
 
 
 def with_changes(runs: pd.DataFrame, found: dict[str, dict[str, Any]]) -> pd.DataFrame:

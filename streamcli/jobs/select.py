@@ -49,9 +49,7 @@ def select(
         several = [each[each["runs"] > 1] for each in (asked, bases)]
         for each in several:
             found |= times(store, each, query.where) if len(each) else {}
-        asked, bases = (
-            each.assign(compared_ms=repeats.medians(each, found)) for each in (asked, bases)
-        )
+        asked, bases = (repeats.timed(each, found) for each in (asked, bases))
     whole, tables = selection.side_by_side(asked, bases, query, baseline)
     if found:
         whole = [selection.with_speed_ups(each, found) for each in whole]

@@ -20,10 +20,10 @@ from streamcli.render.notes import (
     HORIZON,
     MARK,
     answers,
+    doubted,
     intervals,
     row_name,
     timed,
-    waited,
 )
 from streamcli.render.tables import SELDOM, VERDICT, Sheet, cells, title, values
 from streamcli.results.columns import (
@@ -261,7 +261,12 @@ def _notes(
             f"verdicts are Holm-corrected over the {several} comparisons of this table, intervals "
             "are not."
         )
-    rows = [row for pair in pairs for row in (pair.run, pair.base) if row]
+    rows = [
+        row | {"compared_waited": times.waited}
+        for pair in pairs
+        for row, times in ((pair.run, pair.times), (pair.base, pair.base_times))
+        if row
+    ]
     notes += [*answers(rows), *_of_answers(pairs, base)]
     if TIME.name in without and RATIO.name in without:
         return notes
@@ -277,7 +282,7 @@ def _notes(
         words.append(f"95 % interval by Student's t on the logs of {counts} {what}")
     if alone:
         words.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
-    return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}.", *waited(rows)]
+    return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}.", *doubted(rows)]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:

@@ -9,7 +9,7 @@ from core.registry import BASELINE
 from core.result import FILLING, WAITED
 from streamcli.analysis import distances
 from streamcli.analysis.clusters import scope
-from streamcli.analysis.comparison import Comparison, Row, by_bytes, saw_tooths
+from streamcli.analysis.comparison import Comparison, Row, by_bytes, number, saw_tooths
 from streamcli.analysis.repeats import RULE
 from streamcli.analysis.statistics import ROUNDS
 from streamcli.results.columns import ALL, missing
@@ -31,7 +31,7 @@ def of_comparison(comparison: Comparison, mode: str) -> list[str]:
         *changes(rows := comparison.rows),
         *answers(rows),
         f"{mode}: {timed(mode, rows)}{repeated(rows)}.",
-        *waited(rows),
+        *doubted(rows),
         *_budgets(comparison),
     ]
     methods.pop(FILLING, None)
@@ -126,29 +126,32 @@ def repeated(rows: Sequence[Row]) -> str:
 
 
 def timed(mode: str, rows: Sequence[Row]) -> str:
-    """What the time a token of some runs is, and of which of them it is something else."""
-    parts = [registry.mode(mode).time_words]
+    """What the time a token of some runs is."""
+    words = registry.mode(mode).time_words
     together = max(int(row["batch_size"]) for row in rows)
     if together > 1 and not registry.mode(mode).chunked:
-        parts.append(f"each step reads a token of {together} documents")
-    filling = [row for row in rows if FILLING in str(row["notes"])]
+        return f"{words}; each step reads a token of {together} documents"
+    return words
+
+
+def doubted(rows: Sequence[Row]) -> list[str]:
+    """The notes on times that are of a filling cache, or of threads that waited, if any are."""
+    notes = []
+    filling = [row_name(row) for row in rows if FILLING in str(row["notes"])]
     if filling:
-        of = ", ".join(dict.fromkeys(map(row_name, filling)))
-        parts.append(f"of {of}, for which there are too few tokens, the step of a filling cache")
-    return "; ".join(parts)
-
-
-def waited(rows: Sequence[Row]) -> list[str]:
-    """The note on runs whose threads waited for a processor, if any did."""
-    busy = [row for row in rows if not missing(row.get("waited")) and row["waited"] > WAITED]
-    if not busy:
-        return []
-    shares = dict.fromkeys(f"{row['waited']:.0%} in {row_name(row)}" for row in busy)
-    fewer = ", or with --threads 1" if any(row["threads"] != 1 for row in busy) else ""
-    return [
-        "times are too long where other programs had the processors: share of the time that a "
-        f"thread waited for one {', '.join(shares)}; run these again on an idle machine{fewer}."
-    ]
+        of = ", ".join(dict.fromkeys(filling))
+        notes.append(f"too few tokens to fill the cache: the time is of its filling in {of}.")
+    waited = [(row, number(row["compared_waited"])) for row in rows]
+    busy = [(row, share) for row, share in waited if share > WAITED]
+    if busy:
+        shares = dict.fromkeys(f"{share:.0%} in {row_name(row)}" for row, share in busy)
+        fewer = ", or with --threads 1" if any(row["threads"] != 1 for row, _ in busy) else ""
+        notes.append(
+            "times are too long where other programs had the processors: share of the time that "
+            f"a thread waited for one {', '.join(shares)}; run these again on an idle "
+            f"machine{fewer}."
+        )
+    return notes
 
 
 def marked(row: Row) -> bool:

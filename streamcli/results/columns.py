@@ -403,6 +403,8 @@ DERIVED_COLUMNS = _by_name(
     _column("verdict", "verdict", "text", "words derived pair", "What may be said"),
     _column("compared_ms", "ms/token", "significant", "time derived table added",
             "Time a token that speed-ups compare"),
+    _column("compared_waited", "waited at most", "share", "time derived added",
+            "Largest share for which a thread of this run or its repeats waited for a processor"),
 )
 DOCUMENTS = _by_name(
     _column("run_id", "run", "text", "run database", "The run"),

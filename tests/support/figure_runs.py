@@ -24,6 +24,8 @@ COMMON: dict[str, Any] = {
     "model": MODEL,
     "requested_model": MODEL,
     "weights_sha256": "w" * 64,
+    "files_sha256": "f" * 64,
+    "method_package": "",
     "dtype": "float32",
     "device": "cpu",
     "engine": "eager",

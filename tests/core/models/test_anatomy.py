@@ -290,6 +290,25 @@ def test_a_model_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert looks == [model]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_model_is_looked_at_without_its_compiler(whole: bool) -> None:
+    model, graphs = tiny_llama(), 0
+
+    def backend(graph: Any, _: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    if whole:
+        model.compile(backend=backend)
+    else:
+        model.forward = torch.compile(model.forward, backend=backend)
+    cache = StreamingKVCache(4, 20, model)
+    assert graphs == 0 and not anatomy.of(model).refusal
+    cache.read(random_ids(1, 5))
+    assert graphs > 0
+
+
 def test_what_was_seen_is_told_in_words(neox: Loaded) -> None:
     found = anatomy.of(neox.model)
     assert found.layers_in_words == "4 of 4 layers: all keys, 16 dims in halves from dim 0"

@@ -7,11 +7,15 @@ import pytest
 from streamcli.analysis.selection import of_repeats
 from tests.support.figure_runs import frame, run
 
+TIME = "ms_per_token_p50"
+
 
 def test_times_are_the_median_over_repeats_and_perplexity_is_the_latest() -> None:
+    waits = {(1, "recompute"): 0.25, (2, "recompute"): 0.125, (2, "streaming"): 0.0}
     rows = [
-        run(3 * turn + place, method=method, repeat=turn, sweep="S", ppl=30.0 + turn, **{TIME: ms})
-        for turn, times in enumerate([(10.0, 40.0), (30.0, 60.0), (20.0, 50.0)])
+        run(3 * turn + place, method=method, repeat=turn, sweep="S", ppl=30.0 + turn)
+        | {TIME: ms, "waited": waits.get((turn, method))}
+        for turn, times in enumerate([(10.0, 40.0), (20.0, 50.0), (30.0, 60.0)])
         for place, (method, ms) in enumerate(zip(("streaming", "recompute"), times, strict=True))
     ]
     newest_first = frame(rows).sort_values("run_id", ascending=False)
@@ -19,7 +23,5 @@ def test_times_are_the_median_over_repeats_and_perplexity_is_the_latest() -> Non
     shown = {row["method"]: row for row in found.runs.to_dict("records")}
     assert (shown["streaming"]["compared_ms"], shown["recompute"]["compared_ms"]) == (20.0, 50.0)
     assert shown["streaming"]["ppl"] == 32.0
-    assert shown["streaming"]["speed_up"] == pytest.approx(2.5)  # of 4, 2 and 2.5 round by round
-
-
-TIME = "ms_per_token_p50"
+    assert shown["streaming"]["speed_up"] == pytest.approx((4 * 2.5 * 2) ** (1 / 3))
+    assert [row["compared_waited"] for row in shown.values()] == [0.0, 0.25]
