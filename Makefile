@@ -3,8 +3,9 @@
 # make test       set up, then all tests
 # make quick      set up, then the tests that take no large model, compiler, hub, browser or server
 # make check      set up, then lint, format and type checks
-# make newest     under the newest transformers what meets it: loading, proofs, the cache, every
-#                 method against its reference; of cases that differ in our sizes alone, one
+# make newest     under the newest transformers and pandas what meets them: loading, proofs, the
+#                 cache, every method against its reference, tables; of cases that differ in our
+#                 sizes alone, one
 # make docs       write docs/ anew from the code
 # make models     write docs/models.md anew, under the tested and the newest transformers
 # make presses    write docs/presses.md anew: which presses of kvpress can evict while decoding
@@ -16,10 +17,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
-          httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5
+          httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5 pandas==3.1.1
 MODEL_TESTS := $(addprefix tests/core/,models proof modes/test_modes.py methods/test_kvpress.py \
                $(patsubst %,test_%.py,cache conversation engine generate tokens)) \
                tests/streamcli/test_cli_hub.py
+TABLE_TESTS := $(wildcard tests/streamcli/commands/test_report*.py) \
+               tests/streamcli/commands/test_compare.py tests/streamcli/results/test_frames.py
 TEST := $(BIN)/python -m pytest --numprocesses 3
 .PHONY: demo test quick check newest docs models presses generate soak peers
 .DEFAULT_GOAL := demo
@@ -52,7 +55,7 @@ check: $(READY)
 	touch $@
 
 newest: .newest/.ready
-	PYTHONPATH=.newest $(TEST) --once $(MODEL_TESTS)
+	PYTHONPATH=.newest $(TEST) --once $(MODEL_TESTS) $(TABLE_TESTS)
 
 docs: $(READY)
 	$(BIN)/python -m streamcli.docs

@@ -21,6 +21,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable
+from textwrap import shorten
 from types import FunctionType
 from typing import Any
 
@@ -40,6 +41,7 @@ from core.weights import compiler, stored_weights
 # What ``auto`` reckons with, as measured (docs/decisions/0002-compiled-step.md): seconds that the
 # first compilation takes, and the least milliseconds that it saves at every step.
 COMPILE_S, COMPILE_S_A_LAYER, SAVED_MS_A_LAYER = 8.0, 1.5, 0.25
+OLDEST = "2.13"  # PyTorch that compiles the step; 2.6 and 2.8 do not
 WARM_UPS = 3  # before a CUDA graph is captured, as torch's documentation asks
 MOST_SHAPES = 64  # of one model: each is compiled for itself
 
@@ -184,6 +186,7 @@ class Engine:
                 raise
             cause = getattr(error, "inner_exception", error)  # torch wraps what went wrong
             text = [*str(cause).strip().splitlines(), type(cause).__name__][0]
+            text = shorten(text, 200, placeholder=" ...")
             raise StreamError(
                 f"no {self.kind} step could be made on this machine ({text}): use --engine eager."
             ) from error
@@ -245,6 +248,11 @@ def check(kind: str, model: Any, cache: StreamingKVCache) -> None:
             f"engine 'cudagraph' needs a CUDA device, and this model is on {model.device}: "
             "use --engine compiled or eager."
         )
+    if kind == "compiled" and torch.__version__ < OLDEST:
+        raise UsageError(
+            f"engine 'compiled' needs PyTorch {OLDEST} or newer, and this is "
+            f"{torch.__version__}: update it, or use --engine eager."
+        )
     if kind == "compiled" and model.device.type == "cpu" and not compiler():
         raise UsageError(
             "engine 'compiled' needs a C++ compiler (g++, or what CXX names), and there is none "
@@ -264,7 +272,7 @@ def choose(kind: str, model: Any, steps: int) -> str:
     saved_s = steps * SAVED_MS_A_LAYER * layers / 1000
     pays = saved_s > COMPILE_S + COMPILE_S_A_LAYER * layers
     found = anatomy.of(model)
-    static = found.limit is None and found.passes
+    static = found.limit is None and found.passes and torch.__version__ >= OLDEST
     return "compiled" if pays and static and model.device.type == "cpu" and compiler() else "eager"
 
 

@@ -244,6 +244,9 @@ def test_a_model_or_machine_that_an_engine_can_not_run_on_is_refused(
     monkeypatch.setattr(engine, "compiler", lambda: None)
     with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
         method_of("streaming", engine="compiled").start(loaded, 1)
+    monkeypatch.setattr(engine, "OLDEST", "99.1")
+    with pytest.raises(UsageError, match="needs PyTorch 99.1 or newer, and this is 2"):
+        method_of("streaming", engine="compiled").start(loaded, 1)
     moving = tiny_llama({"rope_type": "dynamic", "factor": 2.0})
     with pytest.raises(UsageError, match="may change with length"):
         Engine(moving, StreamingKVCache(4, 27, moving), "compiled")
@@ -253,11 +256,11 @@ def test_a_step_that_can_not_be_compiled_says_so_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(model: Any) -> Any:
-        raise RuntimeError("no room left\nfor anything")
+        raise RuntimeError("no room left " + "x y " * 99 + "\nfor anything")
 
     monkeypatch.setattr(engine, "_compiled", broken)
     monkeypatch.setattr(engine, "compiler", lambda: "g++")
-    with pytest.raises(StreamError, match="no room left.*--engine eager"):
+    with pytest.raises(StreamError, match="no room left[xy .]{,200}.: use --engine eager"):
         streamed(tiny_llama(), random_ids(1, 60), "compiled")
 
 
@@ -269,3 +272,5 @@ def test_auto_compiles_only_where_that_pays_back(monkeypatch: pytest.MonkeyPatch
     assert engine.choose("eager", model, 10_000_000) == "eager"
     moving = tiny_llama({"rope_type": "dynamic", "factor": 2.0})
     assert engine.choose("auto", moving, 10_000_000) == "eager"
+    monkeypatch.setattr(engine, "OLDEST", "99.1")
+    assert engine.choose("auto", model, 10_000_000) == "eager"
