@@ -91,13 +91,17 @@ def probe(
             output.say(f"{place} has no probe yet: record one with streamcli probe.")
         return
     asked = {name: value for name, value in ctx.params.items() if name not in own}
-    probed = job.shown(show, db) if show is not None else job.run(asked, threshold, db)
+    ledger = None
+    if show is not None:
+        probed = job.shown(show, db)
+    else:
+        probed, ledger = job.run(asked, threshold, db)
     if json:
         typer.echo(dumps(probed.row))
     else:
         shown.terminal(probed.found, probed.what)
-    if show is None:
-        output.say(f"recorded in the table probes of {probed.place}")
     if form is not Format.TEXT:
         for path in images.write([shown.drawn(probed.found, probed.what)], out, form.value):
             output.say(f"{path} holds the heat map.")
+    if ledger:
+        ledger.settle()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import desc, insert, select
+from sqlalchemy import desc, select
 from sqlmodel import SQLModel
 
 from core.errors import UsageError
@@ -30,14 +30,6 @@ def named(table: Alone, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def record(store: Store, table: Alone, rows: list[dict[str, Any]]) -> list[str]:
-    """Add rows; their names are returned."""
-    made = named(table, rows)
-    with store.transaction(writes=True) as connection:
-        connection.execute(insert(table), made)
-    return [str(next(iter(row.values()))) for row in made]
 
 
 def get(store: Store, table: Alone, which: str) -> dict[str, Any]:

@@ -285,8 +285,9 @@ def timed(store: Store) -> None:
     told = {"floor_ms": 1 / 3, "git_dirty": True, "latency_ms": pack(odd)}
     plain = {**ARM, "floor_ms": None, "git_dirty": None}
     more = {**told, "ms_per_token_high": math.inf, "arm": '"ä",\n'}
-    alone.record(store, Benchmark, [plain, {**plain, **more}])
-    alone.record(store, Probe, [{**PROBED, "before": pack(odd), "sinks": '["ä\\n"]'}])
+    arms = alone.named(Benchmark, [plain, {**plain, **more}])
+    probes = alone.named(Probe, [{**PROBED, "before": pack(odd), "sinks": '["ä\\n"]'}])
+    transfer.add(store, (), "here", {"benchmark": arms, "probe": probes})
 
 
 def arms(store: Store) -> Any:
