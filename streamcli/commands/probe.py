@@ -78,6 +78,8 @@ def probe(
     from streamcli.render import images, output
     from streamcli.render import probe as shown
 
+    if form is Format.TEXT:
+        options.refuse(ctx, ("out",), "--format text writes no heat map")
     own = ("threshold", "form", "out", "json", "db", "show", "listed")
     if listed or show is not None:
         options.check_alone(ctx, listed)

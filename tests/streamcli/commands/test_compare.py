@@ -134,6 +134,10 @@ BAD = {
     "latest ZZZ": "has no run 'ZZZ'",
     "latest ZZZ --mode chunked": "two runs are named, so --mode has nothing to choose",
     "latest ZZZ --published": "--published goes with methods",
+    "latest ZZZ --across-budgets": "two runs are compared, not methods: leave --across-budgets out",
+    "--commit a --commit b --baseline window": "not methods: leave --baseline out",
+    "--published --fail-above 2%": "--published shows whole tables, and judges none: leave --fail",
+    "--published --limit 2": "leave --limit out",
     "--since yesterday": "'yesterday' is not a time",
 }
 
