@@ -69,6 +69,13 @@ def test_a_filter_on_the_method_keeps_its_baseline(four: Store, typed: Type) -> 
     assert [row["method"] for row in found] == ["streaming", "recompute"]
 
 
+def test_a_filter_on_the_method_keeps_its_baseline_of_as_many_mib(home: Path, typed: Type) -> None:
+    recorded(home / DB, *({**run, "budget_mib": 2.0} for run in FOUR[:3]))
+    found = json.loads(compare(typed, "--method", "streaming", "--format", "json").out)
+    assert [row["method"] for row in found] == ["streaming", "recompute"]
+    assert typed("report", "--method", "window").code == 0
+
+
 def test_a_missing_baseline_is_told_with_the_command_that_records_it(
     home: Path, typed: Type
 ) -> None:
