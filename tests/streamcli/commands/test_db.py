@@ -72,7 +72,9 @@ def test_an_export_takes_the_filters_of_every_command(typed: Type, store: Store)
     typed("runs", "tag", "latest", "--add", "paper")
     assert "holds 1 run of" in typed("db", "export", "runs.csv", "--tag", "paper").err
     assert "holds 2 runs of" in typed("db", "export", "runs.csv", "--mode", "chunked").err
-    assert len(Path("runs.csv").read_text().splitlines()) == 3
+    assert typed("db", "export", "runs.csv", "--tag", "papr").refuses(1, "no run that has ended")
+    assert typed("db", "export", "runs.csv", "--model", "bundeld").refuses(2, "'bundled'?")
+    assert len(Path("runs.csv").read_text().splitlines()) == 3  # as it was
 
 
 def test_a_merge_copies_a_database(typed: Type, store: Store) -> None:
