@@ -19,6 +19,7 @@ from core.hashing import sha256
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("streamcli", "torch", "transformers", "tokenizers", "datasets", "kvpress", "numpy")
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # which torch makes when it is imported, if it is set
+ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")  # a hook's repository
 TOLD_BY = ("OMP_", "GOMP_", "KMP_", "MKL_", "TORCH", "CUDA_", "HF_", "TRANSFORMERS_")  # variables
 
 
@@ -87,13 +88,14 @@ def _state(repository: str | None) -> tuple[str | None, bool | None]:
     if repository is None:
         return None, None
     changes = _git(Path(repository), "status", "--porcelain", "--untracked-files=no")
-    return _git(Path(repository), "rev-parse", "HEAD"), bool(changes)
+    return _git(Path(repository), "rev-parse", "HEAD"), None if changes is None else bool(changes)
 
 
 def _git(folder: Path, *words: str) -> str | None:
+    here = {name: value for name, value in os.environ.items() if name not in ANOTHER}
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, env=here
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -125,7 +125,7 @@ def spread(words: list[str]) -> list[str]:
     Raises:
         UsageError: A list option has no value, or an empty one.
     """
-    lists = PLURALS | EITHER.get(words[0] if words else "", set())
+    lists = PLURALS | EITHER.get(_command(words), set())
     out: list[str] = []
     option, awaited = "", False
     for word in [*words, "--"]:
@@ -150,6 +150,11 @@ def spread(words: list[str]) -> list[str]:
     return _own_options(_json(out[:-1]))
 
 
+def _command(words: list[str]) -> str:
+    """The command among the words, before which ``--debug`` may stand."""
+    return next((word for word in words if not word.startswith("-")), "")
+
+
 def _json(words: list[str]) -> list[str]:
     """The words, ``--json`` and ``--format json`` each as the command has it."""
     command = [word for word in words if not word.startswith("-")][:2]
@@ -168,7 +173,7 @@ def _json(words: list[str]) -> list[str]:
 
 def _own_options(words: list[str]) -> list[str]:
     """The words, each option that only a chosen method has given as ``--param NAME=VALUE``."""
-    if not words or words[0] not in ("run", "sweep"):
+    if (command := _command(words)) not in ("run", "sweep"):
         return words
     pairs = [
         word.split("=", 1) if "=" in word else [word, after]
@@ -197,7 +202,7 @@ def _own_options(words: list[str]) -> list[str]:
         for each in (value if equals else word).split(","):
             out += ["--param", f"{name}={each}"]
         awaited = False
-        name = name if words[0] == "sweep" else ""
+        name = name if command == "sweep" else ""
     return out[:-1]
 
 

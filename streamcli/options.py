@@ -208,11 +208,21 @@ def check_alone(ctx: typer.Context, listed: bool) -> None:
     """
     which = "--list" if listed else "--show"
     also = {"db", "json", "listed"} if listed else {"db", "json", "show", "form", "out"}
-    for given in ctx.command.params:
-        source = ctx.get_parameter_source(given.name or "")
-        flag = given.opts[-1] if given.param_type_name == "option" else given.opts[-1].upper()
-        if given.name not in also and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{which} shows what is recorded: leave {flag} out.")
+    every = {each.name or "" for each in ctx.command.params}
+    refuse(ctx, every - also, f"{which} shows what is recorded")
+
+
+def refuse(ctx: typer.Context, names: Container[str], why: str) -> None:
+    """Refuse parameters that were typed and that what else was typed makes no use of.
+
+    Raises:
+        UsageError: One of these names was given.
+    """
+    for each in ctx.command.params:
+        source = ctx.get_parameter_source(each.name or "")
+        flag = each.opts[-1] if each.param_type_name == "option" else each.opts[-1].upper()
+        if each.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{why}: leave {flag} out.")
 
 
 def filters(params: dict[str, Any]) -> dict[str, Any]:

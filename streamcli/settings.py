@@ -20,6 +20,7 @@ from core.option import KnownOption
 
 PREFIX = "STREAMCLI_"
 DOTENV = Path(".env")
+ENCODING = "utf-8-sig"  # of which editors of Windows write a mark first
 FIELDS = {"db": "database_url"}  # flags whose settings have a longer name
 SOURCES = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
 EXAMPLE = """\
@@ -161,7 +162,7 @@ def _dotenv() -> dict[str, str]:
     if not DOTENV.is_file():
         return {}
     try:
-        with DOTENV.open(encoding="utf-8") as lines:
+        with DOTENV.open(encoding=ENCODING) as lines:
             bad = next((line for line in parse_stream(lines) if line.error), None)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
@@ -171,7 +172,7 @@ def _dotenv() -> dict[str, str]:
         # What stands there may be a password.
         raise UsageError(f"{DOTENV} line {bad.original.line} is not NAME=value: mend that line.")
     found = {}
-    for name, value in dotenv_values(DOTENV).items():
+    for name, value in dotenv_values(DOTENV, encoding=ENCODING).items():
         if name.startswith(PREFIX):
             _check_name(name, str(DOTENV))
             if value:

@@ -65,6 +65,11 @@ class Query:
         for name in (*self.columns, self.group_by, (self.sort or "").removeprefix("-")):
             if name and name not in known:
                 raise unknown("column", name, known)
+        if self.group_by and {*self.columns} == {self.group_by}:
+            raise UsageError(
+                f"--columns is {self.group_by} alone, which --group-by makes the title of each "
+                "table: name others too."
+            )
         if not 0 <= self.limit <= LARGEST // 4:  # four times as many are suggested
             raise UsageError(
                 f"--limit is {self.limit}: it must be from 1 to {LARGEST // 4:,}, or 0 for all."

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from streamcli.results.store import Store
 
 TABLES = 5  # shown where no --limit is given
+OF_METHODS = ("baseline", "across_budgets", "limit")  # options that two runs or commits don't have
+OF_VERDICTS = ("margin", "fail_above")
 
 
 class Format(StrEnum):
@@ -121,6 +123,13 @@ def compare(
     commits = commit or []
     where = options.filters({**ctx.params, "commit": commits[0] if len(commits) == 1 else None})
     _check(runs or [], commits, published, where)
+    if published:
+        options.refuse(
+            ctx, {*OF_METHODS, *OF_VERDICTS}, "--published shows whole tables, and judges none"
+        )
+    elif runs or len(commits) > 1:
+        two = "runs" if runs else "commits"
+        options.refuse(ctx, OF_METHODS, f"two {two} are compared, not methods")
     if limit is not None and not 0 <= limit <= LARGEST:
         raise UsageError(f"--limit is {limit}: it must be from 1 to {LARGEST:,}, or 0 for all.")
     if margin is not None and not 0 < margin < math.inf:

@@ -9,7 +9,7 @@ import typer
 
 from core.errors import StreamError
 from streamcli import harmless, options
-from streamcli.jobs.database import opened
+from streamcli.jobs.database import opened, unmatched
 
 if TYPE_CHECKING:
     from streamcli.results.store import Store
@@ -92,6 +92,8 @@ def export(
     where = options.filters(ctx.params)
     runs = frames.runs(store, status=ended, columns=("run_id",), sort="run_id", **where)
     run_ids = list(runs["run_id"])
+    if where and not run_ids:  # a file of that name may hold an earlier export
+        raise StreamError(unmatched(store, "run that has ended", where, "run"))
     others = portable.export(store, file, run_ids, others=not where)
     *more, last = [f"{_rows(number)} of {table}" for table, number in others.items()] or [""]
     first = ", ".join([records.number_of(len(run_ids)), *more])

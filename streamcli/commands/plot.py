@@ -84,6 +84,12 @@ def plot(
     for name in names or ():
         if name not in NAMES:
             raise unknown("figure", name, NAMES)
+    if form is Format.TEXT:
+        options.refuse(ctx, ("out", "width"), "--format text writes no file")
+    elif form is Format.HTML:
+        options.refuse(ctx, ("width",), "a page is as wide as its window")
+    if names and STREAM not in names:
+        options.refuse(ctx, ("curve",), f"a curve is laid over the figure {STREAM}")
     curves = {each.stem: published.read(each) for each in curve or ()}
     store = opened(db)
     where = options.filters(ctx.params)

@@ -78,6 +78,8 @@ def probe(
     from streamcli.render import images, output
     from streamcli.render import probe as shown
 
+    if form is Format.TEXT:
+        options.refuse(ctx, ("out",), "--format text writes no heat map")
     own = ("threshold", "form", "out", "json", "db", "show", "listed")
     if listed or show is not None:
         options.check_alone(ctx, listed)
@@ -91,13 +93,17 @@ def probe(
             output.say(f"{place} has no probe yet: record one with streamcli probe.")
         return
     asked = {name: value for name, value in ctx.params.items() if name not in own}
-    probed = job.shown(show, db) if show is not None else job.run(asked, threshold, db)
+    ledger = None
+    if show is not None:
+        probed = job.shown(show, db)
+    else:
+        probed, ledger = job.run(asked, threshold, db)
     if json:
         typer.echo(dumps(probed.row))
     else:
         shown.terminal(probed.found, probed.what)
-    if show is None:
-        output.say(f"recorded in the table probes of {probed.place}")
     if form is not Format.TEXT:
         for path in images.write([shown.drawn(probed.found, probed.what)], out, form.value):
             output.say(f"{path} holds the heat map.")
+    if ledger:
+        ledger.settle()

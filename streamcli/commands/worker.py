@@ -59,6 +59,8 @@ def worker(
         groups = queue.groups(sweep)
         if groups:
             output.page(plans.queue(standing(groups), store.place))
+        elif sweep and not clear:
+            output.say(f"the queue of {store.place} has no run of a sweep {sweep}.")
         elif not clear:
             output.say(f"the queue of {store.place} is empty: streamcli sweep --enqueue fills it.")
         return

@@ -95,8 +95,7 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> tuple[Timed, Ledger
         ],
     )
     ledger = Ledger(store, settings.place(db), output.say)
-    ledger.benchmark(rows)
-    if not ledger.timed:
+    if ledger.alone("benchmark", rows):
         output.say(f"recorded in the table benchmarks of {store.place}")
     return timed, ledger
 

@@ -5,7 +5,6 @@ The folder is written under another name beside it and renamed when it is whole.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from core.config import RunConfig
 from core.errors import UsageError
 from streamcli import files
 from streamcli.jobs import rerun
-from streamcli.render import tables
+from streamcli.render import documents, tables
 from streamcli.render.records import number_of
 from streamcli.results import frames, portable
 from streamcli.results.columns import ASKED, COLUMNS, format_value
@@ -75,7 +74,8 @@ def write(store: Store, runs: Sequence[Run], folder: Path) -> None:
     with _made(folder) as made:
         portable.export(store, made / "runs.jsonl", list(configs))
         portable.export(store, made / "runs.csv", list(configs))
-        _documents(store, list(configs), made / "documents.csv")
+        rows = frames.documents(store, list(configs))
+        _text(made / "documents.csv", documents.csv_table(rows, list(rows.columns)))
         _traces(store, list(configs), made / "traces")
         plain = {run_id: asdict(config) for run_id, config in configs.items()}
         _text(made / "configs.json", json.dumps(plain, indent=2) + "\n")
@@ -103,14 +103,6 @@ def _made(folder: Path) -> Iterator[Path]:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as problem:
         raise files.unwritable(folder, problem) from problem
-
-
-def _documents(store: Store, run_ids: list[str], file: Path) -> None:
-    rows = frames.documents(store, run_ids).to_dict("records")
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _traces(store: Store, run_ids: list[str], folder: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +41,24 @@ def put(store: Store, todo: Plan, explicit: bool, force: bool) -> tuple[str, int
         force=force,
     )
     return sweep, added
+
+
+@contextmanager
+def _shared_folder() -> Iterator[Path]:
+    """A folder for the time of a sweep in the working folder, which all nodes share.
+
+    Raises:
+        UsageError: None can be made there.
+    """
+    try:
+        made = TemporaryDirectory(prefix=".streamcli-", dir=os.getcwd())
+    except OSError as problem:
+        raise UsageError(
+            f"the working folder can't be written to ({problem.strerror}), where --workers makes a "
+            "folder for what they say: start the sweep in another."
+        ) from problem
+    with made:
+        yield Path(made.name)
 
 
 @dataclass
@@ -84,14 +102,20 @@ class HandOut:
 
         Raises:
             Interrupted: It was stopped; the workers are, and what waits is taken from the queue.
-            UsageError: Others have runs of the plan in the queue, or so many workers don't fit.
+            UsageError: Others have runs of the plan in the queue, so many workers don't fit, or the
+                working folder can't be written to.
         """
         signals.listen()
+        with _shared_folder() as folder:
+            self._carry_out(executor, workers, folder, explicit=explicit, force=force)
+
+    def _carry_out(
+        self, executor: str, workers: int, folder: Path, *, explicit: bool, force: bool
+    ) -> None:
         self.sweep, added = put(self.store, self.plan, explicit, force)
         sweep = self.sweep
         queue = queue_of(self.store)
         started: list[executors.Started] = []
-        folder = TemporaryDirectory(prefix=".streamcli-", dir=os.getcwd())  # which all nodes share
         try:
             if added < len(self.plan):
                 raise UsageError(
@@ -101,7 +125,7 @@ class HandOut:
             threads = max((arm.threads or 1 for arm in self.plan.arms), default=1)
             gpus = int(any(arm.device.startswith("cuda") for arm in self.plan.arms))
             place = str(addresses.located(self.place).render_as_string(hide_password=False))
-            job = executors.Job(sweep, place, workers, threads, gpus, Path(folder.name))
+            job = executors.Job(sweep, place, workers, threads, gpus, folder)
             started = executors.start(executor, job)
             self._wait(queue, sweep, executor, job, started)
         except KeyboardInterrupt as stop:
@@ -109,7 +133,6 @@ class HandOut:
         finally:
             with signals.ignored():
                 executors.stop(started, idle=not self.left)
-                folder.cleanup()
                 with suppress(StreamError):  # what waits is then shown by worker --status
                     self._look(queue, sweep)
                     queue.clear(sweep)

@@ -6,7 +6,7 @@ even then goes to a file that ``streamcli db import`` takes, and is shown all th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -21,7 +21,7 @@ from streamcli.results import transfer, unrecorded
 from streamcli.results.queue import Cell, Taken
 from streamcli.results.schema import Run, unpack
 from streamcli.results.store import Store, Unfinishable
-from streamcli.results.transfer import Record
+from streamcli.results.transfer import Others, Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +34,7 @@ Given = TypeVar("Given")
 PATIENCE_S = 180.0  # with a database that can't be written to
 PAUSE_S = 10.0
 HASTE_S = 1.0  # of patience when a stop has come
+ALONE = {"benchmark": "what was timed", "probe": "what was found"}
 
 
 class Unrecordable(StreamError):
@@ -54,7 +55,7 @@ class Ledger:
         say: Is told what the user must know.
         kept: The finished runs that the database could not take.
         files: Where they were written to, as far as that was possible.
-        timed: How many benchmarks it could not take either.
+        apart: What it could not take of what belongs to no run, in words.
         refused: Whether it has refused the latest result so far.
     """
 
@@ -63,7 +64,7 @@ class Ledger:
     say: Say
     kept: dict[str, Record] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
-    timed: int = 0
+    apart: str = ""
     refused: bool = False
 
     @classmethod
@@ -112,21 +113,28 @@ class Ledger:
         except StreamError as error:
             self.say(f"{_sentence(error)} {self._put_aside(run, result, cell)}")
 
-    def benchmark(self, rows: list[dict[str, Any]]) -> None:
-        """Record what was timed: in the database, else in a file.
+    def alone(self, word: str, rows: list[dict[str, Any]]) -> bool:
+        """Record rows that belong to no run: in the database, else in a file; whether in the first.
+
+        Args:
+            word: ``benchmark`` or ``probe``.
+            rows: As ``results.alone`` names them.
 
         Raises:
             Interrupted: It was stopped while the database did not take it.
         """
-        waits = "What was timed is kept"
+        what = ALONE[word].capitalize()
         try:
             patiently(
-                lambda: transfer.add(self.store, (), "bench", {"benchmark": rows}), waits, self.say
+                lambda: transfer.add(self.store, (), word, {word: rows}),
+                f"{what} is kept",
+                self.say,
             )
         except KeyboardInterrupt as stop:
-            raise Interrupted(f"interrupted. {self._put_times_aside(rows)}") from stop
+            raise Interrupted(f"interrupted. {self._put_apart(word, rows)}") from stop
         except StreamError as error:
-            self.say(f"{_sentence(error)} {self._put_times_aside(rows)}")
+            self.say(f"{_sentence(error)} {self._put_apart(word, rows)}")
+        return not self.apart
 
     def fail(self, run: Run, error: StreamError) -> None:
         """Record that a run failed, and why."""
@@ -181,11 +189,11 @@ class Ledger:
         Raises:
             StreamError: A finished run is not.
         """
-        number = len(self.kept) + self.timed
+        number = len(self.kept) + bool(self.apart)
         if not number:
             return
         lost = number - len(self.files)
-        what = f"{number} finished run{'s' * (number > 1)}" if self.kept else "what was timed"
+        what = self.apart or f"{number} finished run{'s' * (number > 1)}"
         words = f"{what} could not be recorded in {self.store.place}"
         if self.files:
             words += f"; to add: {database.importing(self.files, self.place)}"
@@ -199,17 +207,17 @@ class Ledger:
             kept = self.kept[run.run_id] = unrecorded.record(run, result)
             return self._written(f"The result of run {run.run_id}", [kept], cell=cell)
 
-    def _put_times_aside(self, rows: list[dict[str, Any]]) -> str:
-        """Keep what was timed in a file; what to say of it."""
+    def _put_apart(self, word: str, rows: list[dict[str, Any]]) -> str:
+        """Keep rows that belong to no run in a file; what to say of them."""
         with signals.ignored():
-            self.timed += 1
-            return self._written("What was timed", [], rows)
+            self.apart = ALONE[word]
+            return self._written(self.apart.capitalize(), [], {word: rows})
 
     def _written(
-        self, what: str, kept: list[Record], rows: Sequence[Any] = (), cell: Cell | None = None
+        self, what: str, kept: list[Record], more: Others | None = None, cell: Cell | None = None
     ) -> str:
         try:
-            file = unrecorded.write(self.store, kept, rows, cell)
+            file = unrecorded.write(self.store, kept, more, cell)
         except StreamError as problem:
             return str(problem)
         self.files.append(file)

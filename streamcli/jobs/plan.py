@@ -365,6 +365,8 @@ def read(file: Path) -> dict[str, Any]:
         name = listed(str(key).replace("-", "_"))
         if name not in LISTS and name not in single():
             raise unknown(f"key in {file}", str(key), [*LISTS, *single()])
+        if name in values:
+            raise UsageError(f"{file} names {name} twice: put all values in one list.")
         if value is not None:
             values[name] = _typed(file, name, value)
     return values
@@ -386,7 +388,14 @@ def _parse(file: Path) -> Any:
                 f"--file {file} has {found.st_size:,} bytes: a plan has {LARGEST:,} at most."
             )
         text = file.read_text(encoding="utf-8")
-        return tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
+        if file.suffix == ".toml":
+            return tomllib.loads(text)
+        node = yaml.compose(text, yaml.SafeLoader)
+        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        for key in keys:
+            if keys.count(key) > 1:  # of which YAML takes the last
+                raise UsageError(f"{file} names {key} twice: put all values in one list.")
+        return yaml.safe_load(text)
     except RecursionError as error:
         raise UsageError(
             f"{file} is no plan: it is nested too deeply; write lines such as 'windows: [60, 124]'."

@@ -13,29 +13,30 @@ from streamcli.jobs.database import opened
 if TYPE_CHECKING:
     from core.runner import Prepared
     from core.sinks import Probe
+    from streamcli.jobs.ledger import Ledger
 
 MAX_TOKENS, WINDOW = 2048, 252
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What was found of which model, and where it was recorded.
+    """What was found of which model.
 
     Attributes:
         found: What was found.
         what: The model and the text, in words.
         row: The row of the database, with numbers and lists in place of what is packed there.
-        place: The database.
     """
 
     found: Probe
     what: str
     row: dict[str, Any]
-    place: str
 
 
-def run(asked: dict[str, Any], threshold: float, db: str | None) -> Probed:
+def run(asked: dict[str, Any], threshold: float, db: str | None) -> tuple[Probed, Ledger]:
     """Probe the model that a command's options name, and record what was found.
+
+    The ledger says in the end what is not recorded.
 
     Raises:
         StreamError: The model or text can't be had, or is none that can be probed.
@@ -43,6 +44,7 @@ def run(asked: dict[str, Any], threshold: float, db: str | None) -> Probed:
     from core import runner
     from core.probe import probe
     from streamcli import settings
+    from streamcli.jobs.ledger import Ledger
     from streamcli.render import output
     from streamcli.results import alone, schema
 
@@ -54,13 +56,15 @@ def run(asked: dict[str, Any], threshold: float, db: str | None) -> Probed:
     prepared = runner.prepare(config, loaded, runner.read_text(config, loaded))
     for note in prepared.notes:
         output.say(note)
+    store = opened(db, new=True)
     with runner.memory_in_words(prepared.config, "--max-tokens or --window"):
         found = probe(loaded, prepared.tokens, prepared.config, threshold, output.doing)
     output.doing("")
-    store = opened(db, new=True)
-    row = _row(found, prepared)
-    (name,) = alone.record(store, schema.Probe, [row])
-    return _probed(found, {"probe_id": name, **row}, store.place)
+    rows = alone.named(schema.Probe, [_row(found, prepared)])
+    ledger = Ledger(store, settings.place(db), output.say)
+    if ledger.alone("probe", rows):
+        output.say(f"recorded in the table probes of {store.place}")
+    return _probed(found, rows[0]), ledger
 
 
 def shown(which: str, db: str | None) -> Probed:
@@ -81,7 +85,7 @@ def shown(which: str, db: str | None) -> Probed:
     known = {each.name for each in fields(Probe)}
     plain = {name: value for name, value in row.items() if name in known}
     found = Probe(**plain | maps | {"perplexities": perplexities, "sinks": sinks})
-    return _probed(found, row, store.place)
+    return _probed(found, row)
 
 
 def recorded(db: str | None) -> tuple[list[dict[str, Any]], str]:
@@ -93,7 +97,7 @@ def recorded(db: str | None) -> tuple[list[dict[str, Any]], str]:
     return [{k: v for k, v in row.items() if not isinstance(v, bytes)} for row in rows], store.place
 
 
-def _probed(found: Probe, row: dict[str, Any], place: str) -> Probed:
+def _probed(found: Probe, row: dict[str, Any]) -> Probed:
     """A probe and its row, with numbers and lists in place of what is packed there."""
     whole = {
         "perplexities": found.perplexities,
@@ -101,7 +105,7 @@ def _probed(found: Probe, row: dict[str, Any], place: str) -> Probed:
         "before": found.before.tolist(),
         "after": found.after.tolist(),
     }
-    return Probed(found, f"{row['model']} on {row['dataset']}", {**row, **whole}, place)
+    return Probed(found, f"{row['model']} on {row['dataset']}", {**row, **whole})
 
 
 def _row(found: Probe, prepared: Prepared) -> dict[str, Any]:

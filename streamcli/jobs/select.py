@@ -81,6 +81,8 @@ def times_of(store: Store, rows: Iterable[Row], where: dict[str, Any]) -> dict[K
 
 def _bases(store: Store, query: Query, asked: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """The baselines of the rows ``asked`` for that are not among them, the newest ``LIMIT``."""
+    import pandas as pd
+
     same = {name: asked[name].dropna().unique().tolist() for name in ("tokens_sha256", "model")}
     same |= query.where | {"method": baseline}
     most = LIMIT if query.limit else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import desc, insert, select
+from sqlalchemy import desc, select
 from sqlmodel import SQLModel
 
 from core.errors import UsageError
@@ -32,14 +32,6 @@ def named(table: Alone, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def record(store: Store, table: Alone, rows: list[dict[str, Any]]) -> list[str]:
-    """Add rows; their names are returned."""
-    made = named(table, rows)
-    with store.transaction(writes=True) as connection:
-        connection.execute(insert(table), made)
-    return [str(next(iter(row.values()))) for row in made]
-
-
 def get(store: Store, table: Alone, which: str) -> dict[str, Any]:
     """The row of a name, of the beginning of one, or the ``latest``.
 
@@ -49,16 +41,16 @@ def get(store: Store, table: Alone, which: str) -> dict[str, Any]:
     from streamcli.results.store import LATEST
 
     rows, what = SQLModel.metadata.tables[str(table.__tablename__)], table.__name__.lower()
+    command = "streamcli bench" if table is Benchmark else f"streamcli {what}"
     key = next(iter(rows.columns))
     query = select(rows).order_by(desc(rows.c.created_at), desc(key)).limit(2)
     if which != LATEST:
         query = query.where(key.startswith(which.upper(), autoescape=True))
     found = [dict(row._mapping) for row in store.read(query)]
     if not found and which == LATEST:
-        raise UsageError(f"{store.place} has no {what} yet: record one with `streamcli {what}`.")
+        raise UsageError(f"{store.place} has no {what} yet: record one with `{command}`.")
     if not found:
-        listing = f"`streamcli {what} --list` shows them"
-        raise UsageError(f"{store.place} has no {what} {which!r}: {listing}.")
+        raise UsageError(f"{store.place} has no {what} {which!r}: `{command} --list` shows them.")
     if len(found) > 1 and which != LATEST:
         raise UsageError(
             f"{store.place} has several {what}s that begin with {which!r}, such as "

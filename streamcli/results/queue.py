@@ -126,7 +126,8 @@ class Queue:
         process: This process' name, as ``core.process`` gives it.
         has_ended: Whether the process of a name has ended; None where that can't be told.
         worker: What this worker's claims bear.
-        undecided: Whether it could not yet be told of some claim whether its worker lives.
+        undecided: Whether there may be more to claim in a while: it could not yet be told of some
+            claim whether its worker lives, or all that waits has to wait for a running sweep.
     """
 
     store: Store
@@ -176,9 +177,8 @@ class Queue:
             begun_here = case((QUEUE.c.host == self.host, 0), (QUEUE.c.host.is_(None), 1), else_=2)
             waiting = select(QUEUE).where(QUEUE.c.state == WAITING, *_of(sweep))
             waiting = waiting.order_by(begun_here, QUEUE.c.group_id)
-            apart = self._apart_from_held(connection, waiting)
-            if apart is None:
-                return None
+            every, apart = self._apart_from_held(connection, waiting)
+            self.undecided |= every and not apart
             nearest = waiting.where(QUEUE.c.group_id.in_(apart)).limit(1)
             row = connection.execute(nearest.with_for_update(skip_locked=True)).mappings().first()
             if row:
@@ -203,6 +203,8 @@ class Queue:
             for row in connection.execute(open_ones.with_for_update()).mappings().all():
                 claim = Claim.of(row)
                 shared = keys.intersection(claim.keys)
+                if claim.force and claim.state == WAITING:  # to be made once more, after this
+                    continue
                 if shared and claim.state == WAITING:
                     self._take(connection, row)
                     mine.append(claim)
@@ -293,8 +295,10 @@ class Queue:
     def _mine(self) -> dict[str, Any]:
         return {"worker": self.worker, "host": self.host, "process": self.process}
 
-    def _apart_from_held(self, connection: Connection, waiting: Select[Any]) -> list[str] | None:
-        """The waiting groups of which no running sweep makes a part; None where there is none.
+    def _apart_from_held(
+        self, connection: Connection, waiting: Select[Any]
+    ) -> tuple[bool, list[str]]:
+        """Whether groups wait, and those of which no running sweep makes a part.
 
         What waits is read before what is held: a sweep that holds nothing yet sees what waits.
         """
@@ -306,7 +310,7 @@ class Queue:
         }
         held = select(QUEUE.c["keys"]).where(QUEUE.c.state == HELD)
         taken = {key for (keys,) in connection.execute(held) for key in keys.split()}
-        return [name for name, keys in every.items() if not keys & taken] or None
+        return bool(every), [name for name, keys in every.items() if not keys & taken]
 
     def _take_back(self, connection: Connection) -> None:
         others = QUEUE.c.state.in_((CLAIMED, HELD)) & (QUEUE.c.worker != self.worker)

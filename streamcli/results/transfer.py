@@ -32,6 +32,8 @@ from streamcli.results.store import Store
 BATCH = 200  # runs in memory at a time
 ASKED = [name for name, each in OF_DOCUMENTS.items() if each.group is Group.ANSWERS]
 MINE = ("tags", "comment")  # the owner's words, which make no other run of it
+ENDED = 2
+CAME = {"running": 0, "interrupted": 1, "failed": ENDED, "done": ENDED}  # how far a run has come
 BEGINNING = ("created_at", "config_key", "host", "pid")  # by which a run is known to be the same
 
 RUNS, DOCUMENTS, TRACES, BENCHMARKS, PROBES = (
@@ -138,7 +140,8 @@ def add(
 ) -> Moved:
     """Take in what is not here yet, in one transaction.
 
-    A run that is recorded here as running or interrupted, and as done there, is done here then.
+    A run that is recorded here as running or interrupted, and came further there, has ended so here
+    then; one that came further here stays as it is.
 
     Raises:
         UsageError: A run has no proper name.
@@ -148,17 +151,18 @@ def add(
     with store.transaction(writes=True) as connection:
         for batch in _batches(incoming):
             here = {each.run_id: each for each in records(connection, [r.run_id for r in batch])}
-            ended = [each for each in batch if _ends(here.get(each.run_id), each)]
-            for each in ended:
-                each.run.update({name: here[each.run_id].run[name] for name in MINE})
-                connection.execute(delete(RUNS).where(RUNS.c.run_id == each.run_id))
-                del here[each.run_id]
+            for each in batch:
+                mine = here.get(each.run_id)
+                if mine and _is_behind(mine, each) and not _is_behind(each, mine):
+                    each.run.update({name: mine.run[name] for name in MINE})
+                    connection.execute(delete(RUNS).where(RUNS.c.run_id == each.run_id))
+                    del here[each.run_id]
             fresh = [each for each in batch if each.run_id not in here]
             for each in batch:
                 if not ulid.is_one(each.run_id):
                     raise UsageError(f"{source}: {each.run_id!r} is no name of a run, a ULID.")
                 mine = here.get(each.run_id)
-                if mine and (names := _differences(mine, each)):
+                if mine and not _is_behind(each, mine) and (names := _differences(mine, each)):
                     raise StreamError(
                         f"run {each.run_id} of {source} is another one in {store.place} "
                         f"({', '.join(names[:3])}): nothing was taken in; delete one of the two."
@@ -205,14 +209,12 @@ def without_id(row: Any) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "run_id"}
 
 
-def _ends(mine: Record | None, theirs: Record) -> bool:
-    """Whether it is the same run, which had not come to its end here and is done there."""
-    return (
-        mine is not None
-        and mine.run["status"] in ("running", "interrupted")
-        and theirs.run["status"] == "done"
-        and all(mine.run[name] == theirs.run[name] for name in BEGINNING)
-    )
+def _is_behind(one: Record, other: Record) -> bool:
+    """Whether it is the same run, which had not ended in ``one`` and came no further than there."""
+    came, other_came = (CAME[each.run["status"]] for each in (one, other))
+    known = one.run.keys() & other.run.keys()  # an older schema lacks some
+    same = all(one.run[name] == other.run[name] for name in known.intersection(BEGINNING))
+    return same and came < ENDED and came <= other_came
 
 
 def _insert(connection: Connection, fresh: list[Record]) -> None:

@@ -1,4 +1,4 @@
-"""Finished runs and benchmarks that their database could not take: in files, for later.
+"""Finished runs, benchmarks and probes that their database could not take: in files, for later.
 
 A file is an export like any other (``portable``), whose first line also names the database. It lies
 beside the database, else in the working folder, else in a new folder for temporary files.
@@ -18,9 +18,9 @@ from core.errors import StreamError
 from core.result import RunResult
 from streamcli.results import addresses, portable, transfer, ulid, values
 from streamcli.results.queue import Cell
-from streamcli.results.schema import Benchmark, DocumentRow, Run, Trace
+from streamcli.results.schema import DocumentRow, Run, Trace
 from streamcli.results.store import Store
-from streamcli.results.transfer import Record
+from streamcli.results.transfer import Others, Record
 
 PREFIX = "streamcli-unrecorded-"
 
@@ -35,20 +35,21 @@ def record(run: Run, result: RunResult) -> Record:
 
 
 def write(
-    store: Store, kept: Sequence[Record], timed: Sequence[Any] = (), cell: Cell | None = None
+    store: Store, kept: Sequence[Record], more: Others | None = None, cell: Cell | None = None
 ) -> Path:
-    """Write finished runs, or rows of benchmarks, to a file for ``streamcli db import``.
+    """Write finished runs, or rows that belong to none, to a file for ``streamcli db import``.
 
     The file bears the name of the first, and the place in the queue of the run, if it has one.
 
     Raises:
         StreamError: It can be written nowhere.
     """
-    name, problems = kept[0].run_id if kept else timed[0]["benchmark_id"], list[str]()
+    first = [rows[0][transfer.key_of(word).name] for word, rows in (more or {}).items()]
+    name, problems = [*(each.run_id for each in kept), *first][0], list[str]()
     for folder in _folders(store):
         file = folder / f"{PREFIX}{name}{portable.WHOLE}"
         try:
-            portable.write(file, kept, {"benchmark": timed}, database=store.place, cell=cell)
+            portable.write(file, kept, more or {}, database=store.place, cell=cell)
             return file
         except StreamError as problem:
             problems.append(str(problem))
@@ -62,8 +63,8 @@ def waiting(store: Store) -> list[Path]:
     if not files:
         return []
     done = select(Run.run_id).where(col(Run.run_id).in_(files), col(Run.status) == "done")
-    timed = select(Benchmark.benchmark_id).where(col(Benchmark.benchmark_id).in_(files))
-    known = {name for query in (done, timed) for (name,) in store.read(query)}
+    alone = [select(key).where(key.in_(files)) for key in map(transfer.key_of, transfer.ALONE)]
+    known = {name for query in (done, *alone) for (name,) in store.read(query)}
     return [files[name] for name in sorted(files) if name not in known]
 
 

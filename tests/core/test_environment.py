@@ -36,6 +36,33 @@ def test_a_run_carries_the_projects_commit_and_whether_it_was_changed(
     assert environment.describe().git_dirty is True
 
 
+def test_a_run_within_a_hook_of_git_is_recorded_with_the_projects_commit_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, other = tmp_path / "project", tmp_path / "other"
+    commit, _ = repository(project), repository(other)
+    (project / "a.txt").write_text("two")
+    monkeypatch.setattr(environment, "PROJECT", project)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    found = environment.describe()
+    assert (found.git_commit, found.git_dirty, found.workdir_commit) == (commit, True, None)
+
+
+def test_whether_a_checkout_was_changed_is_not_told_where_git_does_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    commit = repository(project)
+    (project / ".git" / "index").write_bytes(b"damaged")
+    monkeypatch.setattr(environment, "PROJECT", project)
+    monkeypatch.chdir(tmp_path)
+    found = environment.describe()
+    assert (found.git_commit, found.git_dirty) == (commit, None)
+
+
 def test_a_working_folder_in_another_repository_has_a_commit_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

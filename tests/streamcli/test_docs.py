@@ -43,7 +43,7 @@ STAND_INS = {
     r"^(streamcli (?:compare|report|plot|db|runs)\b.*--dataset) \S+": r"\1 bundled-narrative",
     r"\b01[0-9A-Z]{2,}\b": "{run}",
     r"--fail-above \S+": "--fail-above 100000%",
-    r"--format (?:png|pdf|svg)": "--format html",  # images have tests of their own
+    r"--format (?:png|pdf|svg)(?: --width \d+)?": "--format html",  # images have tests of their own
     r" --curve \S+": "",  # a file of the user's
     r"^streamcli plot window": "streamcli plot main",  # the tiny runs have a single cache size
     r"^(streamcli probe.*?)(?: --window \d+)?((?: --.*)?)$": (r"\1\2 --max-tokens 100 --window 28"),

@@ -43,6 +43,13 @@ def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(
     assert settings.read({"window": None}).window == 20
 
 
+def test_a_file_with_the_mark_that_windows_writes_first_is_read_from_its_first_line(
+    home: Path,
+) -> None:
+    (home / ".env").write_text("\ufeffSTREAMCLI_WINDOW=10\r\n", encoding="utf-8")
+    assert settings.read({}).window == 10
+
+
 def test_a_model_is_explicit_only_where_somebody_named_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,7 +178,8 @@ def test_what_is_asked_of_recorded_benchmarks_and_is_not_there_is_refused_in_one
 ) -> None:
     assert typed("bench").refuses(2, "decode, window", "what to time")
     assert typed("bench", "--list").err.count("has no benchmark yet") == 1
-    assert typed("bench", "--show", "latest").refuses(2, "no benchmark yet", "streamcli bench")
+    assert typed("bench", "--show", "latest").refuses(2, "no benchmark yet", "`streamcli bench`")
+    assert typed("bench", "--show", "01Z").refuses(2, "'01Z': `streamcli bench --list` shows them")
     assert typed("bench", "decode", "--show", "latest").refuses(2, "--show", "leave WHAT out")
     assert typed("bench", "--list", "--rounds", "2").refuses(2, "--list", "leave --rounds out")
     typed("bench", "decode", "--shape", "tiny", "--windows", "28", "--rounds", "2", "--steps", "1")

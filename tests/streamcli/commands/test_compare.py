@@ -69,6 +69,13 @@ def test_a_filter_on_the_method_keeps_its_baseline(four: Store, typed: Type) -> 
     assert [row["method"] for row in found] == ["streaming", "recompute"]
 
 
+def test_a_filter_on_the_method_keeps_its_baseline_of_as_many_mib(home: Path, typed: Type) -> None:
+    recorded(home / DB, *({**run, "budget_mib": 2.0} for run in FOUR[:3]))
+    found = json.loads(compare(typed, "--method", "streaming", "--format", "json").out)
+    assert [row["method"] for row in found] == ["streaming", "recompute"]
+    assert typed("report", "--method", "window").code == 0
+
+
 def test_a_missing_baseline_is_told_with_the_command_that_records_it(
     home: Path, typed: Type
 ) -> None:
@@ -134,6 +141,10 @@ BAD = {
     "latest ZZZ": "has no run 'ZZZ'",
     "latest ZZZ --mode chunked": "two runs are named, so --mode has nothing to choose",
     "latest ZZZ --published": "--published goes with methods",
+    "latest ZZZ --across-budgets": "two runs are compared, not methods: leave --across-budgets out",
+    "--commit a --commit b --baseline window": "not methods: leave --baseline out",
+    "--published --fail-above 2%": "--published shows whole tables, and judges none: leave --fail",
+    "--published --limit 2": "leave --limit out",
     "--since yesterday": "'yesterday' is not a time",
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from streamcli.results import alone, frames
+from streamcli.results import alone, frames, transfer
 from streamcli.results.schema import Benchmark, Probe
 from streamcli.results.store import Store
 from tests.support.records import ARM, PROBED
@@ -55,8 +55,8 @@ def test_an_export_goes_into_another_database_and_is_known_there_then(
 def test_an_export_of_all_brings_what_belongs_to_no_run_and_says_so(
     typed: Type, store: Store
 ) -> None:
-    alone.record(store, Benchmark, [ARM])
-    alone.record(store, Probe, [PROBED])
+    more = {"benchmark": alone.named(Benchmark, [ARM]), "probe": alone.named(Probe, [PROBED])}
+    transfer.add(store, (), "here", more)
     held = "holds 4 runs, 1 row of benchmarks and 1 row of probes of"
     assert held in typed("db", "export", "all.jsonl").err
     done = typed("db", "import", "all.jsonl", "--db", "b.db")
@@ -72,7 +72,9 @@ def test_an_export_takes_the_filters_of_every_command(typed: Type, store: Store)
     typed("runs", "tag", "latest", "--add", "paper")
     assert "holds 1 run of" in typed("db", "export", "runs.csv", "--tag", "paper").err
     assert "holds 2 runs of" in typed("db", "export", "runs.csv", "--mode", "chunked").err
-    assert len(Path("runs.csv").read_text().splitlines()) == 3
+    assert typed("db", "export", "runs.csv", "--tag", "papr").refuses(1, "no run that has ended")
+    assert typed("db", "export", "runs.csv", "--model", "bundeld").refuses(2, "'bundled'?")
+    assert len(Path("runs.csv").read_text().splitlines()) == 3  # as it was
 
 
 def test_a_merge_copies_a_database(typed: Type, store: Store) -> None:

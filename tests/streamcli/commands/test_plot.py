@@ -131,6 +131,9 @@ def test_wrong_names_and_places_are_one_line(typed: Type, filled: Store) -> None
     wrong = typed("plot", "windw")
     assert wrong.code == 2
     assert re.search(r"unknown figure 'windw': choose .* Did you mean 'window'\?\n$", wrong.err)
+    assert typed("plot", "--format", "text", "--out", "x").refuses(2, "writes no file", "--out")
+    assert typed("plot", "--width", "500").refuses(2, "leave --width out")
+    assert typed("plot", "pareto", "--curve", "x.csv").refuses(2, "leave --curve out")
     Path("file").write_text("")
     place = typed("plot", "window", "--out", "file/figures")
     assert place.code == 2 and place.err.count("\n") == 1

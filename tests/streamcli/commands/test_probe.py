@@ -69,9 +69,10 @@ def test_what_can_not_be_is_refused_before_anything_is_recorded(typed: Type) -> 
     assert typed("probe", *SMALL, "--threshold", "0").refuses(2, "--threshold is 0", "above 0")
     assert typed("probe", *SMALL, "--threshold", "1.5").refuses(2, "1.5")
     assert typed("probe", *SMALL, "--n-sink", "0").refuses(2, "n_sink is 0", "1 or more")
+    assert typed("probe", *SMALL, "--out", "x").refuses(2, "writes no heat map: leave --out out")
     short = typed("probe", *SMALL, "--max-tokens", "60")
     assert short.code == 2 and "60 tokens hardly fill a cache of 33 keys" in short.err
-    assert not DB.exists()
+    assert rows() == []
 
 
 def test_a_recorded_probe_is_listed_and_shown_as_it_was(typed: Type) -> None:

@@ -111,6 +111,7 @@ REFUSED = {
     "report --out none/report.md": "there is no folder",
     "report --format json --out x.csv": "--format json and --out x.csv ask for two formats",
     "report --format table --out x.HTML": "leave --format out for html, or let the file end in .t",
+    "report --group-by mode --columns mode": "--columns is mode alone",
     "report --group-by mode --format json": "--group-by makes tables, and json is none",
     "report --check": "--check is for --update",
     "report --update README.md --sort ppl": "stands in its marker",

@@ -101,6 +101,17 @@ def test_the_folder_holds_what_the_database_held(typed: Type, store: Store) -> N
     assert os.access("b/run.sh", os.X_OK) and not Path("b/README.md").stat().st_mode & stat.S_IXUSR
 
 
+def test_a_name_that_a_spreadsheet_would_compute_is_text_and_what_is_missing_is_nothing(
+    typed: Type, store: Store
+) -> None:
+    with store.transaction(writes=True) as connection:
+        connection.execute(text("UPDATE documents SET name = '=1+1'"))
+    typed("bundle", "latest", "--out", "b")
+    with Path("b/documents.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["name"] == "'=1+1" and row["questions"] == ""  # which it has not
+
+
 def test_versions_are_pinned_without_local_parts_and_apart_where_they_differ(
     typed: Type, store: Store
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -164,6 +165,18 @@ def test_a_password_is_in_no_argument_log_or_file_that_others_read(
 def test_too_many_workers_are_refused_and_leave_nothing(typed: Type) -> None:
     done = typed("sweep", *PLAN, "--workers", "999")
     assert done.code == 2 and "--workers is 999, of 1 thread each, but there are" in done.err
+    assert "is empty" in typed("worker", "--status").err
+
+
+def test_a_folder_that_can_not_be_written_to_is_named_before_anything_is_enqueued(
+    typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("streamcli.jobs.hand_out.TemporaryDirectory", full)
+    swept = typed("sweep", *PLAN, "--workers", "1")
+    assert swept.refuses(2, "the working folder can't be written to (Read-only file system)")
     assert "is empty" in typed("worker", "--status").err
 
 

@@ -88,6 +88,12 @@ def test_a_list_takes_spaces_commas_and_repeats(words: str) -> None:
     ]
 
 
+def test_debug_before_the_command_makes_no_other_words_of_the_rest() -> None:
+    for words in ("sweep --dataset a b", "run --method streaming-int --kv-bits 4"):
+        rest = cli.spread(words.split())
+        assert cli.spread(["--debug", *words.split()]) == ["--debug", *rest] and "4" not in rest
+
+
 @pytest.mark.parametrize(
     "words", [["--models", ""], ["--models", ","], ["--models"], ["--models", "--modes", "x"]]
 )
@@ -240,6 +246,8 @@ BAD_FILES = {
     "max_tokens: [9]": r"max_tokens is \[9\]: it must be a whole number\.",
     "trust: 1": "trust is 1: it must be true or false",
     "methods: []": "methods is empty",
+    "window: 9\nwindows: [60]": "plan.yaml names windows twice: put all values in one list",
+    "windows: [9]\nwindows: [60]": "plan.yaml names windows twice: put all values in one list",
     "- a": "no mapping",
     "": "no mapping",
     "a: [": "no valid YAML",

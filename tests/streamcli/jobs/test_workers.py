@@ -50,6 +50,7 @@ def test_a_queue_is_filled_looked_at_worked_off_and_emptied(typed: Type) -> None
     assert (code, out) == (0, "") and "6 runs of sweep " in err and "next: streamcli worker" in err
     assert "6 runs waited there already." in typed(*TINY, "--enqueue", "--repeats", "2").err
     assert typed("worker", "--status").out.split()[-7:] == ["6", "0", "0", "0", "6", "0", "-"]
+    assert "has no run of a sweep 01J." in typed("worker", "--status", "--sweep", "01J").err
     code, _, err = typed("worker")
     assert code == 0 and "1 group of runs: 6 done." in err
     assert typed("worker", "--status").out.split()[-7:] == ["6", "6", "0", "0", "0", "0", "-"]

@@ -202,12 +202,23 @@ def test_what_is_enqueued_while_a_sweep_makes_it_waits_for_the_sweep(asked: Aske
     assert sweep.hold(ARMS[:1], 1) == ([], {}) and worker.groups() == []
     assert put(asked(), ARMS, (OTHER,)) == 4
     assert claimed(worker).arms == (OTHER,)
-    assert worker.claim() is None and worker.clear() == 3
+    assert worker.claim() is None and worker.undecided  # it is worth waiting for
+    assert worker.clear() == 3
+    assert worker.claim() is None and not worker.undecided
     sweep.release()
     assert dead.hold(ARMS[:1], 1) == ([], {})
     put(asked())
     assert asked(dead=False).claim() is None
     assert claimed(asked(dead=True)).arms == ARMS
+
+
+def test_what_is_to_be_made_once_more_is_left_to_workers(asked: Asked) -> None:
+    put(asked(), force=True)
+    sweep = asked(process="living")
+    assert sweep.hold(ARMS, 1) == ([], {})
+    assert asked(living=False).claim() is None
+    sweep.release()
+    assert claimed(asked()).force
 
 
 def test_what_a_worker_has_is_not_cleared(asked: Asked) -> None:

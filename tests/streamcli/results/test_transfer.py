@@ -113,6 +113,35 @@ def test_another_run_of_the_same_name_stops_the_whole_merge(
         file.write_bytes(kept)
 
 
+CUT = "UPDATE runs SET status = '{}', finished_at = {}, error = NULL WHERE error IS NOT NULL"
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "then"),
+    [
+        ("running", "interrupted", "interrupted"),
+        ("running", "failed", "failed"),
+        ("interrupted", "failed", "failed"),
+        ("interrupted", "interrupted", "interrupted"),
+        ("failed", "interrupted", "failed"),
+    ],
+)
+def test_copies_are_merged_in_which_one_run_came_further_than_in_the_other(
+    store: Store, file: Path, make: Any, here: str, there: str, then: str
+) -> None:
+    source = Store.open(file)
+    make(source, 1)
+    transfer.merge(store, str(file))
+    for each, status, at in ((store, here, "NULL"), (source, there, "'2031-01-01T00:00:00Z'")):
+        if status != "failed":
+            with each.transaction(writes=True) as connection:
+                connection.execute(text(CUT.format(status, at)))
+    transfer.merge(store, str(file))
+    kept = frames.runs(store, status=None).iloc[0]
+    assert kept["status"] == then and (kept["error"] is not None) == (then == "failed")
+    assert len(frames.runs(store, status=None)) == 2
+
+
 def test_the_owners_words_are_no_difference_and_stay(store: Store, file: Path, make: Any) -> None:
     source = Store.open(file)
     names = make(source, 1)
@@ -285,8 +314,9 @@ def timed(store: Store) -> None:
     told = {"floor_ms": 1 / 3, "git_dirty": True, "latency_ms": pack(odd)}
     plain = {**ARM, "floor_ms": None, "git_dirty": None}
     more = {**told, "ms_per_token_high": math.inf, "arm": '"ä",\n'}
-    alone.record(store, Benchmark, [plain, {**plain, **more}])
-    alone.record(store, Probe, [{**PROBED, "before": pack(odd), "sinks": '["ä\\n"]'}])
+    arms = alone.named(Benchmark, [plain, {**plain, **more}])
+    probes = alone.named(Probe, [{**PROBED, "before": pack(odd), "sinks": '["ä\\n"]'}])
+    transfer.add(store, (), "here", {"benchmark": arms, "probe": probes})
 
 
 def arms(store: Store) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import shlex
 import sqlite3
@@ -311,6 +312,32 @@ def test_what_was_timed_survives_a_lock(
     assert f"streamcli db import {file.absolute()}" in typed("runs", "list").err
     assert "2 rows of benchmarks came too" in typed("db", "import", str(file)).err
     assert "wait in" not in typed("runs", "list").err
+
+
+def test_what_a_probe_found_survives_a_lock_and_comes_back(
+    typed: Type, lock: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core import probe
+
+    def locked(*given: Any, **more: Any) -> Any:
+        found = look(*given, **more)
+        lock()
+        return found
+
+    look = probe.probe
+    monkeypatch.setattr(probe, "probe", locked)
+    words = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "150")
+    done = typed("probe", *words, "--window", "12", "--json")
+    assert done.code == 1 and json.loads(done.out)["tokens"] == 150
+    assert "What was found is kept; trying again for" in done.err
+    assert "what was found could not be recorded in" in done.err.splitlines()[-1]
+    (file,) = (path for path in DB.parent.iterdir() if NAME.fullmatch(path.name))
+    lock()
+    assert f"streamcli db import {file.absolute()}" in typed("probe", "--list").err
+    assert "1 row of probes came too" in typed("db", "import", str(file)).err
+    listed = typed("probe", "--list", "--json")
+    assert "wait in" not in listed.err
+    assert json.loads(listed.out)[0]["probe_id"] == json.loads(done.out)["probe_id"]
 
 
 def test_a_server_that_stopped(
