@@ -79,7 +79,7 @@ def methods(
         notes.append(f"{MARK} another budget than {comparison.baseline} has, or none: {how}.")
     if older > 0 and not only:
         what = "1 run" if older == 1 else f"{older:,} runs"
-        notes.append(f"not counted: {what} of another commit, or without a time.")
+        notes.append(f"not counted: {what} of another commit or processor, or without a time.")
     heading = title(comparison.same)
     if only:
         return _sheet(heading, found, notes, comparison.baseline, METHOD).only(only)
