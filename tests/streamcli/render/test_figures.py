@@ -97,6 +97,9 @@ def test_window_has_a_line_a_method_over_cache_sizes(
         for kept, value in zip(line.x, line.y, strict=True):
             found = [row[measure] for row in decode(rows, method, kept, "one")]
             assert value == pytest.approx(np.median(found))
+    for method in ("streaming", "window", "mit"):
+        looks = {(line.line.width, line.marker.size) for line in named(figure, method)}
+        assert len(looks) == 1, f"{method} has one look in every panel"
     (level,) = [trace for trace in named(figure, "dense") if trace.yaxis == axis]
     dense = np.median([row[measure] for row in decode(rows, "dense", 0, "one")])
     assert level.y == (pytest.approx(dense), pytest.approx(dense))
@@ -184,6 +187,7 @@ def test_summary_has_the_ratios_of_the_tables(rows: list[dict[str, Any]]) -> Non
             mine = table[(table["method"] == method) & (table["window"] > 50)]
             assert sorted(trace.x) == pytest.approx(sorted(mine["speed_up"]))
             assert sorted(trace.y) == pytest.approx(sorted(mine["ppl_change"] + 1))
+            assert len(set(trace.textposition)) == 2, "its numbers don't lie on each other"
 
 
 def test_what_sees_as_many_keys_at_most_and_fewer_on_average_has_no_place_in_the_summary() -> None:
