@@ -342,7 +342,7 @@ def _about(count: int) -> str:
 
 def nats_of(difference: Difference | None) -> str:
     """A difference with its interval, two digits of the interval's width."""
-    if difference is None:
+    if difference is None or math.isnan(difference.nats.estimate):
         return "-"
     nats = difference.nats
     if difference.equal:

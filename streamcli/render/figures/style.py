@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 INK, SOFT, GRID = "#222222", "#555555", "#E6E6E6"
+BLACK, ON_BLACK = "#000000", "#8C8C8C"  # a method's colour, and what is seen on it and on paper
 PHONE = 380  # pixels
 CHARACTER = 8  # pixels of the subtitle, rather too many
 LEAST = 0.05  # of a perplexity, spanned by its axis
@@ -44,7 +45,9 @@ def line(method: str, width: float = 2.2, nth: int = 0) -> dict[str, Any]:
     return {"color": look(method).colour, "dash": dash, "width": width}
 
 
-def error(low_high: Iterable[tuple[float, float]], values: Iterable[float]) -> dict[str, Any]:
+def error(
+    low_high: Iterable[tuple[float, float]], values: Iterable[float], colour: str = INK
+) -> dict[str, Any]:
     """Error bars from lowest to highest, none where both are the value."""
     pairs = list(zip(low_high, values, strict=True))
     return {
@@ -52,7 +55,7 @@ def error(low_high: Iterable[tuple[float, float]], values: Iterable[float]) -> d
         "symmetric": False,
         "array": [high - value for (_, high), value in pairs],
         "arrayminus": [value - low for (low, _), value in pairs],
-        "color": INK,
+        "color": colour,
         "thickness": 1.2,
         "width": 4,
         "visible": any(low < high for (low, high), _ in pairs),

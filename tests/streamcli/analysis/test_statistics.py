@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streamcli.analysis import spread, statistics
+from streamcli.render.compared import nats_of
 
 SIMULATIONS = 2000
 LOW, HIGH = 0.93, 0.97  # of the simulations that an interval of 95 % may cover
@@ -189,6 +190,8 @@ def test_too_few_tokens_or_an_infinite_score_have_no_interval() -> None:
     infinite = statistics.difference(np.array([1.0, np.inf, *np.ones(998)]), [1000])
     assert not infinite.nats.known and not infinite.equal
     assert not infinite.nats.excludes(0)
+    both = statistics.difference(np.array([math.nan, *np.ones(999)]), [1000])  # infinite in both
+    assert (nats_of(infinite), nats_of(both)) == ("+inf", "-")
 
 
 def test_below_three_rounds_there_is_a_ratio_and_no_interval() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from core.result import wilson
 from streamcli.analysis.comparison import comparisons
-from streamcli.render.figures import panels
+from streamcli.render.figures import panels, style
 from streamcli.render.figures.streams import moving_mean
 from streamcli.render.figures.trades import Mark, frontier
 from tests.support.figure_runs import TOKENS, drawn, frame, named, run, study, traces
@@ -47,6 +47,7 @@ def test_runtime_bars_are_medians_of_the_repeats_from_zero(rows: list[dict[str, 
             assert bar.x[0] + bar.error_x.array[0] == pytest.approx(max(times))
             assert bar.x[0] - bar.error_x.arrayminus[0] == pytest.approx(min(times))
             assert bar.error_x.visible == (len(times) == 3) and len(times) in (1, 3)
+            assert (bar.error_x.color == style.INK) == (bar.marker.color != style.BLACK)
     assert all(axis.range[0] == 0 for axis in figure.select_xaxes())
 
 
