@@ -143,6 +143,8 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
         rows.append([f"{column.title} (MiB)", *sizes, _change(run[name], base[name])])
     rows.append([VERDICT, "", "", found[0].verdict])
     notes = [_of_nats([pair], "the first"), *_of_answers([pair], "the first"), *_power(found)]
+    if pair.speed_up:
+        notes += doubted(_both([pair]))
     if base["attended_keys"] != run["attended_keys"]:
         alike = by_bytes(run) and same_budget(run, base)
         why = "The bytes are alike, the keys are not" if alike else "The budgets differ"
@@ -261,12 +263,7 @@ def _notes(
             f"verdicts are Holm-corrected over the {several} comparisons of this table, intervals "
             "are not."
         )
-    rows = [
-        row | {"compared_waited": times.waited}
-        for pair in pairs
-        for row, times in ((pair.run, pair.times), (pair.base, pair.base_times))
-        if row
-    ]
+    rows = _both(pairs)
     notes += [*answers(rows), *_of_answers(pairs, base)]
     if TIME.name in without and RATIO.name in without:
         return notes
@@ -283,6 +280,16 @@ def _notes(
     if alone:
         words.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
     return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}.", *doubted(rows)]
+
+
+def _both(pairs: Sequence[Pair]) -> list[Row]:
+    """The runs of pairs and those that they are held against, with how long these waited."""
+    return [
+        row | {"compared_waited": times.waited}
+        for pair in pairs
+        for row, times in ((pair.run, pair.times), (pair.base, pair.base_times))
+        if row
+    ]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:
