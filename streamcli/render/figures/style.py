@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from core.registry import look
+from streamcli.harmless import visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -67,7 +68,7 @@ def finish(figure: go.Figure, title: str, subtitle: str, *, height: int, legend:
 
     The legend hangs below the plot, whose bottom margin has room for it at phone width.
     """
-    small = _wrapped(subtitle, PHONE)
+    small = _wrapped(visible(subtitle), PHONE)
     top = 44 + SMALL * len(small) + (28 if figure.layout.annotations else 8)
     rows = _legend_rows(figure, PHONE) if legend else 0
     figure.update_layout(
@@ -178,7 +179,7 @@ def headings(figure: go.Figure, texts: Iterable[str], *, left: float = 0) -> Non
         if text:
             name = (axis.plotly_name or "xaxis").removeprefix("xaxis")
             figure.add_annotation(
-                text=text,
+                text=visible(text),
                 x=0,
                 y=1,
                 xref=f"x{name} domain",

@@ -128,6 +128,16 @@ def test_a_caption_names_every_machine_and_what_makes_times_too_long() -> None:
         assert "times are too long" not in drawn(name, rows).caption.lower(), name
 
 
+def test_no_name_in_a_figure_is_obeyed_by_a_terminal_or_breaks_an_image() -> None:
+    named = {"dataset": "a\x1b[31mb", "cpu": "C\x1b[0mPU"}
+    done = drawn("stream", [run(1, **named), run(2, method="recompute", **named)])
+    assert done.figure and "\\x1b[31m" in done.caption and "\x1b" not in done.caption
+    layout = done.figure.layout
+    assert not any(
+        "\x1b" in text for text in (layout.title.subtitle.text, layout.annotations[0].text)
+    )
+
+
 def test_titles_say_model_texts_budget_and_mode(rows: list[dict[str, Any]]) -> None:
     for name in ("decode-runtime", "decode-perplexity", "stream"):
         done = drawn(name, rows)
