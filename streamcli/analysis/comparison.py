@@ -11,7 +11,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,7 +19,7 @@ from core import registry
 from core.config import SAMPLE, options
 from core.registry import BASELINE, MODES
 from streamcli.analysis import distances
-from streamcli.results.columns import CLOCK, COLUMNS, SHARED, missing
+from streamcli.results.columns import CLOCK, COLUMNS, HASHES, SHARED, format_value, missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Row: TypeAlias = dict[str, Any]
 
 SAME = SHARED
+# What a title tells only where another table has the same title.
+UNTITLED = (*(name for name in HASHES if name in SAME), "context_tokens", "host")
 SINKS = 4  # that are suggested where no run says how many
 CLOSE = 0.01  # mean attended keys may differ by so much under one budget: how a stream begins
 # What else tells two configurations of one method apart, and how it is called.
@@ -39,7 +41,8 @@ class Comparison:
     """Runs that may be compared.
 
     Attributes:
-        same: What they share, by column name; also ``scored_tokens``.
+        same: What they share, by column name; also ``scored_tokens``, and in words what sets them
+            ``apart`` from others whose title would be the same.
         runs: One row a configuration, its latest run, with ``ppl_change`` (fraction) and
             ``speed_up`` (ratio) against the baseline with the same keys, whose ``baseline_run_id``
             it names, and ``compared_ms``, the time a token that ``speed_up`` is of: that of the
@@ -80,7 +83,22 @@ def rows_of(runs: pd.DataFrame) -> list[Row]:
 
 def comparisons(runs: pd.DataFrame, baseline: str = BASELINE) -> list[Comparison]:
     """Sort finished runs, newest first, into comparisons, in the order of their latest run."""
-    return [compared(group, baseline) for group in groups(runs)]
+    return told_apart([compared(group, baseline) for group in groups(runs)])
+
+
+def told_apart(found: list[Comparison]) -> list[Comparison]:
+    """The same, each with what sets it apart from others that share all that a title tells."""
+    alike: dict[tuple[str, ...], list[Comparison]] = {}
+    for each in found:
+        told = (str(each.same[n]) for n in (*SAME, "scored_tokens") if n not in UNTITLED)
+        alike.setdefault(tuple(told), []).append(each)
+    words: dict[int, str] = {}
+    for others in alike.values():
+        names = [n for n in UNTITLED if len({str(each.same[n]) for each in others}) > 1]
+        for each in others:
+            parts = [f"{COLUMNS[n].title} {format_value(COLUMNS[n], each.same[n])}" for n in names]
+            words[id(each)] = ", ".join(parts)
+    return [replace(each, same=each.same | {"apart": words[id(each)]}) for each in found]
 
 
 def in_order(found: Iterable[Comparison]) -> list[Comparison]:

@@ -1,9 +1,9 @@
 """The one rule on repeats, for every table and figure: the latest perplexity, the median time.
 
-A repeat is a run of the same configuration on the same model files, tokens and machine, at the same
-commit. A row stands for all of them: its perplexity, memory and notes are the latest run's, its
-time a token is the median over all of them, and the share that they waited the largest. Repeats
-give one perplexity, as far as code and machine are the same, but never one time.
+A repeat is a run of the same configuration on the same model files, tokens, machine and processor,
+at the same commit. A row stands for all of them: its perplexity, memory and notes are the latest
+run's, its time a token is the median over all of them, and the share that they waited the largest.
+Repeats give one perplexity, as far as code and machine are the same, but never one time.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 Round: TypeAlias = tuple[str, int]  # a sweep, and which of its turns
 Key: TypeAlias = tuple[Any, ...]
 
-REPEATED = (*SAME_RUN, "git_commit", "method_package")  # what repeats share
+REPEATED = (*SAME_RUN, "cpu", "gpu", "git_commit", "method_package")  # what repeats share
 MEASURED = ("waited", *TIMES)
 TIME = ("mode", "sweep", "repeat", "ppl", *MEASURED)
 TIMED = (*REPEATED, *TIME)
 RULE = "the perplexity is the latest's, and the time the median over those at its commit"
+OF_ROUNDS = "a speed-up the geometric mean over rounds where there are 3"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from streamcli.analysis.comparison import (
     groups,
     number,
     time_column,
+    told_apart,
 )
 from streamcli.analysis.repeats import TIMED, Key, Times, key, timed, times
 from streamcli.analysis.statistics import EQUAL, Difference
@@ -139,7 +140,8 @@ def side_by_side(
     every = pd.concat([asked, bases]) if len(bases) else asked
     wanted = set(asked["run_id"])
     found = [each for each in groups(every) if wanted & set(each["run_id"])]
-    return [compared(each, baseline) for each in found[: query.tables or None]], len(found)
+    shown = [compared(each, baseline) for each in found[: query.tables or None]]
+    return told_apart(shown), len(found)
 
 
 def compared_in(

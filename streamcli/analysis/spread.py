@@ -55,12 +55,16 @@ class Spread:
         if not self.error:
             return float(not distance)
         t = abs(distance) / self.error
-        if self.draws is None:
-            from scipy.special import stdtr
+        from scipy.special import stdtr
 
+        if self.draws is None:
             return float(2 * stdtr(self.degrees, -t))
-        above = len(self.draws) - int(np.searchsorted(self.draws, t))
-        return (1 + above) / (len(self.draws) + 1)
+        if above := len(self.draws) - int(np.searchsorted(self.draws, t)):
+            return (1 + above) / (len(self.draws) + 1)
+        # Beyond all draws the law falls off as Student's does: or else, times a hundred tests, no
+        # difference however large could be shown.
+        beyond = stdtr(self.degrees, -t) / stdtr(self.degrees, -self.draws[-1])
+        return float(beyond / (len(self.draws) + 1))
 
     def outside(self, estimate: float, margin: float) -> float:
         """The p value of two one-sided tests that the truth is not within ``margin`` of 0.

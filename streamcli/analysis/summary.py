@@ -16,7 +16,8 @@ from streamcli.analysis.comparison import (
     has_budget,
     same_budget,
 )
-from streamcli.analysis.repeats import RULE
+from streamcli.analysis.repeats import OF_ROUNDS, RULE
+from streamcli.analysis.statistics import ROUNDS
 from streamcli.results.columns import ALL, COLUMNS, Column, format_ends, format_value, missing
 
 Row: TypeAlias = dict[str, Any]
@@ -48,8 +49,9 @@ def caution(found: list[Comparison]) -> str:
     """How far the sentences may be trusted, one line for all of them."""
     most = max((int(each.runs["runs"].max()) for each in found if "runs" in each.runs), default=1)
     of = f"Of up to {most} runs of a configuration, {RULE}" if most > 1 else "Each is of one run"
+    of += f", and {OF_ROUNDS}" if most >= ROUNDS else ""
     return (
-        f"{of}; all on one machine and one text. "
+        f"{of}; what is compared is on one machine and one text. "
         "`streamcli compare` tells which differences are more than chance."
     )
 
@@ -60,7 +62,7 @@ def _cost(row: Row, base: Row, mode: str) -> str:
         f"With {_keys(row)}{_variant(row)}, streaming has a perplexity of {_ppl(row)} against "
         f"{_ppl(base)} of re-computation, {_apart(row['ppl_change'])}{_within(row)}"
     )
-    if not _there(row[TIME.name], base[TIME.name]):
+    if not _there(row[TIME.name], base[TIME.name], row["speed_up"]):
         return f"{sentence}."
     ms, base_ms = (format_value(TIME, each[TIME.name]) for each in (row, base))
     ratio, step = format_value(RATIO, row["speed_up"]), registry.mode(mode).step_words
@@ -75,7 +77,8 @@ def _costs(rows: list[Row]) -> str:
         "streaming's perplexity against re-computation with as many keys changes by "
         f"{_extremes(CHANGE, rows)}"
     )
-    return f"{sentence}, and its speed is {_extremes(RATIO, rows)} here."
+    known = any(_there(row["speed_up"]) for row in rows)
+    return f"{sentence}{f', and its speed is {_extremes(RATIO, rows)} here' if known else ''}."
 
 
 def _extremes(column: Column, rows: list[Row]) -> str:
@@ -95,7 +98,8 @@ def _variant(row: Row) -> str:
 
 def _unknown(rows: list[Row]) -> str:
     """What to run where a budget has no baseline."""
-    more = f", and of {len(rows) - 1} more settings," if len(rows) > 1 else ""
+    others = len(rows) - 1
+    more = f", and of {others} more setting{'s' * (others > 1)}," if others else ""
     return (
         f"What streaming costs with {_keys(rows[0])}{more} can't be told without re-computation "
         f"with as many keys: `{command(rows[0], BASELINE)}`."

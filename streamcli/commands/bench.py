@@ -231,7 +231,7 @@ def _draw(timed: Timed, out: Path) -> None:
     from streamcli.render import output
     from streamcli.render.figures import benchmarks as figures
 
-    drawn = figures.draw(out.stem, timed.rows, f"{timed.model}, {timed.where}", timed.weights_mib)
+    drawn = figures.draw(out.stem, timed)
     for path in images.write([drawn], out.parent, out.suffix[1:]):
         output.say(f"drawn: {path}")
 

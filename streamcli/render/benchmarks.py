@@ -73,9 +73,8 @@ def sheet(timed: Timed) -> Sheet:
     about = [timed.model, timed.where, *same]
     title = f"bench {timed.what}: {', '.join(about)}, {timed.rounds} rounds"
     notes = [
-        *timed.notes,
+        *cautions(timed),
         *_of_prompts(timed.what, rows),
-        *_few(timed.rounds),
         "Arms are timed in turn; figures are medians over rounds, ratios are taken round by round.",
         "step: the most memory that a step's own tensors take at once, beside weights and KV.",
         f"This machine reads {timed.read_gb_per_s:.1f} GB/s and multiplies matrices at "
@@ -84,6 +83,11 @@ def sheet(timed: Timed) -> Sheet:
         "by that of NAME.",
     ]
     return Sheet(title, columns, cells, notes)
+
+
+def cautions(timed: Timed) -> list[str]:
+    """What was noted of a benchmark, and whether its rounds are too few; of its figure, too."""
+    return [*timed.notes, *_few(timed.rounds)]
 
 
 def listing(rows: list[dict[str, Any]], place: str) -> Sheet:

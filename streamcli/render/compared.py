@@ -79,7 +79,7 @@ def methods(
         notes.append(f"{MARK} another budget than {comparison.baseline} has, or none: {how}.")
     if older > 0 and not only:
         what = "1 run" if older == 1 else f"{older:,} runs"
-        notes.append(f"not counted: {what} of another commit, or without a time.")
+        notes.append(f"not counted: {what} of another commit or processor, or without a time.")
     heading = title(comparison.same)
     if only:
         return _sheet(heading, found, notes, comparison.baseline, METHOD).only(only)
@@ -143,6 +143,8 @@ def two(pair: Pair, margin: float = MARGIN) -> Sheet:
         rows.append([f"{column.title} (MiB)", *sizes, _change(run[name], base[name])])
     rows.append([VERDICT, "", "", found[0].verdict])
     notes = [_of_nats([pair], "the first"), *_of_answers([pair], "the first"), *_power(found)]
+    if pair.speed_up:
+        notes += doubted(_both([pair]))
     if base["attended_keys"] != run["attended_keys"]:
         alike = by_bytes(run) and same_budget(run, base)
         why = "The bytes are alike, the keys are not" if alike else "The budgets differ"
@@ -261,12 +263,7 @@ def _notes(
             f"verdicts are Holm-corrected over the {several} comparisons of this table, intervals "
             "are not."
         )
-    rows = [
-        row | {"compared_waited": times.waited}
-        for pair in pairs
-        for row, times in ((pair.run, pair.times), (pair.base, pair.base_times))
-        if row
-    ]
+    rows = _both(pairs)
     notes += [*answers(rows), *_of_answers(pairs, base)]
     if TIME.name in without and RATIO.name in without:
         return notes
@@ -283,6 +280,16 @@ def _notes(
     if alone:
         words.append(APART if apart else ONE_EACH if most == 1 else NO_TURNS)
     return [*notes, f"{timed(mode, rows)}; {'; '.join(words)}.", *doubted(rows)]
+
+
+def _both(pairs: Sequence[Pair]) -> list[Row]:
+    """The runs of pairs and those that they are held against, with how long these waited."""
+    return [
+        row | {"compared_waited": times.waited}
+        for pair in pairs
+        for row, times in ((pair.run, pair.times), (pair.base, pair.base_times))
+        if row
+    ]
 
 
 def _of_nats(pairs: Sequence[Pair], base: str) -> str:
@@ -342,7 +349,7 @@ def _about(count: int) -> str:
 
 def nats_of(difference: Difference | None) -> str:
     """A difference with its interval, two digits of the interval's width."""
-    if difference is None:
+    if difference is None or math.isnan(difference.nats.estimate):
         return "-"
     nats = difference.nats
     if difference.equal:

@@ -10,11 +10,12 @@ from core.result import FILLING, WAITED
 from streamcli.analysis import distances
 from streamcli.analysis.clusters import scope
 from streamcli.analysis.comparison import Comparison, Row, by_bytes, number, saw_tooths
-from streamcli.analysis.repeats import RULE
+from streamcli.analysis.repeats import OF_ROUNDS, RULE
 from streamcli.analysis.statistics import ROUNDS
 from streamcli.results.columns import ALL, missing
 
 CHANGE, ACCURACY, HORIZON = "ppl_change", "accuracy", "horizon"
+PROCESSORS = ("cpu", "gpu")
 MARK = "*"  # on the keys of a row with another budget
 
 
@@ -120,8 +121,8 @@ def _scope(row: Row) -> str:
 def repeated(rows: Sequence[Row]) -> str:
     """The rule on repeats, to be added to a note where a row has some."""
     most = max((row.get("runs") or 1 for row in rows), default=1)
-    ratios = f", and a speed-up the geometric mean over rounds where there are {ROUNDS}"
-    told = f"; of several runs of a configuration {RULE}{ratios if most >= ROUNDS else ''}"
+    ratios = f", and {OF_ROUNDS}" if most >= ROUNDS else ""
+    told = f"; of several runs of a configuration {RULE}{ratios}"
     return told if most > 1 else ""
 
 
@@ -135,8 +136,15 @@ def timed(mode: str, rows: Sequence[Row]) -> str:
 
 
 def doubted(rows: Sequence[Row]) -> list[str]:
-    """The notes on times that are of a filling cache, or of threads that waited, if any are."""
+    """The notes on times of several processors, of a filling cache, or of threads that waited."""
     notes = []
+    by: dict[str, list[str]] = {}
+    for row in rows:
+        names = [str(row[name]) for name in PROCESSORS if not missing(row.get(name))]
+        by.setdefault(", ".join(names), []).append(row_name(row))
+    if len(by) > 1:
+        of = "; ".join(f"{name} in {', '.join(dict.fromkeys(rows))}" for name, rows in by.items())
+        notes.append(f"times are of several processors, and are not to be compared: {of}.")
     filling = [row_name(row) for row in rows if FILLING in str(row["notes"])]
     if filling:
         of = ", ".join(dict.fromkeys(filling))

@@ -8,6 +8,7 @@ from typing import Any
 from streamcli.analysis.paper import Found
 from streamcli.analysis.published import Series, figures
 from streamcli.render.compared import nats_of
+from streamcli.render.notes import intervals
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import COLUMNS, Column, format_value
 
@@ -79,10 +80,10 @@ def _notes(found: Found, theirs: Sequence[Series]) -> list[str]:
             f"ours: {run['model']} on {run['dataset']}, {run['scored_tokens']:,} tokens scored as "
             f"one stream in exact chunks, {run['dtype']}."
         )
-    said = dict.fromkeys(cell.difference.clusters for cell in found.cells if cell.difference)
-    if said:
-        words = "; ".join(said)
-        notes.append(f"nats: mean over all tokens, lower is better; 95 % interval: {words}.")
+    held = [(cell.name, cell.difference) for cell in found.cells if cell.difference]
+    if held:
+        made = [(name, each.scope, each.clusters) for name, each in held if not each.equal]
+        notes.append(f"nats: mean over all tokens, lower is better{intervals(made)}.")
     if any(cell.run is None for cell in found.cells):
         notes.append("not run: it failed, or its cache is beyond what the model was trained on.")
     alike: dict[str, list[str]] = {}

@@ -305,7 +305,8 @@ def title(same: Row) -> str:
     tokens = f"{int(same['scored_tokens']):,} tokens scored"
     kind = same.get("softmax_type")
     softmax = "" if missing(kind) else f"softmax {kind}, "
+    apart = f", {same['apart']}" if same.get("apart") else ""
     return (
         f"{asked(same, 'model')} on {asked(same, 'dataset')} ({tokens}), "
-        f"{same['mode']}, {softmax}{rows}{same['dtype']}, {device}"
+        f"{same['mode']}, {softmax}{rows}{same['dtype']}, {device}{apart}"
     )

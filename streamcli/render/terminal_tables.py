@@ -16,6 +16,7 @@ from rich.text import Text
 from streamcli.render.tables import BASE, VERDICT, Sheet
 
 SHORT = 16  # characters; a longer text may wrap
+SIZES = {"attended_keys": "{} keys", "n_sink": "S = {}"}  # of a row, by its column's name
 WIDE = 1000  # columns, more than any table takes
 _INTERVAL = re.compile(r" (?=\[|\([+-]?[\d.,]+ to )")  # before one, in a cell
 
@@ -110,5 +111,14 @@ def _without_verdicts(page: Sheet) -> Sheet:
     if page.columns[-1].name != VERDICT:
         return page
     rows = [row[:-1] for row in page.rows]
-    verdicts = [f"{row[0]}, {row[3]} keys: {row[-1]}" for row in page.rows if row[-1] != BASE]
+    verdicts = [f"{_named(page, row)}: {row[-1]}" for row in page.rows if row[-1] != BASE]
     return replace(page, columns=page.columns[:-1], rows=rows, notes=[*verdicts, *page.notes])
+
+
+def _named(page: Sheet, row: Sequence[str]) -> str:
+    """A row in a note: its first cell, and the sizes by which a table of methods has it."""
+    cells = {column.name: cell for column, cell in zip(page.columns, row, strict=True)}
+    sizes = [
+        words.format(cells[name]) for name, words in SIZES.items() if cells.get(name, "-") != "-"
+    ]
+    return f"{row[0]} ({', '.join(sizes)})" if sizes else row[0]

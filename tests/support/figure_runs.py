@@ -88,6 +88,7 @@ def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     found = found.reindex(columns=[*COLUMNS, *(name for name in ADDED if name in found)])
     whole = ["window", "attended_keys", "scored_tokens", "documents", "threads", "context_tokens"]
     found[whole] = found[whole].astype("Int64")
+    found["gpu"] = None
     return found.sort_values("run_id", ascending=False, ignore_index=True)
 
 

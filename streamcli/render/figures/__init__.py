@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from core.errors import StreamError, unknown
+from streamcli.harmless import visible
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces
 
 if TYPE_CHECKING:
@@ -83,5 +84,5 @@ def draw_all(
         except StreamError as error:  # such as a damaged trace, which spoils no other figure
             drawn.append(Drawn(name, TITLES[name], None, str(error)))
             continue
-        drawn.append(replace(figure, caption=figure.caption + words))
+        drawn.append(replace(figure, caption=visible(figure.caption + words)))
     return drawn

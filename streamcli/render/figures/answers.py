@@ -39,8 +39,9 @@ def recall(found: list[Point], traces: Traces) -> Drawn:
     figure.update_xaxes(title_text=title, row=len(chosen.panels), col=1)
     caption = (
         "Share of questions whose true answer was the likeliest of its candidates, by how many "
-        "tokens before it was told; a mark stands for distances from half to double its ticks, "
-        "bars are 95 % intervals by Wilson, as if questions were independent. "
+        "tokens before it was told; a mark stands for the distances between the ticks beside it, "
+        f"the first for all up to {distances.NEAREST}; bars are 95 % intervals by Wilson, as if "
+        "questions were independent. "
         f"{_counts(chosen)}{_horizons(chosen)}{captions.circumstances(chosen)}"
     )
     height = 300 * len(chosen.panels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from streamcli.render.benchmarks import Timed, cautions
 from streamcli.render.figures import style
 from streamcli.render.figures.drawn import Drawn
 
@@ -21,17 +22,16 @@ TOKENS = {"prompt": "tokens of the prompt", "length": "tokens of the stream befo
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def draw(name: str, rows: list[dict[str, Any]], about: str, weights_mib: float) -> Drawn:
+def draw(name: str, timed: Timed) -> Drawn:
     """Time above, and below what it holds and takes beside the weights.
 
     Args:
         name: What the file will be called.
-        rows: The arms of one benchmark, at two sizes or lengths at least.
-        about: The model and the machine, in words.
-        weights_mib: MiB of the weights.
+        timed: A benchmark of arms at two sizes or lengths at least.
     """
     from plotly.subplots import make_subplots
 
+    rows = timed.rows
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.12)
     along = "length" if rows[0]["length"] else "attended_keys"
     lines = _lines([row for row in rows if not row["twin"]])
@@ -50,12 +50,14 @@ def draw(name: str, rows: list[dict[str, Any]], about: str, weights_mib: float) 
         figure.add_scatter(y=times, error_y=style.error(ends, times), row=1, col=1, **drawn)
         figure.add_scatter(y=memory, showlegend=False, row=2, col=1, **drawn)
     _axes(figure, rows, along)
-    held = f"{weights_mib:,.0f} MiB of weights"
+    held = f"{timed.weights_mib:,.0f} MiB of weights"
     title = TITLES.get(rows[0]["bench"], TITLE)
-    style.finish(figure, title, about, height=520, legend=True)
+    style.finish(figure, title, f"{timed.model}, {timed.where}", height=520, legend=True)
+    noted = " ".join(f"{note[0].upper()}{note[1:].removesuffix('.')}." for note in cautions(timed))
     caption = (
-        "Above, the median over rounds with its 95 % interval; below, keys and values held between "
-        f"steps and the most that a step's own tensors take at one moment, beside {held}."
+        f"Above, the median over {timed.rounds} rounds with its 95 % interval; below, keys and "
+        "values held between steps and the most that a step's own tensors take at one moment, "
+        f"beside {held}. {noted}"
     )
     return Drawn(name, title, figure, caption)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
+from streamcli.render import notes
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.results.columns import COLUMNS, format_value, moment
 
+JUDGED = "Bars of perplexity: 95 % interval of its change against re-computation."
 MARKS = {
     "time": "their median",
     "perplexity": "the latest",
@@ -29,16 +32,12 @@ def subtitle(chosen: Chosen, words: str = "") -> str:
 def circumstances(chosen: Chosen) -> str:
     """How many tokens, in what format, on which machine, when and by which code."""
     every = chosen.points
-    first = every[0].run
     texts = dict.fromkeys(
         f"{p.run['dataset']}: {p.run['scored_tokens']:,} tokens scored"
         f"{_documents(p.run['documents'])}{_mode(p, chosen)}"
         for p in every
     )
-    device = first["gpu"] or "GPU" if str(first["device"]).startswith("cuda") else first["cpu"]
-    threads = f", {_count(first['threads'], 'thread')}" if first["threads"] else ""
-    batch = f", {first['batch_size']} streams side by side" if first["batch_size"] > 1 else ""
-    where = f"{first['dtype']} on {first['device']}{threads}{batch} ({device}; {first['host']})"
+    where = _names(_where(p.run) for p in every)
     days = sorted({_day(p.run["created_at"]) for p in every})
     when = days[0].strftime("%d %B %Y").lstrip("0")
     if days[-1] != days[0]:
@@ -62,20 +61,36 @@ def bars(every: list[Point], what: str) -> str:
     """What the bars are: of perplexity, intervals where there are any; of times, repeats."""
     if what == "time" or not any(point.judged for point in every):
         return repeats(every, what)
-    words = "Bars of perplexity: 95 % interval of its change against re-computation."
-    return words if what == "perplexity" else f"{words} {repeats(every, 'time')}"
+    return JUDGED if what == "perplexity" else f"{JUDGED} {repeats(every, 'time')}"
 
 
 def repeats(every: list[Point], what: str) -> str:
     """What the error bars are, or that there are none."""
     counts = sorted({point.repeats for point in every if point.repeats > 1})
+    busy = "" if what == "perplexity" else doubted(every)
     if not counts:
-        return "No configuration was repeated, so there are no error bars."
+        return f"No configuration was repeated, so there are no error bars.{busy}"
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     single = any(point.repeats == 1 for point in every)
-    return f"Error bars: lowest to highest {what} of {span} repeats, a mark {MARKS[what]}" + (
-        "; a mark without a bar was run once." if single else "."
-    )
+    alone = "; a mark without a bar was run once" if single else ""
+    mark = MARKS[what]
+    return f"Error bars: lowest to highest {what} of {span} repeats, a mark {mark}{alone}.{busy}"
+
+
+def doubted(every: list[Point]) -> str:
+    """What a table says of times that are too long."""
+    rows = [
+        {**point.run, "variant": point.variant, "compared_waited": point.times.waited}
+        for point in every
+    ]
+    return "".join(f" {note[0].upper()}{note[1:]}" for note in notes.doubted(rows))
+
+
+def _where(run: Mapping[str, Any]) -> str:
+    device = run["gpu"] or "GPU" if str(run["device"]).startswith("cuda") else run["cpu"]
+    threads = f", {_count(run['threads'], 'thread')}" if run["threads"] else ""
+    batch = f", {run['batch_size']} streams side by side" if run["batch_size"] > 1 else ""
+    return f"{run['dtype']} on {run['device']}{threads}{batch} ({device}; {run['host']})"
 
 
 def _names(names: Iterable[str]) -> str:

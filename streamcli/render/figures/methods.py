@@ -155,13 +155,14 @@ def _bars(figure: go.Figure, panel: list[Point], measure: Measure, row: int, col
 
     for point in panel:
         look, value = look_of(point.method), measure.value(point)
+        ink = style.ON_BLACK if look.colour == style.BLACK else style.INK
         figure.add_trace(
             go.Bar(
                 name=point.label,
                 x=[value],
                 y=[point.label],
                 orientation="h",
-                error_x=style.error([measure.low_high(point)], [value]),
+                error_x=style.error([measure.low_high(point)], [value], ink),
                 marker={
                     "color": look.colour,
                     "line": {"color": style.INK, "width": 0.8},

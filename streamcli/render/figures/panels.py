@@ -1,7 +1,7 @@
 """Which runs may stand in one panel.
 
-A panel holds runs that share everything in ``comparison.SAME``. Where the database holds several
-such groups, the one with the most to show is drawn, and of equals the newest.
+A panel holds runs that share everything in ``comparison.SAME``, and the processor. Where the
+database holds several such groups, the one with the most to show is drawn, of equals the newest.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 MODE = ("mode", "context_tokens")
 TEXT = ("dataset", "tokens_sha256")
-SETTING = tuple(name for name in SHARED if name not in (*MODE, *TEXT))
+MACHINE = ("threads", "host", "cpu", "gpu")
+SETTING = tuple(dict.fromkeys((*(n for n in SHARED if n not in (*MODE, *TEXT)), *MACHINE)))
 TOLD = (  # of a run, by a caption or an axis
-    *chosen(Group.RUN, Group.METHOD, Group.MEMORY, Group.ANSWERS, stored=True),
+    *chosen(Group.RUN, Group.METHOD, Group.MEMORY, Group.ANSWERS, Group.WORDS, stored=True),
     *AROUND,
     *("scored_tokens", "documents", "trained_length", "attended_keys_mean"),
 )
@@ -43,19 +44,13 @@ class Point:
 
     Attributes:
         run: Its columns; None where there is no value.
-        ms: Median over the repeats of the time a token, as the mode tells it.
-        ms_range: Lowest and highest of them.
-        ppl_range: Lowest and highest perplexity of them.
-        repeats: How many there are.
+        times: Of it and its repeats.
         variant: The options that its method alone has, where other points have others, in words.
         nth: Which of these variants of its method it is.
     """
 
     run: Mapping[str, Any]
-    ms: float
-    ms_range: tuple[float, float]
-    ppl_range: tuple[float, float]
-    repeats: int
+    times: Times
     variant: str = ""
     nth: int = 0
 
@@ -88,7 +83,7 @@ class Point:
     def ppl_bar(self) -> tuple[float, float]:
         """The ends of its bar: of that interval, set about re-computation's; else of repeats."""
         if not self.judged:
-            return self.ppl_range
+            return _ends(self.times.ppl)
         change, *ends = (float(self.run[name]) for name in CHANGE)
         low, high = (self.ppl / (1 + change) * (1 + end) for end in ends)
         return low, high
@@ -96,7 +91,17 @@ class Point:
     @property
     def ms_bar(self) -> tuple[float, float]:
         """The ends of its bar: the shortest and the longest of its repeats."""
-        return self.ms_range
+        return _ends(self.times.every)
+
+    @property
+    def ms(self) -> float:
+        """Median over the repeats of the time a token, as the mode tells it; NaN of none."""
+        return self.times.median
+
+    @property
+    def repeats(self) -> int:
+        """How many repeats there are, itself included."""
+        return max(1, len(self.times.every))
 
     @property
     def drawable(self) -> bool:
@@ -183,7 +188,7 @@ def points(runs: pd.DataFrame, times: Mapping[Key, Times] | None = None) -> list
     if times is None:
         times = repeats.times(plain[list(TIMED)].itertuples(index=False, name=None))
     latest = rows_of(plain.drop_duplicates(list(SAME_RUN)))
-    found = [_point(run, times.get(repeats.key(run), Times())) for run in latest]
+    found = [Point(run, times.get(repeats.key(run), Times())) for run in latest]
     return _told_apart(found)
 
 
@@ -200,13 +205,9 @@ def _told_apart(found: list[Point]) -> list[Point]:
     ]
 
 
-def _point(run: Mapping[str, Any], times: Times) -> Point:
-    def ends(values: list[float]) -> tuple[float, float]:
-        known = [value for value in values if not math.isnan(value)]
-        return (min(known), max(known)) if known else (math.nan, math.nan)
-
-    found = (ends(times.every), ends(times.ppl))
-    return Point(run, times.median if times.every else 0, *found, max(1, len(times.every)))
+def _ends(values: list[float]) -> tuple[float, float]:
+    known = [value for value in values if not math.isnan(value)]
+    return (min(known), max(known)) if known else (math.nan, math.nan)
 
 
 def choose(found: list[Point], pick: Pick, *, modes_apart: bool = True) -> Chosen:

@@ -93,6 +93,7 @@ def sinks(found: list[Point], traces: Traces) -> Drawn:
                 "ppl",
                 row,
                 name=label,
+                number=number,
                 dash=dashes[number % len(dashes)],
             )
         ends = [len(counts) - 1 + 0.3, -0.3]
@@ -190,8 +191,8 @@ def _grid(rows: int, chosen: Chosen) -> go.Figure:
 def _plot(
     figure: go.Figure, lines: Line, x: Callable[[Point], int], measure: str, row: int
 ) -> None:
-    for label, points in lines.items():
-        _line(figure, points, list(map(x, points)), measure, row, name=label)
+    for number, (label, points) in enumerate(lines.items()):
+        _line(figure, points, list(map(x, points)), measure, row, name=label, number=number)
 
 
 def _line(
@@ -202,8 +203,10 @@ def _line(
     row: int,
     *,
     name: str,
+    number: int,
     dash: str | None = None,
 ) -> None:
+    """One line, the ``number``-th of its panel: nested in those before where they coincide."""
     import plotly.graph_objects as go
 
     if not points:
@@ -214,7 +217,6 @@ def _line(
         [getattr(point, measure) for point in points],
     )
     ranges = [getattr(point, f"{measure}_bar") for point in points]
-    number = len({trace.name for trace in figure.data} - {name})  # nested where lines coincide
     figure.add_trace(
         go.Scatter(
             name=name,

@@ -23,7 +23,7 @@ PLACES = 400  # along a line: as many as a screen tells apart
 STREAM = "sweep --methods streaming window recompute dense --modes decode-loop"
 MEMORY = "sweep --methods streaming dense --modes decode-loop"
 # What memory depends on.
-SHAPE = tuple(name for name in panels.SETTING if name not in ("threads", "host"))
+SHAPE = tuple(name for name in panels.SETTING if name not in panels.MACHINE)
 
 
 def stream(found: list[Point], traces: Traces) -> Drawn:

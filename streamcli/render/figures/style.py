@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from core.registry import look
+from streamcli.harmless import visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 INK, SOFT, GRID = "#222222", "#555555", "#E6E6E6"
+BLACK, ON_BLACK = "#000000", "#8C8C8C"  # a method's colour, and what is seen on it and on paper
 PHONE = 380  # pixels
 CHARACTER = 8  # pixels of the subtitle, rather too many
 LEAST = 0.05  # of a perplexity, spanned by its axis
@@ -44,7 +46,9 @@ def line(method: str, width: float = 2.2, nth: int = 0) -> dict[str, Any]:
     return {"color": look(method).colour, "dash": dash, "width": width}
 
 
-def error(low_high: Iterable[tuple[float, float]], values: Iterable[float]) -> dict[str, Any]:
+def error(
+    low_high: Iterable[tuple[float, float]], values: Iterable[float], colour: str = INK
+) -> dict[str, Any]:
     """Error bars from lowest to highest, none where both are the value."""
     pairs = list(zip(low_high, values, strict=True))
     return {
@@ -52,7 +56,7 @@ def error(low_high: Iterable[tuple[float, float]], values: Iterable[float]) -> d
         "symmetric": False,
         "array": [high - value for (_, high), value in pairs],
         "arrayminus": [value - low for (low, _), value in pairs],
-        "color": INK,
+        "color": colour,
         "thickness": 1.2,
         "width": 4,
         "visible": any(low < high for (low, high), _ in pairs),
@@ -64,7 +68,7 @@ def finish(figure: go.Figure, title: str, subtitle: str, *, height: int, legend:
 
     The legend hangs below the plot, whose bottom margin has room for it at phone width.
     """
-    small = _wrapped(subtitle, PHONE)
+    small = _wrapped(visible(subtitle), PHONE)
     top = 44 + SMALL * len(small) + (28 if figure.layout.annotations else 8)
     rows = _legend_rows(figure, PHONE) if legend else 0
     figure.update_layout(
@@ -175,7 +179,7 @@ def headings(figure: go.Figure, texts: Iterable[str], *, left: float = 0) -> Non
         if text:
             name = (axis.plotly_name or "xaxis").removeprefix("xaxis")
             figure.add_annotation(
-                text=text,
+                text=visible(text),
                 x=0,
                 y=1,
                 xref=f"x{name} domain",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from core.registry import BASELINE
+from streamcli.analysis import paired
 from streamcli.analysis.comparison import same_budget, size
+from streamcli.analysis.statistics import ROUNDS
 from streamcli.render.figures import captions, panels, style
 from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
@@ -30,6 +32,7 @@ SIDES = {
     "bottom left": (-0.03, -0.07),
 }
 ROOM = (0.04, 0.06)
+Ends: TypeAlias = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,24 @@ def summary(found: list[Point], traces: Traces) -> Drawn:
     if not chosen.panels:
         return nothing(name, f"nothing was run beside {BASELINE} with the same keys", SWEEP)
     marks = [_ratios(panel) for panel in chosen.panels]
-    figure = _figure(chosen, marks)
+    figure = _figure(chosen, marks, ((1.0, 1.0), LEAST))
     for row, panel in enumerate(marks, start=1):
         figure.add_vline(x=1, line=_thin(), row=row, col=1)
         figure.add_hline(y=1, line=_thin(), row=row, col=1)
-        xs = [1.0, *(mark.x for mark in panel)]
+        xs = [1.0, *(end for mark in panel for end in mark.x_range)]
         ys = [*LEAST, *(end for mark in panel for end in mark.y_range)]
         figure.update_xaxes(**style.scale(xs, log=True, room=0.14), row=row, col=1)
         axis = style.axis(ys, "perplexity (times)", log=style.wide(ys, 2), room=0.14)
         figure.update_yaxes(**axis, row=row, col=1)
     figure.update_xaxes(title_text="speed-up (times, log)", row=len(marks), col=1)
+    timed = any(mark.x_range != (mark.x, mark.x) for panel in marks for mark in panel)
+    bars = " Bars of speed-up: 95 % interval by Student's t on logs." if timed else ""
     caption = (
         "Each method against re-computation of the same budget: perplexity over its "
         "perplexity, and its time a token over the method's; the lines at 1 are re-computation. "
-        f"{_numbers(chosen)}{captions.circumstances(chosen)} Times are medians of the repeats."
-        f"{_bars(chosen)}"
+        f"{_numbers(chosen)}{captions.circumstances(chosen)} A speed-up is the ratio of medians "
+        f"over repeats, or from {ROUNDS} rounds on the geometric mean over these.{bars}"
+        f"{_bars(chosen)}{captions.doubted(chosen.points)}"
     )
     return _finished(name, figure, chosen, caption)
 
@@ -174,10 +180,12 @@ def _ratios(panel: list[Point]) -> list[Mark]:
     for point in panel:
         if point.method != BASELINE:
             base = bases[_size(point)]
-            speed_up = base.ms / point.ms
+            runs = dict(point.run), dict(base.run)
+            found, _ = paired.speed_up(*runs, point.times, base.times)
+            assert found  # all of a panel are of one clock
+            ends = (found.low, found.high) if found.known else (found.estimate, found.estimate)
             low, high = (end / base.ppl for end in point.ppl_bar)
-            times = (speed_up, speed_up)
-            marks.append(Mark(point, speed_up, point.ppl / base.ppl, times, (low, high)))
+            marks.append(Mark(point, found.estimate, point.ppl / base.ppl, ends, (low, high)))
     return marks
 
 
@@ -199,22 +207,28 @@ def _size(point: Point) -> tuple[str, float]:
     return size(dict(point.run))
 
 
-def _figure(chosen: Chosen, marks: list[list[Mark]]) -> go.Figure:
-    """A panel a text, a trace a method and text, its budgets in a row."""
+def _figure(chosen: Chosen, marks: list[list[Mark]], shown: Ends = ()) -> go.Figure:
+    """A panel a text, a trace a method and text, its budgets in a row.
+
+    Args:
+        chosen: What is drawn.
+        marks: Those of every panel.
+        shown: What both axes show in any case, from where to where.
+    """
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=len(marks), cols=1, vertical_spacing=0.3 / len(marks))
     style.headings(figure, map(panels.heading, chosen.panels))
-    shown: set[str] = set()
+    named: set[str] = set()
     for row, panel in enumerate(marks, start=1):
-        numbered = _numbered(panel) if _one_budget(chosen) is None else {}
+        numbered = _numbered(panel, shown) if _one_budget(chosen) is None else {}
         for label in [p.label for p in panels.one_a_label([mark.point for mark in panel])]:
             mine = sorted(
                 (mark for mark in panel if mark.point.label == label),
                 key=lambda mark: (mark.point.kept, mark.x),
             )
-            figure.add_trace(_trace(mine, label, label not in shown, numbered), row, 1)
-            shown.add(label)
+            figure.add_trace(_trace(mine, label, label not in named, numbered), row, 1)
+            named.add(label)
     return figure
 
 
@@ -233,13 +247,13 @@ def _bars(chosen: Chosen) -> str:
     return f" {captions.bars(chosen.points, 'perplexity')}" if judged else ""
 
 
-def _numbered(panel: list[Mark]) -> dict[int, str]:
+def _numbered(panel: list[Mark], shown: Ends) -> dict[int, str]:
     """On which side of a mark its budget is written, by the ``id`` of the mark.
 
     The first side that no other mark or number has; where none is free there is no number.
     """
-    xs = _places([mark.x for mark in panel], [mark.x_range for mark in panel])
-    ys = _places([mark.y for mark in panel], [mark.y_range for mark in panel])
+    xs = _places([mark.x for mark in panel], [*(mark.x_range for mark in panel), *shown[:1]])
+    ys = _places([mark.y for mark in panel], [*(mark.y_range for mark in panel), *shown[1:]])
     taken = list(zip(xs, ys, strict=True))
     found: dict[int, str] = {}
     for number, mark in enumerate(panel):

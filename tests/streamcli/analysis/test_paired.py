@@ -10,10 +10,13 @@ import pytest
 from sqlmodel import Session
 
 from core.errors import UsageError
-from streamcli.analysis import verdicts
+from streamcli.analysis import summary, verdicts
 from streamcli.analysis.comparison import comparisons
 from streamcli.analysis.paired import Pair
+from streamcli.analysis.selection import Query
 from streamcli.jobs import compare
+from streamcli.jobs.select import select
+from streamcli.render import tables
 from streamcli.results import frames
 from streamcli.results.schema import Trace
 from streamcli.results.store import Store
@@ -232,10 +235,24 @@ def test_times_of_machines_of_one_name_and_other_processors_are_not_compared(
     (found,) = comparisons(frames.latest(store))
     times = dict(zip(found.runs["method"], found.runs["speed_up"], strict=True))
     assert np.isnan(times["streaming"]) and times["recompute"] == 1
+    said = [note for note in tables.sheet(found).notes if "several processors" in note]
+    assert said == [
+        "times are of several processors, and are not to be compared: A processor in streaming "
+        "(65 keys, S = 4); Another in recompute (65 keys)."
+    ]
+    assert "x the speed" not in summary.words(found)[0]
     first = str(frames.runs(store)["run_id"].iloc[-1])
     pair = compare.of_two(store, first, "latest")
     assert pair.difference and pair.speed_up is None
     assert pair.why == "times not compared: cpu Another against A processor"
+
+
+def test_the_time_of_a_run_is_no_median_over_processors_of_one_name(tmp_path: Path) -> None:
+    slow = {"cpu": "Another", "ms_per_token_p50": 80.0}
+    store = recorded(tmp_path / "runs.db", slow, slow, STREAMING, RECOMPUTE)
+    found = select(store, Query())
+    (row,) = found.rows[found.rows["method"] == "streaming"].to_dict("records")
+    assert row["runs"] == 3 and row["compared_ms"] == row["ms_per_token_p50"] == 4.31
 
 
 def test_a_loss_is_one_that_the_interval_does_not_doubt(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from core.config import RunConfig
 from core.errors import UsageError
 from streamcli.analysis import paired, repeats, verdicts
 from streamcli.analysis.paired import Measured
+from streamcli.render import compared
 from streamcli.results.columns import COLUMNS
 
 RUN: dict[str, Any] = {
@@ -37,6 +38,14 @@ def test_two_rows_and_their_scores_make_a_pair() -> None:
     assert pair.difference and pair.difference.nats.estimate == pytest.approx(0.5)
     assert pair.speed_up and pair.speed_up.estimate == 0.5
     assert verdicts.verdict(pair).startswith("worse by")
+
+
+def test_two_runs_one_of_which_waited_are_said_to_have_taken_too_long() -> None:
+    size = {"attended_keys": 65, "window": 60}
+    base, run = {**RUN, **size, "waited": 0.25}, {**RUN, **size, "run_id": "B", "waited": 0.0}
+    measured = Measured({}, {}, repeats.own_times([base, run]), alone=True)
+    notes = compared.two(measured.pair(*paired.of_two(base, run))).notes
+    assert any("waited for one 25% in streaming (65 keys, S = 4)" in note for note in notes)
 
 
 def asked(name: str, rights: list[int]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streamcli.analysis import spread, statistics
+from streamcli.render.compared import nats_of
 
 SIMULATIONS = 2000
 LOW, HIGH = 0.93, 0.97  # of the simulations that an interval of 95 % may cover
@@ -158,6 +159,16 @@ def test_holms_correction_is_that_of_his_example() -> None:
     assert spread.holm([0.9, 0.8]) == [1.0, 1.0] and spread.holm([]) == []
 
 
+def test_a_table_of_many_comparisons_shows_a_difference_that_no_resample_reaches() -> None:
+    random = np.random.default_rng(23)
+    found = [statistics.difference(random.normal(5, 1, 600), [50] * 12) for _ in range(150)]
+    assert max(spread.holm([each.nats.p for each in found])) < 0.001
+    law = found[0].spread
+    assert law is not None and law.draws is not None
+    ends = [law.chance(law.draws[-1] * law.error * by) for by in (1, 1 + 1e-9, 1.1)]
+    assert ends[0] >= ends[1] > ends[2] > 0 and ends[1] == pytest.approx(1 / 2000, rel=1e-3)
+
+
 def test_less_noise_or_a_larger_margin_takes_less_text() -> None:
     d = np.random.default_rng(17).normal(size=4000)
     for lengths in ([4000], [200] * 20):
@@ -179,6 +190,8 @@ def test_too_few_tokens_or_an_infinite_score_have_no_interval() -> None:
     infinite = statistics.difference(np.array([1.0, np.inf, *np.ones(998)]), [1000])
     assert not infinite.nats.known and not infinite.equal
     assert not infinite.nats.excludes(0)
+    both = statistics.difference(np.array([math.nan, *np.ones(999)]), [1000])  # infinite in both
+    assert (nats_of(infinite), nats_of(both)) == ("+inf", "-")
 
 
 def test_below_three_rounds_there_is_a_ratio_and_no_interval() -> None:

@@ -160,7 +160,8 @@ def test_a_recorded_benchmark_is_listed_and_shown_as_it_was_in_a_file_too(
     assert "2 benchmarks" in listing and "random:tiny" in listing
 
     drawn = typed("bench", "--show", names[1], "--out", "w.html")
-    assert drawn.code == 0 and (home / "w.html").is_file()
+    caption = (home / "w.html").read_text().partition("<figcaption>")[2]
+    assert drawn.code == 0 and "bench decode --shape tiny" in caption, "with machine and date"
     assert typed("bench", "--show", "latest", "--out", "w.html").refuses(2, "--windows")
 
     page = home / "page.md"
@@ -240,6 +241,8 @@ def test_a_figure_of_a_benchmark_shows_each_arm_along_the_axis(typed: Type, tmp_
     drawn = page.read_text()
     for name in ("streaming", "dense", "ms to the first token", "tokens of the prompt"):
         assert name in drawn
+    for words in ("median over 2 rounds", "was timed as two arms", "2 rounds are too few"):
+        assert words in drawn.partition("<figcaption>")[2]
     assert (page.parent / "plotly.min.js").is_file()
 
 

@@ -49,6 +49,18 @@ def test_every_row_has_the_published_figures_that_answer_to_it(table: Wanted) ->
     assert table.base in table.cells
 
 
+def test_a_row_without_an_interval_is_named_with_the_reason() -> None:
+    run = {"run_id": "01AB", "attended_keys": 1025, "ppl": 12.5, "model": "m", "dataset": "d"}
+    run |= {"scored_tokens": 99, "dtype": "float32"}
+    known = Difference(Interval(0.5, 0.4, 0.6), 1.0, "within this text, by Student's t on 8 blocks")
+    unknown = Difference(Interval(0.5), 1.0, "98 tokens are too few, it takes 200")
+    cells = [Cell("0", run, known), Cell("1", run, unknown), Cell("4", run)]
+    assert rendered.sheet(Found(TABLES[1], cells)).notes[1] == (
+        "nats: mean over all tokens, lower is better; 95 % interval within this text, by Student's "
+        "t; no interval for 1: 98 tokens are too few, it takes 200."
+    )
+
+
 def test_what_was_not_run_is_said_to_be_and_what_was_published_stands_beside() -> None:
     run = {"run_id": "01AB", "attended_keys": 1025, "ppl": 12.5, "model": "m", "dataset": "d"}
     run |= {"scored_tokens": 99, "dtype": "float32"}

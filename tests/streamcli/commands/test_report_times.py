@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamcli.jobs.select import times
+from streamcli.render import figures
 from streamcli.render.figures import panels
 from streamcli.results import frames
 from tests.support.asked import Asked
@@ -62,7 +63,13 @@ def test_report_compare_and_figures_have_one_time_and_one_speed_up(home: Path, t
         assert points[method].repeats == 5
     assert mine["streaming"]["ms_per_token_p50"] == 32.0, "of the latest run, as recorded"
     assert mine["streaming"]["speed_up"] == pytest.approx(other["streaming"]["speed_up"])
-    assert points["streaming"].ms_range == (11.7, 32.2)
+    assert points["streaming"].ms_bar == (11.7, 32.2)
+    figure = figures.draw("summary", frames.runs(store), store.trace).figure
+    assert figure
+    (mark,) = (trace for trace in figure.data if trace.name == "streaming")
+    assert mark.x[0] == pytest.approx(other["streaming"]["speed_up"])
+    ends = mark.x[0] - mark.error_x.arrayminus[0], mark.x[0] + mark.error_x.array[0]
+    assert ends == pytest.approx([other["streaming"][f"speed_up_{end}"] for end in ("low", "high")])
     rule = "the perplexity is the latest's, and the time the median over those at its commit"
     for out in (report(typed).out, typed("compare", "--db", DB).out):
         assert rule in " ".join(out.split())

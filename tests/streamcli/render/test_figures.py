@@ -10,7 +10,7 @@ import pytest
 
 from core.result import wilson
 from streamcli.analysis.comparison import comparisons
-from streamcli.render.figures import panels
+from streamcli.render.figures import panels, style
 from streamcli.render.figures.streams import moving_mean
 from streamcli.render.figures.trades import Mark, frontier
 from tests.support.figure_runs import TOKENS, drawn, frame, named, run, study, traces
@@ -47,6 +47,7 @@ def test_runtime_bars_are_medians_of_the_repeats_from_zero(rows: list[dict[str, 
             assert bar.x[0] + bar.error_x.array[0] == pytest.approx(max(times))
             assert bar.x[0] - bar.error_x.arrayminus[0] == pytest.approx(min(times))
             assert bar.error_x.visible == (len(times) == 3) and len(times) in (1, 3)
+            assert (bar.error_x.color == style.INK) == (bar.marker.color != style.BLACK)
     assert all(axis.range[0] == 0 for axis in figure.select_xaxes())
 
 
@@ -97,6 +98,9 @@ def test_window_has_a_line_a_method_over_cache_sizes(
         for kept, value in zip(line.x, line.y, strict=True):
             found = [row[measure] for row in decode(rows, method, kept, "one")]
             assert value == pytest.approx(np.median(found))
+    for method in ("streaming", "window", "mit"):
+        looks = {(line.line.width, line.marker.size) for line in named(figure, method)}
+        assert len(looks) == 1, f"{method} has one look in every panel"
     (level,) = [trace for trace in named(figure, "dense") if trace.yaxis == axis]
     dense = np.median([row[measure] for row in decode(rows, "dense", 0, "one")])
     assert level.y == (pytest.approx(dense), pytest.approx(dense))
@@ -184,6 +188,7 @@ def test_summary_has_the_ratios_of_the_tables(rows: list[dict[str, Any]]) -> Non
             mine = table[(table["method"] == method) & (table["window"] > 50)]
             assert sorted(trace.x) == pytest.approx(sorted(mine["speed_up"]))
             assert sorted(trace.y) == pytest.approx(sorted(mine["ppl_change"] + 1))
+            assert len(set(trace.textposition)) == 2, "its numbers don't lie on each other"
 
 
 def test_what_sees_as_many_keys_at_most_and_fewer_on_average_has_no_place_in_the_summary() -> None:

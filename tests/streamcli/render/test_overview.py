@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from streamcli.analysis.selection import Query
-from streamcli.jobs.report import over, text
+from streamcli.jobs import compare
+from streamcli.jobs.report import over, sections, text
 from streamcli.jobs.select import select
+from streamcli.render import compared
+from streamcli.render.documents import Section
 from streamcli.results.store import Store
 from tests.support.records import FOUR, differing, recorded
 
@@ -32,6 +35,11 @@ def sweep(path: Path, *texts: dict[str, Any]) -> Store:
 def told(store: Store, form: str = "markdown", **asked: Any) -> str:
     query = Query(**asked)
     return text(store, query, select(store, query), form)
+
+
+def parts(store: Store) -> list[Section]:
+    query = Query()
+    return sections(query, select(store, query))
 
 
 def pipes(part: str) -> list[list[str]]:
@@ -127,6 +135,24 @@ def test_tables_that_a_name_does_not_tell_apart_have_what_does(tmp_path: Path) -
     assert sorted(head[2:]) == ["bundled-narrative, 599 tokens", "bundled-narrative, 999 tokens"]
     assert {row[0] for row in rows} == {"decode-loop, bfloat16", "decode-loop, float32"}
     assert len(rows) == 6
+
+
+def test_titles_that_would_be_the_same_say_what_sets_their_tables_apart(tmp_path: Path) -> None:
+    others: list[dict[str, Any]] = [{}, {"tokens_sha256": "f" * 64}, {"mode": "chunked"}]
+    rows = [row | other for row in FOUR[:3] for other in others]
+    store = recorded(tmp_path / "runs.db", *rows, rows[0] | {"host": "there"})
+    titles = [each.sheet.title.partition(", float32, ")[2] for each in parts(store)]
+    first = "2 CPU threads, tokens bbbbbbbbbb, host"
+    assert sorted(titles) == [
+        "2 CPU threads",
+        f"{first} here",
+        f"{first} there",
+        "2 CPU threads, tokens ffffffffff, host here",
+    ]
+    pages = compare.methods(store, {}, "recompute", across=False, most=0).tables
+    assert sorted(
+        compared.methods(page, across=False).title.partition(", float32, ")[2] for page in pages
+    ) == sorted(titles)
 
 
 def test_several_budgets_of_a_method_have_a_row_each(tmp_path: Path) -> None:

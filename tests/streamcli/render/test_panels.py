@@ -32,6 +32,7 @@ APART = {
     "device": "cuda:0",
     "threads": 1,
     "host": "elsewhere",
+    "cpu": "Another CPU",
     "batch_size": 8,
 }
 
@@ -114,6 +115,27 @@ def test_captions_tell_the_circumstances(rows: list[dict[str, Any]]) -> None:
         said = ["one: 399 tokens scored", "float32 on cpu, 2 threads", "A CPU; bench", "cccccccccc"]
         assert all(words in caption for words in said), caption
         assert re.search(r"Run 1 November 2026 to 3 November 2026 at commit", caption), caption
+
+
+def test_a_caption_names_every_machine_and_what_makes_times_too_long() -> None:
+    rows = [run(1), run(2, method="recompute", waited=0.25)]
+    rows += [run(3, method="dense", cpu="Another CPU", threads=1)]
+    said = drawn("memory", rows).caption
+    assert "1 thread (Another CPU; bench) and float32 on cpu, 2 threads (A CPU; bench)" in said
+    for name in ("decode-runtime", "main", "summary"):
+        assert "for one 25% in recompute (65 keys)" in drawn(name, rows).caption, name
+    for name in ("decode-perplexity", "memory"):
+        assert "times are too long" not in drawn(name, rows).caption.lower(), name
+
+
+def test_no_name_in_a_figure_is_obeyed_by_a_terminal_or_breaks_an_image() -> None:
+    named = {"dataset": "a\x1b[31mb", "cpu": "C\x1b[0mPU"}
+    done = drawn("stream", [run(1, **named), run(2, method="recompute", **named)])
+    assert done.figure and "\\x1b[31m" in done.caption and "\x1b" not in done.caption
+    layout = done.figure.layout
+    assert not any(
+        "\x1b" in text for text in (layout.title.subtitle.text, layout.annotations[0].text)
+    )
 
 
 def test_titles_say_model_texts_budget_and_mode(rows: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from rich.console import Console
 from core.result import FILLING, WAITED
 from streamcli.analysis.comparison import Comparison, comparisons
 from streamcli.render import output, tables, terminal_tables
+from streamcli.render.records import repetition
 from streamcli.results.columns import COLUMNS, Column
 from tests.support.records import BASE, FOUR
 
@@ -117,10 +119,21 @@ def test_a_table_closes_up_step_by_step_and_loses_nothing(
     assert max(map(len, shown.splitlines())) <= width
     assert ("-0.012 [-0.020, -0.004]" in shown) is on_one_line
     assert "[-0.020, -0.004]" in shown and "[2.80, 3.05]" in shown
-    said = "streaming, 1,025 keys: better by 0.004 to 0.020 nats; faster"
+    said = "streaming (1,025 keys, S = 4): better by 0.004 to 0.020 nats; faster"
     assert notes == ([said] if as_notes else []) + ["a note"]
     words = " ".join(shown.split())
     assert as_notes or all(word in words for word in ("better by", "nats;", "faster"))
+
+
+def test_verdicts_below_a_table_tell_its_rows_apart_whatever_its_columns() -> None:
+    row = WITH_INTERVALS.rows[0]
+    alike = replace(WITH_INTERVALS, rows=[row, [row[0], "1", "1,023", *row[3:]]])
+    first, second, _ = printed(alike, 55)[1]
+    assert first.startswith("streaming (1,025 keys, S = 4): better")
+    assert second.startswith("streaming (1,025 keys, S = 1): better")
+    run = {**dict.fromkeys(COLUMNS), **BASE, "run_id": "1"}
+    changes = repetition(run, run, "bit for bit the same", [])
+    assert "ppl: the same" in printed(changes, 30)[1]
 
 
 def compared(*changes: dict[str, Any]) -> Comparison:

@@ -47,6 +47,20 @@ def test_words_claim_nothing_without_a_row_and_name_the_command_that_records_it(
     assert "--n-sink 4 --window 60 " in sentence
 
 
+def test_several_settings_without_re_computation_are_counted(home: Path) -> None:
+    more = [{"window": window, "attended_keys": window + 5} for window in (124, 252)]
+    store = recorded(home / DB, {}, more[0])
+    assert "with 65 keys, and of 1 more setting, can't" in said(store)[0]
+    assert "with 65 keys, and of 2 more settings, can't" in said(recorded(home / DB, more[1]))[0]
+
+
+def test_the_caution_is_true_of_several_comparisons_and_of_rounds(home: Path) -> None:
+    store = recorded(home / DB, *[{"repeat": turn} for turn in range(3)], {"dataset": "another"})
+    caution = summary.caution(select(store, Query()).comparisons)
+    assert "what is compared is on one machine and one text." in caution
+    assert "and a speed-up the geometric mean over rounds where there are 3;" in caution
+
+
 def test_words_do_not_compare_unequal_budgets(home: Path) -> None:
     other = {"method": "recompute", "window": 124, "attended_keys": 129, "ppl": 190.0}
     (sentence,) = said(recorded(home / DB, {}, other))
