@@ -16,10 +16,10 @@ Knows nothing of models, modes or how keys are stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from inspect import signature
+from threading import Lock, get_ident
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -33,6 +33,8 @@ from core.rope import Turn
 
 NAME = "streamcli"
 BY_MASK = "streamcli-by-mask"
+
+_entering = Lock()
 
 
 @dataclass(frozen=True)
@@ -130,18 +132,22 @@ def attending(
         function: What takes the place of ``attend``, if anything.
 
     Raises:
-        UsageError: The model's code does not take registered attention functions.
+        UsageError: The model's code does not take registered attention functions, or it serves
+            another stream in another thread.
     """
     if not getattr(model, "_supports_attention_backend", False):
         raise UsageError(
             f"a {model.config.model_type!r} model does not take registered attention functions: "
             "feed its cache one token at a time, or choose another model."
         )
-    function = function or attend
-    with (
-        registered(function if stream is None else _bound(function, stream), NAME),
-        implementation(model, NAME),
-    ):
+    function, name = function or attend, NAME
+    if stream is not None:
+        function, name = _bound(function, stream), name_of(model.config)
+    with ExitStack() as within:
+        with _entering:
+            _check_alone(model, stream)
+            within.enter_context(registered(function, name))
+            within.enter_context(implementation(model, name))
         yield
 
 
@@ -159,16 +165,44 @@ def registered(function: Any, name: str) -> Iterator[None]:
             AttentionInterface._global_mapping.pop(name, None)
 
 
-def attends_to(stream: Stream) -> bool:
-    """Whether our attention is bound to ``stream`` at the moment."""
-    return getattr(AttentionInterface._global_mapping.get(NAME), "stream", None) is stream
+def name_of(config: Any) -> str:
+    """What our attention is registered as for a model of this very configuration."""
+    return f"{NAME}-{id(config)}"
+
+
+def attends_to(stream: Any) -> bool:
+    """Whether our attention is bound to ``stream`` at the moment, in its model."""
+    bound = AttentionInterface._global_mapping.get(name_of(stream.config))
+    return getattr(bound, "stream", None) is stream
+
+
+def _check_alone(model: Any, stream: Stream | None) -> None:
+    """Raise ``UsageError`` where the model serves another stream in another thread."""
+    bound = AttentionInterface._global_mapping.get(model.config._attn_implementation)
+    here = get_ident()
+    if getattr(bound, "stream", stream) is not stream and getattr(bound, "thread", here) != here:
+        raise UsageError(
+            "this model serves another stream in another thread: let that end, or give each thread "
+            "a model of its own."
+        )
 
 
 def _bound(function: Callable[..., Any], stream: Stream) -> Any:
-    """Attention to ``stream``, for all layers; a cache of Python numbers is not compiled."""
-    bound: Any = uncompiled(partial(function, stream=stream))
-    bound.stream = stream
-    return bound
+    """Attention to ``stream``, for all layers; a cache of Python numbers is not compiled.
+
+    It is in the queries' number format, which under autocast may be another than that of values.
+    """
+
+    def bound(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **given: Any
+    ) -> Any:
+        key, value = key.to(query.dtype), value.to(query.dtype)
+        with torch.autocast(query.device.type, enabled=False):
+            return function(module, query, key, value, *args, stream=stream, **given)
+
+    left: Any = uncompiled(bound)
+    left.stream, left.thread = stream, get_ident()
+    return left
 
 
 def attend(

@@ -62,8 +62,11 @@ def bytes_of(config: RunConfig, loaded: Loaded, window: int) -> int:
     every = asked.steps_between_evictions()
     full = asked.attended_keys + max(own, default=0)
     fill = -(-(full - 1) // every) * every + 1  # evictions come after 1, 1 + k, 1 + 2k ... tokens
-    feeds = [fill, *[1] * (every - 1)]  # just before the next one
-    return method_of(asked).kv_formula_bytes(loaded, asked.batch_size, feeds)
+    # Just before the next one, where a chunk is as many steps as it has tokens, or one.
+    steps = (1, asked.chunk) if asked.mode_spec.chunked else (1,)
+    method, rows = method_of(asked), asked.batch_size
+    feeds = ([fill, *[size] * (every - 1)] for size in steps)
+    return max(method.kv_formula_bytes(loaded, rows, each) for each in feeds)
 
 
 def _fits(config: RunConfig, loaded: Loaded, window: int) -> bool:

@@ -65,14 +65,16 @@ class StreamingLayer(CacheLayerMixin):
         self.is_sliding = kind.own
         self.seen = 0  # tokens of the stream so far: t of the next token
         self.undo: Undo | None = None
+        self.was = 0  # tokens before the last were taken back: these may have evicted others
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers once, for the shapes of the first keys (B, K, C, D)."""
         slots = self.get_max_cache_shape()
         b, k, _, d = key_states.shape
-        self.keys = key_states.new_zeros(b, k, slots, d)  # (B, K, S+W+k, D)
-        self.values = value_states.new_zeros(b, k, slots, value_states.shape[-1])
-        self.sinks = key_states.new_zeros(b, k, self.kind.n_sink, d)  # (B, K, S, D), as first seen
+        with torch.inference_mode(False):  # which may end before the stream does
+            self.keys = key_states.new_zeros(b, k, slots, d)  # (B, K, S+W+k, D)
+            self.values = value_states.new_zeros(b, k, slots, value_states.shape[-1])
+            self.sinks = key_states.new_zeros(b, k, self.kind.n_sink, d)  # as first seen
         self.is_initialized = True
 
     @uncompiled
@@ -104,6 +106,7 @@ class StreamingLayer(CacheLayerMixin):
     def _update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        key_states, value_states = key_states.to(self.keys), value_states.to(self.values)
         c, t, s = key_states.shape[-2], self.seen, self.kind.n_sink
         self.cache.check_attention(t, c)
         before: tuple[Tensor, Tensor] | None = None
@@ -137,6 +140,7 @@ class StreamingLayer(CacheLayerMixin):
         """Put the last W + k tokens in their slots of the ring."""
         c, t, s, ring = key_states.shape[-2], self.seen, self.kind.n_sink, self.kind.ring
         first = max(t, s, t + c - ring)  # the first token of the chunk that the ring keeps
+        self.undo = None
         if c == 1 and first == t:
             slot = s + (t - s) % ring
             self.keys[:, :, slot : slot + 1] = key_states
@@ -145,7 +149,7 @@ class StreamingLayer(CacheLayerMixin):
             slots = s + (torch.arange(first, t + c, device=key_states.device) - s) % ring
             if self.cache.drafts and c <= ring:
                 old = self.keys[:, :, slots], self.values[:, :, slots]
-                self.undo = Undo(t, first, slots, *old)
+                self.undo = Undo(t, first, slots, *old, self.was)
             self.keys.index_copy_(2, slots, key_states[:, :, first - t :])
             self.values.index_copy_(2, slots, value_states[:, :, first - t :])
 
@@ -160,13 +164,17 @@ class StreamingLayer(CacheLayerMixin):
         """Whether everything that token t sees is held, so that what follows may be taken back."""
         if self.undo and self.undo.t <= t:
             return True
-        first = int(self.kind.first_seen(t))
-        return self.seen <= self.kind.slots or first >= self.seen - self.kind.ring
+        first = max(int(self.kind.first_seen(t)), self.kind.n_sink)
+        return first >= max(self.seen, self.was) - self.kind.ring
 
     def take_back(self, t: int) -> None:
         """Forget the tokens from t on, and put back what they took the place of."""
         if self.undo and self.undo.t <= t:
             self.undo.put_back(self.keys, self.values, t, self.seen)
+            self.was = self.undo.was
+        else:
+            self.was = max(self.was, self.seen)
+        self.keys[:, :, : self.kind.n_sink] = self.sinks  # not turned, as at the beginning
         self.undo, self.seen = None, t
 
     def get_seq_length(self) -> int:
@@ -191,7 +199,7 @@ class StreamingLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget the stream and keep the buffers."""
-        self.seen, self.undo = 0, None
+        self.seen, self.was, self.undo = 0, 0, None
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rearrange the rows of the batch, for beam search."""

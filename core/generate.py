@@ -76,7 +76,8 @@ class GuidedCache(Cache, Guided):
     @property
     def streams(self) -> bool:
         """Whether the model attends through ``core.attention``, so that chunks are exact."""
-        return bool(self.config._attn_implementation == attention.NAME)
+        names = attention.NAME, attention.name_of(self.config)
+        return self.config._attn_implementation in names
 
     def begin(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
         """What a forward gets in place of what it was given; moves the frame back if it is time.
@@ -127,6 +128,10 @@ class GuidedCache(Cache, Guided):
             raise UsageError(
                 "this cache was made for another model: make one with StreamingKVCache(n_sink, "
                 "window, model) for each model."
+            )
+        if model.training and getattr(model, "is_gradient_checkpointing", False):
+            raise UsageError(
+                "gradient checkpointing leaves caches out while a model trains: call model.eval()."
             )
         if self.layers[0].seen != self.layers[-1].seen:
             raise StreamError("a forward was broken off amid the layers: call cache.reset().")
@@ -210,6 +215,7 @@ class GuidedCache(Cache, Guided):
         seen = self.seen
         zero = max_length == 0 and self.name == "cache"  # transformers 5.24 says how many go
         keep = seen + max_length if max_length < 0 or zero else max_length + self.told
+        keep = max(0, keep)
         if keep >= seen:
             for layer in self.layers:
                 layer.undo = None
@@ -272,6 +278,7 @@ class Undo:
         slots: Where these went.
         keys: What was there, (B, K, N, D).
         values: Likewise.
+        was: The layer's own of then.
     """
 
     t: int
@@ -279,6 +286,7 @@ class Undo:
     slots: Tensor
     keys: Tensor
     values: Tensor
+    was: int
 
     def put_back(self, keys: Tensor, values: Tensor, t: int, seen: int) -> None:
         """Put back in a layer's buffers what the tokens from t to ``seen`` took the place of."""

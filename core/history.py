@@ -57,7 +57,7 @@ class Heard:
         """Forget the tokens from number ``keep`` on."""
         back = self.count - keep
         self._gather()
-        if keep <= 0 or back >= self.tail[0].shape[1]:
+        if keep <= 0 or not self.tail or back >= self.tail[0].shape[1]:
             self.count, self.head, self.tail = 0, [], []
             return
         self.tail = [self.tail[0][:, : self.tail[0].shape[1] - back]]

@@ -8,6 +8,8 @@ held and B rows, a step of one token has::
     FLOPs = B x (2 x N + 4 x layers x H x D x n)          a multiplication and an addition each
     floor = max(bytes / read bandwidth, FLOPs / matrix rate)
 
+where n is at most as many as a layer sees that has a window of its own.
+
 Re-computation encodes L tokens to predict after the last one: all layers see L tokens, the head
 one, and causal attention half of L x L::
 
@@ -100,34 +102,35 @@ class Machine:
 
 def decode_work(model: Any, keys: int, batch: int = 1) -> Work:
     """A step of one token a row that attends to ``keys`` keys."""
-    size, kv, attention = model.dtype.itemsize, _key_values(model), _attention(model)
     weights, weight_bytes = _weights(model)
     return Work(
-        read_bytes=weight_bytes + size * batch * kv * keys,
-        flops=batch * (2 * weights + attention * keys),
+        read_bytes=weight_bytes + batch * _kv_bytes(model, keys),
+        flops=batch * (2 * weights + _attention(model) * sum(_seen(model, keys))),
     )
 
 
 def recompute_work(model: Any, keys: int, batch: int = 1) -> Work:
     """A step that encodes the last ``keys`` tokens anew and predicts after the last."""
     (weights, weight_bytes), head = _weights(model), model.get_output_embeddings().weight.numel()
-    flops = 2 * (weights - head) * keys + 2 * head + _attention(model) * keys * keys / 2
+    pairs = sum(n * (keys - n / 2) for n in _seen(model, keys))
+    flops = 2 * (weights - head) * keys + 2 * head + _attention(model) * pairs
     return Work(read_bytes=weight_bytes, flops=batch * flops)
 
 
 def prompt_work(model: Any, tokens: int, pairs: int) -> Work:
-    """A prompt of ``tokens`` tokens that see ``pairs`` keys in all, and one prediction."""
+    """A prompt of ``tokens`` tokens that see ``pairs`` keys in all a layer, and one prediction."""
     (weights, weight_bytes), head = _weights(model), model.get_output_embeddings().weight.numel()
-    flops = 2 * (weights - head) * tokens + 2 * head + _attention(model) * pairs
+    seen = sum(_seen(model, pairs, tokens))
+    flops = 2 * (weights - head) * tokens + 2 * head + _attention(model) * seen
     return Work(read_bytes=weight_bytes, flops=flops)
 
 
 def chunk_work(model: Any, tokens: int, keys: int) -> Work:
     """A forward over ``tokens`` tokens of one row, each attending to ``keys`` keys."""
-    (weights, weight_bytes), kv = _weights(model), _key_values(model)
+    weights, weight_bytes = _weights(model)
     return Work(
-        read_bytes=weight_bytes + model.dtype.itemsize * kv * keys,
-        flops=tokens * (2 * weights + _attention(model) * keys),
+        read_bytes=weight_bytes + _kv_bytes(model, keys),
+        flops=tokens * (2 * weights + _attention(model) * sum(_seen(model, keys))),
     )
 
 
@@ -147,12 +150,20 @@ def _head_dim(config: Any) -> int:
     )
 
 
-def _key_values(model: Any) -> int:
-    """Numbers that the key and the value of a token take in all layers."""
-    return anatomy.of(model).token_numbers
+def _seen(model: Any, keys: int, queries: int = 1) -> list[int]:
+    """Of ``keys`` keys what each layer shows so many queries, by its own window at most."""
+    natives = [layer.native for layer in anatomy.of(model).layers]
+    return [min(keys, queries * native.keys) if native else keys for native in natives]
+
+
+def _kv_bytes(model: Any, keys: int) -> int:
+    """Bytes of the keys and values that a query sees of ``keys`` tokens, in all layers."""
+    layers = zip(_seen(model, keys), anatomy.of(model).layers, strict=True)
+    numbers = sum(n * (layer.key_numbers + layer.value_numbers) for n, layer in layers)
+    return int(model.dtype.itemsize) * numbers
 
 
 def _attention(model: Any) -> int:
-    """4 x layers x H x D: FLOPs of a query and a key."""
+    """4 x H x D: FLOPs of a query and a key in a layer."""
     config = model.config
-    return int(4 * config.num_hidden_layers * config.num_attention_heads * _head_dim(config))
+    return int(4 * config.num_attention_heads * _head_dim(config))

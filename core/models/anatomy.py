@@ -19,9 +19,11 @@ Knows nothing of caches that evict, of texts or of methods.
 from __future__ import annotations
 
 import weakref
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import replace
+from threading import RLock
 from typing import Any
 
 import torch
@@ -57,17 +59,33 @@ NOT_ROTARY = "it has no rotary positions, which are those that can be moved"
 RECURRENT = "its layers keep recurrent states, which are no keys that can be evicted"
 
 _known: weakref.WeakKeyDictionary[Any, Anatomy] = weakref.WeakKeyDictionary()
+_looking = RLock()  # one thread at a time
 
 
 @torch.inference_mode()
 def of(model: Any) -> Anatomy:
     """What ``model`` is like; looked at once, which takes some 30 forwards of a few tokens."""
-    rope.restore(model)
-    if model not in _known:
-        with torch.compiler.set_stance("force_eager"):  # one that is compiled: without its compiler
-            _known[model] = _proved(model)
+    with _looking:
         rope.restore(model)
-    return _known[model]
+        if model not in _known:
+            with _plain(model):
+                _known[model] = _proved(model)
+            rope.restore(model)
+        return _known[model]
+
+
+@contextmanager
+def _plain(model: Any) -> Iterator[None]:
+    """The model without its compiler, without dropout and in its own number format."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    stance = torch.compiler.set_stance("force_eager")
+    try:
+        with stance, torch.autocast(model.device.type, enabled=False):
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _proved(model: Any) -> Anatomy:

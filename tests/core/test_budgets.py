@@ -34,10 +34,10 @@ def asked(method: str, mib: float, **more: Any) -> RunConfig:
 
 @torch.inference_mode()
 def held(config: RunConfig, model: Loaded, ids: Tensor) -> int:
-    """The most bytes that a stream holds between single tokens."""
+    """The most bytes that a stream holds between single tokens, or chunks."""
     stream, most = method_of(config).start(model, len(ids)), 0
-    for token in torch.split(ids, 1, dim=1):
-        stream.feed(token)
+    for part in torch.split(ids, config.chunk if config.mode_spec.chunked else 1, dim=1):
+        stream.feed(part)
         most = max(most, stream.kv_bytes())
     return most
 
@@ -83,6 +83,15 @@ def test_what_is_held_just_before_an_eviction_fits_too(method: str, every: int) 
         found = budgets.settled(asked(method, mib, evict_every=every), model)
         most = held(replace(found, budget_mib=None), model, families.tokens(120))
         assert most / MIB <= mib < budgets.bytes_of(found, model, found.window_size + 1) / MIB
+
+
+@pytest.mark.parametrize("method", ["kvpress:KnormPress", "kvpress-interval", "streaming"])
+def test_what_piles_up_in_chunks_between_evictions_fits_too(method: str) -> None:
+    need(method)
+    model, mib, how = loaded("llama"), 0.05, {"mode": "chunked", "chunk_size": 8, "evict_every": 5}
+    found = budgets.settled(asked(method, mib, **how), model)
+    most = held(replace(found, budget_mib=None), model, families.tokens(150))
+    assert most / MIB <= mib < budgets.bytes_of(found, model, found.window_size + 1) / MIB
 
 
 def test_eviction_that_is_put_off_leaves_room_for_what_it_piles_up() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from core import cache as caches
-from core.attention import NAME, streaming_attention
+from core.attention import name_of as attention_of
+from core.attention import streaming_attention
 from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
 from core.measure.meters import token_nll
@@ -73,7 +76,7 @@ def test_the_model_is_as_it_was_and_another_cache_is_not_touched(model: Any) -> 
     cache = cache_of(model)
     with streaming_attention(model, cache):
         model.generate(ids, **options(12))
-        assert model.config._attn_implementation == NAME
+        assert model.config._attn_implementation == attention_of(model.config)
     assert model.generate == before and "generate" not in vars(model)
     assert torch.equal(model.generate(ids, **options(12)), plain)
     assert cache.seen == 71 and cache.told == 0 and not cache.within
@@ -178,6 +181,42 @@ def test_drafts_are_taken_back_from_a_full_cache(model: Any, every: int) -> None
     got = cache.read(ids[:, 180:])
     want = cache_of(model, evict_every=every).read(ids)[:, 180:]
     assert gap(got.log_softmax(-1), want.log_softmax(-1)) < 1e-3
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("sizes", [(0, 1, 1), (4, 10, 1), (2, 5, 4), (0, 3, 7)])
+def test_whatever_is_taken_back_in_turns_leaves_a_stream_as_if_it_had_not_come(
+    drafts: bool, sizes: tuple[int, int, int]
+) -> None:
+    draw, model, taken = random.Random(4), tiny_llama(layers=1), 0
+    for _ in range(12):
+        cache = StreamingKVCache(*sizes[:2], model, sizes[2])
+        cache.drafts, said = drafts, random_ids(1, 0)
+        with streaming_attention(model, cache):
+            for at in range(6):
+                new = (random_ids(1, 9)[:, : draw.randint(1, 9)] + 7 * at) % 97
+                for part in torch.split(new, draw.choice((1, 9)), 1):
+                    cache.read(part)
+                said = torch.cat((said, new), 1)
+                for _ in range(draw.randint(0, 3)):
+                    with suppress(UsageError):
+                        cache.crop(-draw.randint(1, 3))
+                        taken += 1
+                    said = said[:, : cache.seen]
+            new = random_ids(1, 4)
+            got = cache.read(new)
+        fresh = StreamingKVCache(*sizes[:2], model, sizes[2])
+        with streaming_attention(model, fresh):
+            want = fresh.read(torch.cat((said, new), 1))[:, -4:]
+        assert gap(got.log_softmax(-1), want.log_softmax(-1)) < 1e-3
+    assert taken > 9
+
+
+def test_more_tokens_than_there_were_are_all_taken_back(model: Any) -> None:
+    cache = cache_of(model)
+    cache.read(random_ids(1, 20))
+    cache.crop(-30)
+    assert cache.seen == 0
 
 
 def test_a_copy_goes_on_by_itself_and_shares_the_model(model: Any) -> None:

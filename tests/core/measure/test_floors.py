@@ -7,7 +7,8 @@ import torch
 
 from core.measure import floors
 from core.measure.floors import Machine, Work
-from core.models import shapes
+from core.models import anatomy, shapes
+from tests.support import families
 
 pytest_plugins = ("tests.support.typed",)
 
@@ -52,3 +53,22 @@ def test_rates_are_measured_once_a_round(little: None, monkeypatch: pytest.Monke
     machine.measure(2)  # twice each
     assert machine.reads == [2**20 / 2, 2**20 / 2]
     assert machine.products == [2 * 64**3 / 4, 2 * 64**3 / 1]
+
+
+def test_a_layer_with_a_window_of_its_own_shows_no_more_than_that() -> None:
+    model = families.build("gemma3_text").eval()  # one layer with a window of 24, one that sees all
+    config, layers = model.config, anatomy.of(model).layers
+    assert [layer.native.keys if layer.native else None for layer in layers] == [24, None]
+    numbers = layers[0].key_numbers + layers[0].value_numbers
+    pair = 4 * config.num_attention_heads * config.head_dim
+    none, some = (floors.decode_work(model, keys) for keys in (0, 65))
+    assert some.read_bytes - none.read_bytes == 4 * numbers * (24 + 65)
+    assert some.flops - none.flops == pair * (24 + 65)
+    few, many = (floors.recompute_work(model, keys) for keys in (24, 65))
+    head = 2 * model.get_output_embeddings().weight.numel()
+    linear = (few.flops - pair * 24 * 24 - head) / 24
+    triangle = 65 * 65 / 2 + 24 * (65 - 24 / 2)
+    assert many.flops == pytest.approx(linear * 65 + head + pair * triangle)
+    assert floors.prompt_work(model, 65, 65 * 66 // 2).flops == pytest.approx(
+        linear * 65 + head + pair * (65 * 66 // 2 + 65 * 24)
+    )
