@@ -37,8 +37,6 @@ def settled(config: RunConfig, loaded: Loaded) -> RunConfig:
             f"{least} take {needed:.3g} MiB in {_holder(config)!r} on this model: give "
             f"{smallest:g} or more{', or a smaller --window' if least > 1 else ''}."
         )
-    if config.window:
-        return config
     most = 1
     while most < LARGEST and _fits(config, loaded, 2 * most):
         most *= 2
@@ -46,6 +44,11 @@ def settled(config: RunConfig, loaded: Loaded) -> RunConfig:
     while beyond - most > 1:
         middle = (most + beyond) // 2
         most, beyond = (middle, beyond) if _fits(config, loaded, middle) else (most, middle)
+    if config.window not in (None, most):
+        raise UsageError(
+            f"window is {config.window}, but {most:,} fits in budget_mib {config.budget_mib:g}: "
+            "leave one of the two out."
+        )
     return replace(config, window=most)
 
 

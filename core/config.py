@@ -135,7 +135,7 @@ class RunConfig:
         None,
         BUDGET,
         "MiB that keys and values may take between steps, all documents in step together: W is "
-        "the largest that fits; a --window given as well must fit.",
+        "the largest that fits; a --window given as well must be that.",
         least=0,
         otherwise="none, --window decides",
         several="budgets_mib",

@@ -211,7 +211,7 @@ def without_id(row: Any) -> dict[str, Any]:
 
 def _is_behind(one: Record, other: Record) -> bool:
     """Whether it is the same run, which had not ended in ``one`` and came no further than there."""
-    came, other_came = (CAME[each.run["status"]] for each in (one, other))
+    came, other_came = (CAME.get(each.run["status"], ENDED) for each in (one, other))
     known = one.run.keys() & other.run.keys()  # an older schema lacks some
     same = all(one.run[name] == other.run[name] for name in known.intersection(BEGINNING))
     return same and came < ENDED and came <= other_came

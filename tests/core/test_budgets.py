@@ -128,7 +128,10 @@ def test_too_little_is_refused_with_what_would_do() -> None:
 
 def test_a_window_that_is_given_beside_it_must_fit() -> None:
     model = loaded("llama")
-    assert budgets.settled(asked("streaming", 0.05, window=20), model).window == 20
+    most = budgets.settled(asked("streaming", 0.05), model).window
+    assert budgets.settled(asked("streaming", 0.05, window=most), model).window == most
+    with pytest.raises(UsageError, match=f"window is 20, but {most} fits in budget_mib 0.05"):
+        budgets.settled(asked("streaming", 0.05, window=20), model)
     with pytest.raises(UsageError, match="a window of 2000 take .* or a smaller --window"):
         budgets.settled(asked("streaming", 0.05, window=2000), model)
 
