@@ -196,9 +196,9 @@ def _bound(function: Callable[..., Any], stream: Stream) -> Any:
     def bound(
         module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **given: Any
     ) -> Any:
+        key, value = key.to(query.dtype), value.to(query.dtype)
         if not torch.is_autocast_enabled(query.device.type):
             return function(module, query, key, value, *args, stream=stream, **given)
-        key, value = key.to(query.dtype), value.to(query.dtype)
         with torch.autocast(query.device.type, enabled=False):
             return function(module, query, key, value, *args, stream=stream, **given)
 
