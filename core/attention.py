@@ -16,7 +16,7 @@ Knows nothing of models, modes or how keys are stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from threading import Lock, get_ident
@@ -196,10 +196,9 @@ def _bound(function: Callable[..., Any], stream: Stream) -> Any:
     def bound(
         module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **given: Any
     ) -> Any:
-        key, value = key.to(query.dtype), value.to(query.dtype)
-        if not torch.is_autocast_enabled(query.device.type):
-            return function(module, query, key, value, *args, stream=stream, **given)
-        with torch.autocast(query.device.type, enabled=False):
+        key, value, kind = key.to(query.dtype), value.to(query.dtype), query.device.type
+        under = torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False) if under else nullcontext():
             return function(module, query, key, value, *args, stream=stream, **given)
 
     left: Any = uncompiled(bound)
