@@ -90,7 +90,7 @@ def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_to
     assert counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("traced")
 def test_a_compiled_run_is_the_eager_one_but_for_its_times(
     thin: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +112,7 @@ def test_a_compiled_run_is_the_eager_one_but_for_its_times(
     assert compiled.compile_s > 1000 and set(compiled.latency_ms) == {1000}, "none of it in a step"
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("traced")
 def test_a_step_is_made_where_it_is_timed_though_a_chunk_of_one_token_comes_before(
     thin: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
