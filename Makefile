@@ -20,7 +20,8 @@ NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
 MODEL_TESTS := $(addprefix tests/core/,models proof modes/test_modes.py methods/test_kvpress.py \
                $(patsubst %,test_%.py,cache conversation engine generate tokens)) \
                tests/streamcli/test_cli_hub.py
-TEST := $(BIN)/python -m pytest --numprocesses 3
+# tests start many processes: each would compile every module again where no bytecode may be kept
+TEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3
 .PHONY: demo test quick check newest docs models presses generate soak peers
 .DEFAULT_GOAL := demo
 
