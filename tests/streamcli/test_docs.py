@@ -6,9 +6,10 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from sqlalchemy import text
 from streamcli import docs
 from streamcli.results import frames, portable, transfer, ulid
 from streamcli.results.store import Store
+from tests.support import records
 from tests.support.process import imported
-from tests.support.records import recorded
 from tests.support.typed import DB, Type
 
 pytest_plugins = ("tests.support.typed",)
@@ -84,9 +85,26 @@ def test_the_reference_is_what_the_code_says(name: str) -> None:
     assert kept == getattr(docs, name)(), f"docs/{name}.md is out of date: make docs"
 
 
+@pytest.fixture(scope="module")
+def full(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the tiny runs under two commits and a second name, and files to read."""
+    folder = tmp_path_factory.mktemp("full")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        DB.parent.mkdir()
+        shutil.copy(recorded, DB)
+        _fill(Store.open(DB))
+    yield folder
+
+
 @pytest.fixture
-def busy(store: Store) -> Store:
-    """The tiny runs under two commits and a second name, and files that examples read."""
+def busy(home: Path, full: Path) -> Store:
+    """The results database of ``home``, which has all that is in ``full``."""
+    shutil.copytree(full, home, dirs_exist_ok=True)
+    return Store.open(DB)
+
+
+def _fill(store: Store) -> None:
     with store.transaction() as connection:
         names, _ = transfer.ended(connection)
         found = list(transfer.records(connection, names))
@@ -106,7 +124,6 @@ def busy(store: Store) -> Store:
     portable.export(store, Path("runs.jsonl"), names)
     transfer.merge(Store.open("other.db"), str(DB))
     Path("book.txt").write_text("Call me what you like. The sea was calm that day. " * 20)
-    return store
 
 
 def small(example: str, run_id: str) -> list[str]:
@@ -234,7 +251,7 @@ def test_a_shell_completes_methods_modes_and_texts(completed: Completed, command
 
 def test_a_shell_completes_the_names_of_runs(completed: Completed, home: Path) -> None:
     assert completed("streamcli runs show ") == ["latest"] and not Path("data").exists()
-    store = recorded(home / "own.db", {}, {"method": "dense", "window": None})
+    store = records.recorded(home / "own.db", {}, {"method": "dense", "window": None})
     names = list(frames.runs(store)["run_id"])
     for line in ("runs show", "rerun", "compare", "runs delete latest"):
         assert completed(f"streamcli {line} --db own.db ") == ["latest", *names]
