@@ -164,6 +164,7 @@ def test_the_floor_counts_the_bytes_as_they_lie() -> None:
     assert narrow.flops == wide.flops and 0.5 < narrow.read_bytes / wide.read_bytes < 0.55
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.usefixtures("traced")
 def test_steps_of_few_rows_read_16_bits_and_say_so() -> None:

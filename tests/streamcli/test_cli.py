@@ -93,6 +93,7 @@ def test_a_sweep_leaves_an_option_out_where_a_mode_does_not_have_it(typed: Type)
     assert set(rows()["timed_tokens"].dropna()) == {9}
 
 
+@pytest.mark.slow
 def test_a_report_compares_only_what_may_be_compared(typed: Type) -> None:
     for method in ("streaming", "recompute"):
         typed("run", *SMALL, "--method", method)
