@@ -49,7 +49,10 @@ MARKS = {  # of every test that uses such a fixture
 
 JOBS = ("executors", "signals", "stopped_sweeps", "workers")
 TOGETHER = (  # files of which one worker has all: their tests share what is dear to make
-    ("core/test_cache", "core/methods/test_mit", "core/methods/test_kvpress"),  # references
+    (  # references, and a large model
+        *("core/test_cache", "core/methods/test_mit", "core/methods/test_kvpress"),
+        "core/test_questions",
+    ),
     ("core/test_engine", "core/test_weights", "core/methods/test_context_shift"),  # compiled steps
     ("core/modes/test_modes",),
     ("core/datasets/test_datasets",),  # what a Hub gave

@@ -170,9 +170,9 @@ def test_evicting_every_k_tokens_is_exact_with_grouped_queries_and_no_sinks() ->
 
 
 def test_both_forms_equal_full_rerotation_on_a_pretrained_llama_type(smollm2: Loaded) -> None:
-    ids = ids_of(smollm2, 20)[:1]
+    ids = ids_of(smollm2, 14)[:1]
     want = naive_nll(smollm2.model, ids, 3, 5)
-    for chunk in (1, 7, 19):
+    for chunk in (1, 5, 13):
         assert gap(stream_nll(smollm2.model, ids, 3, 5, chunk), want) < EXACT, chunk
 
 

@@ -49,7 +49,9 @@ STAND_INS = {
     r" --curve \S+": "",  # a file of the user's
     r"^streamcli plot window": "streamcli plot main",  # the tiny runs have a single cache size
     r"^(streamcli probe.*?)(?: --window \d+)?((?: --.*)?)$": (r"\1\2 --max-tokens 100 --window 28"),
-    r"^(streamcli verify(?:(?! --methods).)*)$": r"\1 --methods streaming recompute",
+    r"^(streamcli (?:sweep|verify)(?:(?! --methods| --preset).)*)$": (
+        r"\1 --methods streaming recompute"
+    ),
     r"^(streamcli verify.*)$": r"\1 --max-tokens 24 --window 8 --chunk-size 8",
     r"^(streamcli paper\b.*?)(?: --max-tokens \d+)?$": r"\1 --max-tokens 60",
     r" --shape \S+": "",
@@ -166,8 +168,8 @@ def test_a_stand_in_changes_no_more_than_it_must() -> None:
         "--status",
         "failed",
     ]
-    assert small("streamcli sweep --datasets wikitext pg19", "R") == (
-        ["sweep", "--datasets", "wikitext", "pg19", "--max-tokens", "60"]
+    assert small("streamcli sweep --datasets wikitext", "R") == (
+        shlex.split("sweep --datasets wikitext --methods streaming recompute --max-tokens 60")
     )
     assert small("streamcli run --window 252 --mode chunked", "R") == (
         ["run", "--mode", "chunked", "--max-tokens", "60"]

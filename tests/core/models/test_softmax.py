@@ -114,8 +114,9 @@ def test_every_method_equals_eager_attention_with_one_more_in_its_sum(
         assert gap(fed_nll(loaded, IDS, size, asked), want) < EXACT, size
 
 
-def test_a_compiled_step_has_it_too(compiler: None) -> None:
-    name = "llama, grouped queries"
+@pytest.mark.usefixtures("traced")  # test_engine holds compiled code against the eager step
+@pytest.mark.parametrize("name", ["gpt_neox", "llama, grouped queries"])
+def test_a_compiled_step_has_it_too(name: str) -> None:
     with one_more(thinned(MODELS[name]())) as plain:
         want = torch.stack([streaming(plain, row) for row in IDS])
     method = method_of("streaming", n_sink=N_SINK, window=WINDOW, engine="compiled")
