@@ -244,11 +244,11 @@ def test_an_evicted_token_is_gone_and_a_sink_is_not() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_costs_streaming_no_more_than_dense(
-    neox: Loaded, neox_ids: Tensor, dtype: str
+    trained: Loaded, neox_ids: Tensor, dtype: str
 ) -> None:
     ids = neox_ids[:, :120]
-    dense, ours = dense_nll(neox.model, ids), stream_nll(neox.model, ids, 4, 27, 30)
-    half = in_half(neox.model, dtype)
+    dense, ours = dense_nll(trained.model, ids), stream_nll(trained.model, ids, 4, 27, 30)
+    half = in_half(trained.model, dtype)
     dense_error = float((dense_nll(half, ids) - dense).abs().mean())
     for chunk, moved in ((1, 0), (30, 0), (1, 30), (30, 1)):
         nll = stream_nll(half, ids, 4, 27, chunk, rebase_every=moved)
