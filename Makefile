@@ -23,7 +23,8 @@ MODEL_TESTS := $(addprefix tests/core/,models proof modes/test_modes.py methods/
                tests/streamcli/test_cli_hub.py
 TABLE_TESTS := $(wildcard tests/streamcli/commands/test_report*.py) \
                tests/streamcli/commands/test_compare.py tests/streamcli/results/test_frames.py
-TEST := $(BIN)/python -m pytest --numprocesses 3
+# Tests start many processes: each would compile every module where no bytecode may be kept.
+TEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3
 .PHONY: demo test quick check newest docs models presses generate soak peers
 .DEFAULT_GOAL := demo
 

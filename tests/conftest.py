@@ -10,9 +10,9 @@ import signal
 import sys
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,7 +36,7 @@ MARKS = {  # of every test that uses such a fixture
     "chromium": "browser",
     "server": "server",
     "schema": "server",
-    "neox": "slow",  # a trained model
+    "trained": "slow",  # a trained model
     "recorded": "slow",  # its runs
     "own_server": "server",
     "smollm2": "slow",
@@ -47,22 +47,26 @@ MARKS = {  # of every test that uses such a fixture
 }
 
 
-FORKED = (
-    *(f"jobs/test_{name}" for name in ("executors", "signals", "stopped_sweeps", "workers")),
-    "results/test_concurrency",
-)
+JOBS = ("executors", "signals", "stopped_sweeps", "workers")
 TOGETHER = (  # files of which one worker has all: their tests share what is dear to make
-    ("core/test_cache", "core/methods/test_mit", "core/methods/test_kvpress"),  # references
+    (  # references, and a large model
+        *("core/test_cache", "core/methods/test_mit", "core/methods/test_kvpress"),
+        "core/test_questions",
+    ),
     ("core/test_engine", "core/test_weights", "core/methods/test_context_shift"),  # compiled steps
     ("core/modes/test_modes",),
     ("core/datasets/test_datasets",),  # what a Hub gave
     ("core/models/test_loading",),
     ("core/models/test_sentencepiece",),  # a tokenizer of 262,144 tokens
     ("streamcli/test_cli_hub",),
-    tuple(f"streamcli/{name}" for name in FORKED),  # a process that is warm
+    (  # a process that is warm
+        *(f"streamcli/jobs/test_{name}" for name in JOBS),
+        *("streamcli/results/test_concurrency", "streamcli/test_cli"),
+        *("core/test_registry", "test_examples"),
+    ),
     ("streamcli/render/test_html",),  # a browser
     ("test_wheel",),
-    ("test_examples", "test_without_torch"),  # long ones: collected last, they would end alone
+    ("test_without_torch",),  # a long one: collected last, it would end alone
 )
 
 
@@ -128,7 +132,7 @@ sys.meta_path.insert(0, _OneThread())
 
 
 @pytest.fixture(scope="session")
-def neox() -> Loaded:
+def trained() -> Loaded:
     """The bundled GPT-NeoX: trained, partial rotary."""
     from core.models import loading
 
@@ -136,11 +140,19 @@ def neox() -> Loaded:
 
 
 @pytest.fixture(scope="session")
-def thin(neox: Loaded) -> Loaded:
+def neox(trained: Loaded) -> Loaded:
+    """Its first two layers: in loops, more take time and show nothing else."""
+    from tests.support.samples import thinned
+
+    return replace(trained, model=thinned(deepcopy(trained.model), layers=2))
+
+
+@pytest.fixture(scope="session")
+def thin(trained: Loaded) -> Loaded:
     """Its first layer: for what is compiled."""
     from tests.support.samples import thinned
 
-    return replace(neox, model=thinned(deepcopy(neox.model)))
+    return replace(trained, model=thinned(deepcopy(trained.model)))
 
 
 @pytest.fixture(scope="session")
@@ -165,10 +177,24 @@ def neox_ids(neox: Loaded) -> Tensor:
 @pytest.fixture(scope="session")
 def compiler() -> None:
     """What ``torch.compile`` needs."""
+    from torch._inductor import config
+
     from core import weights
 
     if weights.compiler() is None:
         pytest.skip("there is no C++ compiler on this machine")
+    config.cpp.vec_isa_ok = True  # asking the compiler what this processor can takes 12 s
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.compile`` looks at code as ever, and writes none: that takes seconds a step."""
+    import torch
+
+    from core import engine
+
+    monkeypatch.setattr(engine, "compiler", lambda: "none is asked")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
 
 
 @pytest.fixture
@@ -181,12 +207,3 @@ def no_kvpress(monkeypatch: pytest.MonkeyPatch) -> None:
         raise UsageError("the package kvpress is not installed")
 
     monkeypatch.setattr(press, "load", lacking)
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """Real evaluation texts beside the project, which a clone does not have."""
-    folder = Path(__file__).parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("the real evaluation texts are not beside this checkout")
-    return folder

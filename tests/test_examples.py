@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 
+from tests.support import children
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples"
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def ran(script: str, folder: Path, *words: str) -> tuple[str, str]:
-    """What a script printed, typed in another folder: stdout and stderr."""
-    call = [sys.executable, str(FOLDER / script), *words]
-    done = subprocess.run(call, cwd=folder, env=ENV, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
 
 
 @pytest.mark.slow
 def test_generate_writes_on_while_its_cache_stays_as_it_is(tmp_path: Path) -> None:
     words = ("--tokens", "120", "--window", "20", "--prompt", "In the beginning")
-    text, table = ran("generate.py", tmp_path, *words)
+    code, text, table = children.script(FOLDER / "generate.py", tmp_path, *words).ended()
+    assert code == 0, table
     assert text.startswith("In the beginning") and len(text.split()) > 60
     head, *rows = (line.split() for line in table.splitlines())
     assert head == ["tokens", "cache", "MiB", "process", "MiB", "ms/token"]
@@ -40,26 +33,29 @@ def test_generate_writes_on_while_its_cache_stays_as_it_is(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_flat_holds_the_end_of_a_stream_against_its_beginning(tmp_path: Path) -> None:
     script = FOLDER.parent / "docs" / "results" / "flat.py"
-    call = [sys.executable, str(script), "--tokens", "300", "--window", "20"]
-    done = subprocess.run(call, cwd=tmp_path, env=ENV, capture_output=True, text=True, check=False)
-    title, head, time, process, cache, scores, verdict = done.stdout.splitlines()
+    words = ("--tokens", "300", "--window", "20")
+    code, out, err = children.script(script, tmp_path, *words).ended()
+    title, head, time, process, cache, scores, verdict = out.splitlines()
     assert title == "bundled: 300 tokens, S = 4, W = 20" and "second tenth" in head
     assert time.startswith("ms a token") and process.startswith("process, MiB")
     assert cache.split()[2] == cache.split()[3] and float(cache.split()[2]) > 0
     assert float(scores.split()[-4]) < 1e-4, scores
-    assert (done.returncode == 0) == verdict.startswith("flat within"), done.stdout
+    assert (code == 0) == verdict.startswith("flat within"), (out, err)
 
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """Where the service is at hand, until the test ends."""
-    call = [sys.executable, str(FOLDER / "serve.py"), "--port", "0", "--window", "20"]
-    with subprocess.Popen(call, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        try:
-            yield server.stdout.readline().strip().removeprefix("http://")
-        finally:
-            server.kill()
+    words = ("--port", "0", "--window", "20")
+    server = children.script(FOLDER / "serve.py", tmp_path, *words)
+    try:
+        while not server.said().endswith("\n"):
+            assert server.process.is_alive(), server.ended()
+            sleep(0.01)
+        yield server.said().strip().removeprefix("http://")
+    finally:
+        server.send_signal(signal.SIGKILL)
+        server.ended()
 
 
 def events(answer: Any, number: int) -> list[dict[str, Any]]:

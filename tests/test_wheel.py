@@ -68,7 +68,19 @@ def test_it_brings_every_file_and_none_twice(wheel: Path) -> None:
     assert kinds == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
 
-def test_installed_alone_it_runs_sweeps_and_reports(installed: Path, tmp_path: Path) -> None:
+LIBRARY = """
+import streamcli
+from streamcli import evaluate
+result = evaluate(model="bundled", dataset="bundled-narrative", window=20, max_tokens=60,
+                  mode="chunked")
+import core
+print(result.scored_tokens, core.__file__, streamcli.__file__)
+"""
+
+
+def test_installed_alone_it_is_a_library_that_runs_sweeps_and_reports(
+    installed: Path, tmp_path: Path
+) -> None:
     lists = ("--methods", "streaming", "recompute", "--windows", "20", "--modes", "chunked")
     sweep = ("--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60")
     lines = (
@@ -76,7 +88,13 @@ def test_installed_alone_it_runs_sweeps_and_reports(installed: Path, tmp_path: P
         ("sweep", *sweep, *lists),
         ("report", "--format", "json"),
     )
-    ended = process.told(bare.python(tmp_path, *process.words(*lines), path=installed))[0]
+    flag, code, asked = process.words(*lines)
+    done = bare.python(tmp_path, flag, LIBRARY + code, asked, path=installed)
+    library, _, out = done.stdout.partition("\n")
+    ended = process.told(done.returncode, out, done.stderr)[0]
+    scored, *places = library.split()
+    assert scored == "59"
+    assert all(Path(place).is_relative_to(installed) for place in places)
     assert not any(each.code for each in ended), ended
     rows = json.loads(ended[-1].out)
     found = {(row["method"], row["mode"]) for row in rows}
@@ -92,20 +110,7 @@ def test_installed_alone_it_runs_sweeps_and_reports(installed: Path, tmp_path: P
     assert f'revision = "{revision}"' in newest.read_text(), "not every migration came along"
 
 
-def test_installed_alone_it_is_a_library_and_a_command(installed: Path, tmp_path: Path) -> None:
-    code = (
-        "import streamcli\n"
-        "from streamcli import evaluate\n"
-        "result = evaluate(model='bundled', dataset='bundled-narrative', window=20,\n"
-        "                  max_tokens=60, mode='chunked')\n"
-        "import core\n"
-        "print(result.scored_tokens, core.__file__, streamcli.__file__)\n"
-    )
-    done = bare.python(tmp_path, "-c", code, path=installed)
-    assert done.returncode == 0, done.stderr
-    scored, *places = done.stdout.split()
-    assert scored == "59"
-    assert all(Path(place).is_relative_to(installed) for place in places)
+def test_installed_alone_it_is_a_command(installed: Path, tmp_path: Path) -> None:
     script = installed / "bin" / "streamcli"
     (tmp_path / "core.py").write_text("name = 'theirs'\n")
     done = bare.python(tmp_path, str(script), "--version", path=installed)

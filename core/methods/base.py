@@ -141,6 +141,9 @@ def method_of(config: RunConfig) -> Method:
     return made
 
 
+BEFORE_CHUNK = "before-chunk"  # room is made for a chunk that comes; see ``RunResult``
+
+
 def eviction(every: int) -> str:
     """When keys are dropped, one at a time or ``every`` so many steps; see ``RunResult``."""
     return "after-step" if every == 1 else f"every-{every}"

@@ -26,6 +26,7 @@ from core.config import RunConfig
 from core.errors import UsageError
 from core.kinds import Kind, in_words, kinds_of
 from core.methods.base import (
+    BEFORE_CHUNK,
     CacheStream,
     Method,
     Stream,
@@ -206,7 +207,7 @@ class Mit(Method):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.every = config.steps_between_evictions()
-        self.eviction = "before-chunk" if config.mode_spec.chunked else eviction(self.every)
+        self.eviction = BEFORE_CHUNK if config.mode_spec.chunked else eviction(self.every)
 
     def start(self, loaded: Loaded, batch: int) -> Stream:
         """An empty cache."""

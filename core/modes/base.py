@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from core.config import RunConfig
 from core.measure.meters import MIB, PeakMemory, token_nll
-from core.methods.base import Method, Stream, past_trained_length
+from core.methods.base import BEFORE_CHUNK, Method, Stream, past_trained_length
 from core.models import anatomy
 from core.models.loading import Loaded
 from core.questions import Asked
@@ -66,10 +67,17 @@ class Batch:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """The documents in order, ``batch_size`` at a time, on the model's device."""
+    """The documents in order, ``batch_size`` at a time, on the model's device.
+
+    Of a method that makes room for a chunk before it reads it, only those of one length go in step:
+    for the end of a shorter one it would make room as for the others'.
+    """
     documents, size = task.tokens.documents, task.config.batch_size
-    for start in range(0, len(documents), size):
-        group = documents[start : start + size]
+    groups = [documents[start : start + size] for start in range(0, len(documents), size)]
+    if task.method.eviction == BEFORE_CHUNK:
+        by_length = (groupby(group, lambda document: len(document.ids)) for group in groups)
+        groups = [tuple(alike) for each in by_length for _, alike in each]
+    for group in groups:
         ids = torch.nn.utils.rnn.pad_sequence([d.ids for d in group], batch_first=True)
         yield Batch(group, ids.to(task.config.device))
 

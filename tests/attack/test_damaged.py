@@ -40,6 +40,7 @@ CELLS = {  # a cell that only another program writes: what it is called, and wha
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS, ids=" ".join)
 def test_a_cell_of_another_kind_is_told_by_table_row_and_column(
     typed: Type, home: Path, cell: tuple[str, str, str]

@@ -171,9 +171,9 @@ def test_evicting_every_k_tokens_is_exact_with_grouped_queries_and_no_sinks() ->
 
 
 def test_both_forms_equal_full_rerotation_on_a_pretrained_llama_type(smollm2: Loaded) -> None:
-    ids = ids_of(smollm2, 20)[:1]
+    ids = ids_of(smollm2, 14)[:1]
     want = naive_nll(smollm2.model, ids, 3, 5)
-    for chunk in (1, 7, 19):
+    for chunk in (1, 5, 13):
         assert gap(stream_nll(smollm2.model, ids, 3, 5, chunk), want) < EXACT, chunk
 
 
@@ -245,11 +245,11 @@ def test_an_evicted_token_is_gone_and_a_sink_is_not() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_costs_streaming_no_more_than_dense(
-    neox: Loaded, neox_ids: Tensor, dtype: str
+    trained: Loaded, neox_ids: Tensor, dtype: str
 ) -> None:
     ids = neox_ids[:, :120]
-    dense, ours = dense_nll(neox.model, ids), stream_nll(neox.model, ids, 4, 27, 30)
-    half = in_half(neox.model, dtype)
+    dense, ours = dense_nll(trained.model, ids), stream_nll(trained.model, ids, 4, 27, 30)
+    half = in_half(trained.model, dtype)
     dense_error = float((dense_nll(half, ids) - dense).abs().mean())
     for chunk, moved in ((1, 0), (30, 0), (1, 30), (30, 1)):
         nll = stream_nll(half, ids, 4, 27, chunk, rebase_every=moved)

@@ -99,6 +99,7 @@ def test_tokens_are_those_of_transformers_generate(deaf: Loaded, how: dict[str, 
     assert turn.text == deaf.tokenizer.decode(made[0, 12:].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [TEMPLATE, None], ids=["template", "plain"])
 def test_thirty_turns_are_one_stream_and_hold_the_budget(template: str | None) -> None:
     loaded = talker(template)
@@ -111,6 +112,7 @@ def test_thirty_turns_are_one_stream_and_hold_the_budget(template: str | None) -
     assert turn.keys_held == N_SINK + WINDOW == talk.budget and read > 600
 
 
+@pytest.mark.slow
 def test_a_dialogue_is_one_text_however_its_answers_ended(loaded: Loaded) -> None:
     talk = stream(loaded, talks=True, max_new_tokens=30, temperature=2.0)
     told, reasons, fed, feed = "", set(), list[int](), talk.stream.feed

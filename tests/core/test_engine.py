@@ -24,7 +24,7 @@ from core.errors import StreamError, UsageError
 from core.measure.meters import Clock, token_nll
 from core.methods.base import Method
 from core.methods.streaming import CachedStream
-from core.models import shapes
+from core.models import shapes, softmax
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
 from tests.support.evaluated import evaluate
@@ -71,16 +71,19 @@ def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
-    ("name", "threads", "narrow"), [("neox", 2, True), ("llama", 1, False)]
+    ("name", "threads", "narrow", "off_by_one"),
+    [("neox", 2, True, False), ("llama", 1, False, True)],
 )  # every way to lay weights out is held against others, without a compiler, in test_weights
 def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_token(
-    name: str, threads: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, threads: int, narrow: bool, off_by_one: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._dynamo.utils import counters
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # shared out or not
     monkeypatch.setattr(caches, "REACH", 16)
     model, ids = thinned(MODELS[name]()), random_ids(1, 120)
+    if off_by_one:
+        softmax.set_off_by_one(model)
     counters.clear()
     with by_columns(model), in_16_bits(model) if narrow else nullcontext():
         got = [streamed(model, ids[:, :length], "compiled") for length in (120, 60)]
@@ -90,7 +93,7 @@ def test_the_compiled_step_is_compiled_once_and_equals_the_eager_one_on_every_to
     assert counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("traced")
 def test_a_compiled_run_is_the_eager_one_but_for_its_times(
     thin: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +115,7 @@ def test_a_compiled_run_is_the_eager_one_but_for_its_times(
     assert compiled.compile_s > 1000 and set(compiled.latency_ms) == {1000}, "none of it in a step"
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("traced")
 def test_a_step_is_made_where_it_is_timed_though_a_chunk_of_one_token_comes_before(
     thin: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

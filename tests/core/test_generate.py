@@ -36,8 +36,9 @@ def cache_of(model: Any, **how: Any) -> StreamingKVCache:
 
 
 DEAR = (
-    *("compiled", "compiled module", "very long", "prefill", "new", "read"),
+    *("compiled", "compiled module", "very long", "prefill", "new", "read", "turns", "pipeline"),
     *("turns alone", "turns prefill", "assistant", "lookup", "beams", "hybrid", "latent"),
+    *("bfloat16", "float16"),
 )
 
 

@@ -164,12 +164,12 @@ def test_the_smallest_s_suffices_that_no_larger_one_betters_by_a_hundredth() -> 
     assert sinks.suffices({0: 10.0, 1: 8.0, 2: 9.0}) == 1
 
 
-def test_perplexities_are_those_of_runs_and_the_bundled_model_has_no_sinks(neox: Loaded) -> None:
+def test_perplexities_are_those_of_runs_and_the_bundled_model_has_no_sinks(trained: Loaded) -> None:
     asked = RunConfig(
         model="bundled", dataset="bundled-narrative", mode="chunked", window=60, max_tokens=400
     )
-    prepared = runner.prepare(asked, neox, runner.read_text(asked, neox))
-    found = probe.probe(neox, prepared.tokens, prepared.config)
+    prepared = runner.prepare(asked, trained, runner.read_text(asked, trained))
+    found = probe.probe(trained, prepared.tokens, prepared.config)
     assert list(found.perplexities) == list(sinks.SINKS)
     assert found.perplexities[4] == runner.execute(prepared, lambda *_: None).ppl
     assert found.sink_rate == 0 and found.suffices == 0

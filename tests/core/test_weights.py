@@ -164,8 +164,9 @@ def test_the_floor_counts_the_bytes_as_they_lie() -> None:
     assert narrow.flops == wide.flops and 0.5 < narrow.read_bytes / wide.read_bytes < 0.55
 
 
+@pytest.mark.slow
 @needs_kernel
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("traced")
 def test_steps_of_few_rows_read_16_bits_and_say_so() -> None:
     loaded = shapes.build("tiny", dtype="float32", device="cpu")
     thinned(loaded.model)
@@ -188,7 +189,7 @@ def test_steps_of_few_rows_read_16_bits_and_say_so() -> None:
 
 
 @needs_kernel
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("traced")
 def test_steps_that_fill_a_cache_are_those_of_an_eager_run(thin: Loaded) -> None:
     short = evaluate(thin, [ids_of(thin, 20)[0]], engine="compiled")
     assert short.engine == "eager" and weights.NARROW in short.notes

@@ -16,7 +16,7 @@ from streamcli import cli
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
 from streamcli.results.store import Store
-from tests.support.process import typed_there
+from tests.support.process import typed_in_fork
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
@@ -93,6 +93,7 @@ def test_a_sweep_leaves_an_option_out_where_a_mode_does_not_have_it(typed: Type)
     assert set(rows()["timed_tokens"].dropna()) == {9}
 
 
+@pytest.mark.slow
 def test_a_report_compares_only_what_may_be_compared(typed: Type) -> None:
     for method in ("streaming", "recompute"):
         typed("run", *SMALL, "--method", method)
@@ -190,7 +191,7 @@ def test_a_profile_is_of_forwards_that_no_record_holds(home: Path) -> None:
         ["run", *QUICK, "--window", "20", *kind.split(), "--profile", f"{place}.json", "--json"]
         for place, kind in enumerate(kinds)
     ]
-    ended, _ = typed_there(*lines)
+    ended = typed_in_fork(*lines, folder=home)
     for place, done in enumerate(ended):
         assert done.code == 0, done.err
         assert all(line.startswith("streamcli: ") for line in done.err.splitlines())

@@ -25,8 +25,8 @@ def online(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, lis
     """The commit of the default model, and how runs and the commands of the design card end."""
     commit = hub.put("EleutherAI/pythia-70m", tiny_model())
     words = "A lighthouse stands on a rock, and the sea goes round it at night. "
-    hub.put("Salesforce/wikitext", wikitext([words * 300]), kind="datasets")
-    book = pg19({10146: "It was a dark and stormy night. " * 600})
+    hub.put("Salesforce/wikitext", wikitext([words * 20]), kind="datasets")
+    book = pg19({10146: "It was a dark and stormy night. " * 40})
     hub.put("emozilla/pg19", book, kind="datasets")
     runs = [["run", "--dataset", dataset, *SHORT, "--db", "runs.db"] for dataset in TEXTS]
     folder = tmp_path_factory.mktemp("online")

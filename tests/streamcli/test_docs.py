@@ -6,8 +6,10 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from sqlalchemy import text
 from streamcli import docs
 from streamcli.results import frames, portable, transfer, ulid
 from streamcli.results.store import Store
+from tests.support import records
 from tests.support.process import imported
-from tests.support.records import recorded
 from tests.support.typed import DB, Type
 
 pytest_plugins = ("tests.support.typed",)
@@ -47,8 +49,11 @@ STAND_INS = {
     r" --curve \S+": "",  # a file of the user's
     r"^streamcli plot window": "streamcli plot main",  # the tiny runs have a single cache size
     r"^(streamcli probe.*?)(?: --window \d+)?((?: --.*)?)$": (r"\1\2 --max-tokens 100 --window 28"),
+    r"^(streamcli (?:sweep|verify)(?:(?! --methods| --preset).)*)$": (
+        r"\1 --methods streaming recompute"
+    ),
     r"^(streamcli verify.*)$": r"\1 --max-tokens 24 --window 8 --chunk-size 8",
-    r"^(streamcli paper\b.*?)(?: --max-tokens \d+)?$": r"\1 --max-tokens 80",
+    r"^(streamcli paper\b.*?)(?: --max-tokens \d+)?$": r"\1 --max-tokens 60",
     r" --shape \S+": "",
     r"^(streamcli bench\b.*?) --windows( \d+)+": r"\1",
     r"--lengths [0-9 ]+": "--lengths 16 32",
@@ -58,7 +63,7 @@ STAND_INS = {
     r"^(streamcli bench window.*) --windows 8": r"\1 --windows 8 12",
     r"^(streamcli bench perplexity.*)$": r"\1 --chunk-size 8",
     r"^(streamcli (?:run|sweep)\b.*?)(?: --windows? [0-9 ]+)?((?: --(?!max-tokens).*)?)$": (
-        r"\1\2 --max-tokens 80"
+        r"\1\2 --max-tokens 60"
     ),
 }
 VARIABLES = {"STREAMCLI_SOURCE": "bundled", "STREAMCLI_WINDOW": "8", "STREAMCLI_THREADS": "1"}
@@ -82,9 +87,26 @@ def test_the_reference_is_what_the_code_says(name: str) -> None:
     assert kept == getattr(docs, name)(), f"docs/{name}.md is out of date: make docs"
 
 
+@pytest.fixture(scope="module")
+def full(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the tiny runs under two commits and a second name, and files to read."""
+    folder = tmp_path_factory.mktemp("full")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        DB.parent.mkdir()
+        shutil.copy(recorded, DB)
+        _fill(Store.open(DB))
+    yield folder
+
+
 @pytest.fixture
-def busy(store: Store) -> Store:
-    """The tiny runs under two commits and a second name, and files that examples read."""
+def busy(home: Path, full: Path) -> Store:
+    """The results database of ``home``, which has all that is in ``full``."""
+    shutil.copytree(full, home, dirs_exist_ok=True)
+    return Store.open(DB)
+
+
+def _fill(store: Store) -> None:
     with store.transaction() as connection:
         names, _ = transfer.ended(connection)
         found = list(transfer.records(connection, names))
@@ -104,7 +126,6 @@ def busy(store: Store) -> Store:
     portable.export(store, Path("runs.jsonl"), names)
     transfer.merge(Store.open("other.db"), str(DB))
     Path("book.txt").write_text("Call me what you like. The sea was calm that day. " * 20)
-    return store
 
 
 def small(example: str, run_id: str) -> list[str]:
@@ -147,11 +168,11 @@ def test_a_stand_in_changes_no_more_than_it_must() -> None:
         "--status",
         "failed",
     ]
-    assert small("streamcli sweep --datasets wikitext pg19", "R") == (
-        ["sweep", "--datasets", "wikitext", "pg19", "--max-tokens", "80"]
+    assert small("streamcli sweep --datasets wikitext", "R") == (
+        shlex.split("sweep --datasets wikitext --methods streaming recompute --max-tokens 60")
     )
     assert small("streamcli run --window 252 --mode chunked", "R") == (
-        ["run", "--mode", "chunked", "--max-tokens", "80"]
+        ["run", "--mode", "chunked", "--max-tokens", "60"]
     )
     assert small("streamcli compare latest 01JC", "R") == ["compare", "latest", "R"]
     assert small("streamcli bench decode --shape pythia-70m --windows 60 124", "R") == (
@@ -182,18 +203,38 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
     assert "typer" in found and not HEAVY & found
 
 
-def completed(line: str, **more: str) -> list[str]:
-    """What bash is offered for the last word of a line."""
+SCRIPT = Path(sys.executable).with_name("streamcli")
+Completed = Callable[[str], list[str]]
+
+
+def asked(line: str) -> dict[str, str]:
+    """What bash says as it asks for the last word of a line."""
     count = len(line.split()) - (not line.endswith(" "))
-    words = {"COMP_WORDS": line, "COMP_CWORD": str(count), "_STREAMCLI_COMPLETE": "complete_bash"}
-    script = Path(sys.executable).with_name("streamcli")
-    env = {**os.environ, **words, **more}
-    done = subprocess.run([str(script)], env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
+    return {"COMP_WORDS": line, "COMP_CWORD": str(count), "_STREAMCLI_COMPLETE": "complete_bash"}
 
 
-def test_a_shell_completes_commands_options_and_values() -> None:
+@pytest.fixture
+def completed(typed: Type, monkeypatch: pytest.MonkeyPatch) -> Completed:
+    """What bash is offered for the last word of a line."""
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", "")  # Typer asks for its own name
+
+    def offered(line: str) -> list[str]:
+        for name, value in asked(line).items():
+            monkeypatch.setenv(name, value)
+        done = typed()
+        assert (done.code, done.err) == (0, "")
+        return done.out.split()
+
+    return offered
+
+
+def test_the_script_answers_a_shell_that_asks() -> None:
+    env = {**os.environ, **asked("streamcli ru")}
+    done = subprocess.run([str(SCRIPT)], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["run", "runs"], "")
+
+
+def test_a_shell_completes_commands_options_and_values(completed: Completed) -> None:
     assert completed("streamcli ru") == ["run", "runs"]
     assert completed("streamcli runs d") == ["delete"]
     assert completed("streamcli sweep --datasets wikitext pg19 --meth") == ["--methods", "--method"]
@@ -202,19 +243,17 @@ def test_a_shell_completes_commands_options_and_values() -> None:
     assert completed("streamcli report --sort kv_m") == ["kv_mib"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "sweep", "report", "compare", "plot", "runs list"])
-def test_a_shell_completes_methods_modes_and_texts(command: str) -> None:
+def test_a_shell_completes_methods_modes_and_texts(completed: Completed, command: str) -> None:
     several = "s" if command == "sweep" else ""
     assert completed(f"streamcli {command} --method{several} rec") == ["recompute"]
     assert completed(f"streamcli {command} --mode{several} dec") == ["decode-loop"]
     assert completed(f"streamcli {command} --dataset{several} wikitext-") == ["wikitext-articles"]
 
 
-@pytest.mark.slow
-def test_a_shell_completes_the_names_of_runs(home: Path) -> None:
+def test_a_shell_completes_the_names_of_runs(completed: Completed, home: Path) -> None:
     assert completed("streamcli runs show ") == ["latest"] and not Path("data").exists()
-    store = recorded(home / "own.db", {}, {"method": "dense", "window": None})
+    store = records.recorded(home / "own.db", {}, {"method": "dense", "window": None})
     names = list(frames.runs(store)["run_id"])
     for line in ("runs show", "rerun", "compare", "runs delete latest"):
         assert completed(f"streamcli {line} --db own.db ") == ["latest", *names]
@@ -224,8 +263,7 @@ def test_a_shell_completes_the_names_of_runs(home: Path) -> None:
 
 
 def test_the_completion_script_is_printed_for_the_shell_that_asks() -> None:
-    script = Path(sys.executable).with_name("streamcli")
-    line = f"{shlex.quote(str(script))} --show-completion; exit $?"  # bash stays and is seen
+    line = f"{shlex.quote(str(SCRIPT))} --show-completion; exit $?"  # bash stays and is seen
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "_STREAMCLI_COMPLETE=complete_bash" in done.stdout

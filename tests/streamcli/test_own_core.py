@@ -41,14 +41,6 @@ def test_commands_take_their_own_package(theirs: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-def test_a_run_takes_its_own_package(tmp_path: Path) -> None:
-    (tmp_path / "core.py").write_text("name = 'theirs'\n")
-    text = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "40")
-    done = python(tmp_path, "-m", "streamcli", "run", *text, "--window", "8", "--json")
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_process_that_a_command_spawns_takes_its_own_package(tmp_path: Path) -> None:
     (tmp_path / "core.py").write_text("name = 'theirs'\n")
     (tmp_path / "parent.py").write_text(

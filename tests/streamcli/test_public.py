@@ -97,11 +97,11 @@ def test_evaluate_takes_options_or_a_configuration_or_both() -> None:
     assert evaluate(config).ppl != by_name.ppl
 
 
-def test_evaluate_gives_what_the_command_line_records(neox: Loaded) -> None:
+def test_evaluate_gives_what_the_command_line_records(trained: Loaded) -> None:
     from core import runner
 
     config = RunConfig(**SMALL)
-    prepared = runner.prepare(config, neox, runner.read_text(config, neox))
+    prepared = runner.prepare(config, trained, runner.read_text(config, trained))
     assert (evaluate(config).nll == runner.execute(prepared, lambda *_: None).nll).all()
 
 

@@ -166,6 +166,7 @@ def test_readme_quotes_only_figures_of_the_committed_runs(results: list[dict[str
     assert not stray, f"README quotes what {RESULTS.name} does not hold: {', '.join(stray)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_has_the_blocks_that_the_committed_runs_give(
     results: list[dict[str, Any]], home: Path, typed: Type, page: str

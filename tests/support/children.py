@@ -6,6 +6,8 @@ A fresh process that imports torch takes seconds. The warm one starts with the f
 from __future__ import annotations
 
 import os
+import runpy
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -79,6 +81,16 @@ def streamcli(folder: Path, *words: str, **env: str) -> Child:
     from tests.support import forked  # which imports torch
 
     return Child(folder, forked.become, *words, **env)
+
+
+def script(path: Path, folder: Path, *words: str) -> Child:
+    """A script with these words, typed in a folder."""
+    return Child(folder, _run, path, words)
+
+
+def _run(path: Path, words: tuple[str, ...]) -> None:
+    sys.argv = [str(path), *words]
+    runpy.run_path(str(path), run_name="__main__")
 
 
 def _begin(

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from core import registry
+from tests.support.children import Child
 from tests.support.typed import Typed
 
 END = "\x1e"
@@ -32,7 +34,20 @@ def typed_there(
 ) -> tuple[list[Typed], set[str]]:
     """How each command ended, one after the other, and the packages that were imported by then."""
     command = [sys.executable, *words(*lines)]
-    return told(subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+    return told(done.returncode, done.stdout, done.stderr)
+
+
+def typed_in_fork(*lines: Sequence[str], folder: Path, path: str = "") -> list[Typed]:
+    """The same in a process that has torch and the bundled model already, with ``path`` on its."""
+    return told(*Child(folder, _type, lines, path).ended())[0]
+
+
+def _type(lines: Sequence[Sequence[str]], path: str) -> None:
+    sys.path.append(path)
+    registry.plugins.cache_clear()
+    sys.argv = words(*lines)[1:]
+    exec(CODE, {})
 
 
 def words(*lines: Sequence[str]) -> list[str]:
@@ -40,11 +55,11 @@ def words(*lines: Sequence[str]) -> list[str]:
     return ["-c", CODE, json.dumps(lines)]
 
 
-def told(done: subprocess.CompletedProcess[str]) -> tuple[list[Typed], set[str]]:
+def told(code: int, out: str, err: str) -> tuple[list[Typed], set[str]]:
     """What such a process has told, as ``typed_there`` gives it."""
-    assert done.returncode == 0, done.stderr
-    *outs, modules = done.stdout.split(END)
-    codes, errs = map(int, outs[1::2]), done.stderr.split(END)[:-1]
+    assert code == 0, err
+    *outs, modules = out.split(END)
+    codes, errs = map(int, outs[1::2]), err.split(END)[:-1]
     return list(map(Typed, codes, outs[::2], errs)), set(modules.split())
 
 

@@ -67,10 +67,10 @@ def tiny_llama(rope: dict[str, Any] | None = None, layers: int = 2) -> Any:
     return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
-def thinned(model: Any) -> Any:
-    """The same model with its first layer only, so that a compiler has less to do."""
-    model.base_model.layers = model.base_model.layers[:1]
-    model.config.num_hidden_layers = 1
+def thinned(model: Any, layers: int = 1) -> Any:
+    """The same model with its first layers only, so that a compiler or a loop has less to do."""
+    model.base_model.layers = model.base_model.layers[:layers]
+    model.config.num_hidden_layers = layers
     return model
 
 

@@ -43,7 +43,7 @@ def train(text: str, count: int) -> list[str]:
 @cache
 def trained() -> list[str]:
     """The pieces of a small vocabulary."""
-    return train(TEXT[:3000] + "a" * 40 + "=" * 60, 500)
+    return train(TEXT[:2000] + "a" * 40 + "=" * 60, 300)
 
 
 def vocabulary() -> list[tuple[str, float, int]]:

@@ -134,10 +134,10 @@ def test_the_stock_press_loses_its_sinks_and_the_exact_one_does_not(
     assert all(not set(range(4)) <= kept for kept in kept_tokens(neox, ids, "kvpress-stock"))
 
 
-def test_the_stock_press_scores_worse(kvpress: Any, neox: Loaded, neox_ids: Tensor) -> None:
+def test_the_stock_press_scores_worse(kvpress: Any, trained: Loaded, neox_ids: Tensor) -> None:
     ids = neox_ids[:, :120]
-    exact = fed_nll(neox, ids, 1, method_of("kvpress"))
-    stock = fed_nll(neox, ids, 1, method_of("kvpress-stock"))
+    exact = fed_nll(trained, ids, 1, method_of("kvpress"))
+    stock = fed_nll(trained, ids, 1, method_of("kvpress-stock"))
     assert gap(stock[:, :32], exact[:, :32]) < EXACT  # nothing was evicted yet
     assert float((stock - exact)[:, 40:].mean()) > 0.05
     assert gap(stock, exact) > 0.5
@@ -162,11 +162,11 @@ def test_a_prompt_is_cut_once_and_nothing_is_evicted_later(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_in_half_precision_step_by_step_rotation_drifts_and_mit_and_ours_do_not(
-    kvpress: Any, neox: Loaded, neox_ids: Tensor, dtype: str
+    kvpress: Any, trained: Loaded, neox_ids: Tensor, dtype: str
 ) -> None:
-    ids, half = neox_ids[:1, :200], replace(neox, model=in_half(neox.model, dtype))
-    want = fed_nll(neox, ids, 50, method_of(window=60))
-    dense = [dense_nll(each.model, ids) for each in (neox, half)]
+    ids, half = neox_ids[:1, :200], replace(trained, model=in_half(trained.model, dtype))
+    want = fed_nll(trained, ids, 50, method_of(window=60))
+    dense = [dense_nll(each.model, ids) for each in (trained, half)]
     rounding = float((dense[1] - dense[0]).abs().mean())
 
     def error(name: str) -> float:

@@ -71,6 +71,7 @@ def of_heads(d: int) -> Loaded:
     return Loaded(model, None, "", None, "", 256, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 16])
 @pytest.mark.parametrize(("d", "kv_bits"), [(36, 2), (100, 4), (100, 2)])
 def test_heads_whose_groups_would_end_within_a_byte_have_shorter_ones(

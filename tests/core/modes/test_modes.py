@@ -240,6 +240,14 @@ def test_more_rows_in_step_take_shorter_chunks(rows: int, chunk: int) -> None:
     assert replace(timed, timed_tokens=None, chunk_size=7).fitted(2048).chunk_size == 256
 
 
+def test_room_for_a_chunk_is_made_as_for_a_document_alone(neox: Loaded, neox_ids: Tensor) -> None:
+    documents = [neox_ids[0, :78], neox_ids[0, 8:78], neox_ids[1, :70]]
+    asked: dict[str, Any] = {"method": "mit", "mode": "chunked", "chunk_size": 10}
+    alone = [evaluate(neox, [each], **asked).nll for each in documents]
+    together = evaluate(neox, documents, batch_size=3, **asked)
+    assert abs(together.nll - np.concatenate(alone)).max() < EXACT
+
+
 def test_word_and_byte_figures_come_from_the_same_scores(
     neox: Loaded, documents: list[Tensor]
 ) -> None:

@@ -96,7 +96,7 @@ def test_what_else_may_stay_is_timed_beside_streaming_and_each_arm_has_a_floor_o
     floors_ms = {name: rows[name]["floor_ms"] for name in kept}
     assert floors_ms.pop("context-shift") < rows["streaming"]["floor_ms"]
     assert set(floors_ms.values()) == {rows["streaming"]["floor_ms"]}
-    assert "S + W = 32" in typed("bench", "decode", *words).out
+    assert "S + W = 32" in typed("bench", "--show", "latest").out
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,8 @@ def test_what_is_asked_of_recorded_benchmarks_and_is_not_there_is_refused_in_one
     assert typed("bench", "--show", "01Z").refuses(2, "'01Z': `streamcli bench --list` shows them")
     assert typed("bench", "decode", "--show", "latest").refuses(2, "--show", "leave WHAT out")
     assert typed("bench", "--list", "--rounds", "2").refuses(2, "--list", "leave --rounds out")
-    typed("bench", "decode", "--shape", "tiny", "--windows", "28", "--rounds", "2", "--steps", "1")
+    words = "bench decode --shape tiny --windows 28 --rounds 2 --steps 1 --engines eager"
+    typed(*words.split(), "--methods", "streaming")
     with sqlite3.connect(home / "data" / "streamcli.db") as database:
         database.execute("UPDATE benchmarks SET about = NULL, shown = NULL")  # an older version's
     database.close()

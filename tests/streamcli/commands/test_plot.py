@@ -262,6 +262,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     assert set(tmp_path.iterdir()) == there and path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_more_repeats_are_no_more_questions_and_each_is_answered_by_an_index(
     typed: Type, home: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

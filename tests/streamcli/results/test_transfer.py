@@ -28,8 +28,6 @@ from streamcli.results.store import Store
 from streamcli.results.transfer import Moved, Record
 from tests.support.records import ARM, PROBED
 
-Make = Callable[..., str]
-
 
 @pytest.fixture
 def make(
