@@ -327,3 +327,9 @@ def test_json_is_asked_for_in_two_ways_by_every_command_that_has_either(typed: T
     for words in (["runs", "show", "latest"], ["report"], ["runs", "list"], ["db", "stats"]):
         told = [typed(*words, *how).out for how in (["--json"], ["--format", "json"])]
         assert told[0] == told[1] and json.loads(told[0])
+
+
+def test_debug_before_the_command_makes_no_other_words_of_the_rest() -> None:
+    for words in ("sweep --dataset a b", "run --method streaming-int --kv-bits 4"):
+        rest = cli.spread(words.split())
+        assert cli.spread(["--debug", *words.split()]) == ["--debug", *rest] and "4" not in rest

@@ -88,12 +88,6 @@ def test_a_list_takes_spaces_commas_and_repeats(words: str) -> None:
     ]
 
 
-def test_debug_before_the_command_makes_no_other_words_of_the_rest() -> None:
-    for words in ("sweep --dataset a b", "run --method streaming-int --kv-bits 4"):
-        rest = cli.spread(words.split())
-        assert cli.spread(["--debug", *words.split()]) == ["--debug", *rest] and "4" not in rest
-
-
 @pytest.mark.parametrize(
     "words", [["--models", ""], ["--models", ","], ["--models"], ["--models", "--modes", "x"]]
 )
