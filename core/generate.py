@@ -129,7 +129,7 @@ class GuidedCache(Cache, Guided):
                 "this cache was made for another model: make one with StreamingKVCache(n_sink, "
                 "window, model) for each model."
             )
-        if model.training and getattr(model, "is_gradient_checkpointing", False):
+        if model.training and _checkpoints(model):
             raise UsageError(
                 "gradient checkpointing leaves caches out while a model trains: call model.eval()."
             )
@@ -266,6 +266,13 @@ class GuidedCache(Cache, Guided):
         on; here no position does.
         """
         return False
+
+
+def _checkpoints(model: Any) -> bool:
+    """Whether a model in training keeps few activations and computes the others once more."""
+    name = "is_activation_checkpointing"  # since transformers 5.24, where the other one warns
+    name = name if hasattr(type(model), name) else "is_gradient_checkpointing"
+    return bool(getattr(model, name, False))
 
 
 @dataclass(frozen=True)

@@ -386,7 +386,8 @@ def test_a_model_that_trains_is_looked_at_without_dropout_and_trains_on() -> Non
         layer.self_attn.attention_dropout = 0.5
     cache = StreamingKVCache(4, 20, model)
     assert model.training and model.model.layers[0].training and not model.lm_head.training
-    model.gradient_checkpointing_enable()
+    now = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    getattr(model, f"{now}_checkpointing_enable")()
     with pytest.raises(UsageError, match=r"checkpointing .* call model.eval\(\)"):
         cache.read(ids)
     model.eval()
