@@ -201,7 +201,12 @@ def with_speed_ups(comparison: Comparison, times: Mapping[Key, Times]) -> Compar
 def of_repeats(runs: pd.DataFrame) -> list[Comparison]:
     """Runs that were just made, newest first, as a report has them: times are of all repeats."""
     found = times(runs[list(TIMED)].itertuples(index=False, name=None))
-    return [with_speed_ups(each, found) for each in comparisons(timed(runs, found))]
+    shown = []
+    for each in comparisons(timed(runs, found)):
+        counts = [max(1, len(found.get(key(row), Times()).every)) for row in each.rows]
+        counted = replace(each, runs=each.runs.assign(runs=counts))
+        shown.append(with_speed_ups(counted, found))
+    return shown
 
 
 def with_changes(runs: pd.DataFrame, found: dict[str, dict[str, Any]]) -> pd.DataFrame:

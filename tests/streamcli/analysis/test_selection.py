@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamcli.analysis.selection import of_repeats
+from streamcli.render import notes
 from tests.support.figure_runs import frame, run
 
 TIME = "ms_per_token_p50"
@@ -25,3 +26,4 @@ def test_times_are_the_median_over_repeats_and_perplexity_is_the_latest() -> Non
     assert shown["streaming"]["ppl"] == 32.0
     assert shown["streaming"]["speed_up"] == pytest.approx((4 * 2.5 * 2) ** (1 / 3))
     assert [row["compared_waited"] for row in shown.values()] == [0.0, 0.25]
+    assert notes.repeated(found.rows).startswith("; of several runs of a configuration")
