@@ -71,6 +71,7 @@ def test_the_frame_may_move_under_a_static_step(monkeypatch: pytest.MonkeyPatch)
     assert gap(fed_nll(loaded, ids, 1, method), plain) < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_a_compiled_step_knows_how_many_are_dropped() -> None:
     """Caches of one shape whose evictions differ, in one process."""

@@ -290,6 +290,7 @@ def test_a_model_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert looks == [model]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_compiled_model_is_looked_at_without_its_compiler(whole: bool) -> None:
     model, graphs = tiny_llama(), 0
