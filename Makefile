@@ -19,7 +19,7 @@ READY := .venv/.ready
 NEWEST := transformers==5.24.0 huggingface_hub==2.4.0 tokenizers==0.23.3 \
           httpx2==2.16.2 httpcore2==2.16.2 truststore==0.10.5 pandas==3.1.1
 MODEL_TESTS := $(addprefix tests/core/,models proof modes/test_modes.py methods/test_kvpress.py \
-               $(patsubst %,test_%.py,cache conversation engine generate tokens)) \
+               $(patsubst %,test_%.py,cache cache_in_use conversation engine generate tokens)) \
                tests/streamcli/test_cli_hub.py
 TABLE_TESTS := $(wildcard tests/streamcli/commands/test_report*.py) \
                tests/streamcli/commands/test_compare.py tests/streamcli/results/test_frames.py

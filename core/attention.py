@@ -1,10 +1,10 @@
 """The one attention function of the streaming cache, for every RoPE model, unpatched.
 
-transformers lets an attention function be registered under a name and hands it the query, keys and
-values of each layer; ours is bound to a cache. One token sees every key that the cache returns and
-has not evicted. A chunk of C tokens is computed at once, exactly as if its tokens had come one by
-one (Xiao et al. 2023, section 3.2, in parallel): a band over the window's keys, and the sinks seen
-from a query that is rotated back, under one softmax.
+transformers hands it the query, keys and values of each layer, as ``core.attending`` has it do. One
+token sees every key that the cache returns and has not evicted. A chunk of C tokens is computed at
+once, exactly as if its tokens had come one by one (Xiao et al. 2023, section 3.2, in parallel): a
+band over the window's keys, and the sinks seen from a query that is rotated back, under one
+softmax.
 
 What a model adds to its attention is kept: a cap on the logits (Gemma 2), and learned sinks
 (gpt-oss), which are one more logit a head in the softmax's sum, added once. ``attend_by_mask`` is
@@ -15,26 +15,17 @@ Knows nothing of models, modes or how keys are stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from inspect import signature
-from threading import Lock, get_ident
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
-from transformers import AttentionInterface
 
-from core.errors import StreamError, UsageError
-from core.forwards import turns, uncompiled
+from core.errors import StreamError
 from core.rope import Turn
 
-NAME = "streamcli"
 BY_MASK = "streamcli-by-mask"
-
-_entering = Lock()
 
 
 @dataclass(frozen=True)
@@ -66,144 +57,6 @@ class Stream(Protocol):
 
     def grown(self, layer: int, c: int) -> Tensor | None:
         """Factors (C,) of queries that grow with their position; None where they do not."""
-
-
-def cache_name(model: Any) -> str:
-    """The keyword by which a forward of ``model`` is given its cache; 5.24 has another than 5.2."""
-    given = signature(model.forward).parameters
-    return "cache" if "cache" in given else "past_key_values"
-
-
-@contextmanager
-def implementation(model: Any, name: str) -> Iterator[None]:
-    """Let ``model`` attend through the function registered as ``name``; as before on leaving."""
-    configs = configs_of(model)
-    before = [each._attn_implementation for each in configs]
-    for each in configs:
-        each._attn_implementation = name
-    try:
-        yield
-    finally:
-        for each, own in zip(configs, before, strict=True):
-            each._attn_implementation = own
-
-
-def configs_of(model: Any) -> list[Any]:
-    """The configurations that name the attention of ``model``."""
-    found = model.config, model.config.get_text_config(decoder=True)
-    return list({id(each): each for each in found}.values())
-
-
-@contextmanager
-def streaming_attention(model: Any, stream: Stream | None = None) -> Iterator[None]:
-    """Let ``model`` attend through this module, and ``generate`` in turns of one stream.
-
-    ``cache.read`` needs no such context, and neither does a prompt that ``generate`` begins a
-    stream with. Within it every prompt is one more turn of the stream: the whole history passed
-    again, or only what is new::
-
-        with streaming_attention(model, cache):
-            model.generate(ids, past_key_values=cache)
-            model.generate(more, past_key_values=cache)
-
-    The model is as it was on leaving. One model serves one stream at a time within it.
-
-    Args:
-        model: A transformers causal language model.
-        stream: The ``StreamingKVCache`` that the model is given; None where each forward is given
-            it as ``stream=``.
-
-    Raises:
-        UsageError: The model's code does not take registered attention functions.
-    """
-    with attending(model, stream), turns(model, stream):
-        yield
-
-
-@contextmanager
-def attending(
-    model: Any, stream: Stream | None = None, function: Callable[..., Any] | None = None
-) -> Iterator[None]:
-    """Let ``model`` attend through this module, to what ``stream``, its cache, has kept.
-
-    Args:
-        model: A transformers causal language model.
-        stream: Its cache; None where each forward is given it as ``stream=``.
-        function: What takes the place of ``attend``, if anything.
-
-    Raises:
-        UsageError: The model's code does not take registered attention functions, or it serves
-            another stream in another thread.
-    """
-    if not getattr(model, "_supports_attention_backend", False):
-        raise UsageError(
-            f"a {model.config.model_type!r} model does not take registered attention functions: "
-            "feed its cache one token at a time, or choose another model."
-        )
-    function, name = function or attend, NAME
-    if stream is not None:
-        function, name = _bound(function, stream), name_of(model.config)
-    with ExitStack() as within:
-        with _entering:
-            _check_alone(model, stream)
-            within.enter_context(registered(function, name))
-            within.enter_context(implementation(model, name))
-        yield
-
-
-@contextmanager
-def registered(function: Any, name: str) -> Iterator[None]:
-    """Have an attention function under ``name``; as before on leaving."""
-    before = AttentionInterface._global_mapping.get(name)
-    AttentionInterface.register(name, function)
-    try:
-        yield
-    finally:
-        if before is not None:
-            AttentionInterface.register(name, before)
-        else:
-            AttentionInterface._global_mapping.pop(name, None)
-
-
-def name_of(config: Any) -> str:
-    """What our attention is registered as for a model of this very configuration."""
-    return f"{NAME}-{id(config)}"
-
-
-def attends_to(stream: Any) -> bool:
-    """Whether our attention is bound to ``stream`` at the moment, in its model."""
-    bound = AttentionInterface._global_mapping.get(name_of(stream.config))
-    return getattr(bound, "stream", None) is stream
-
-
-def _check_alone(model: Any, stream: Stream | None) -> None:
-    """Raise ``UsageError`` where the model serves another stream in another thread."""
-    bound = AttentionInterface._global_mapping.get(model.config._attn_implementation)
-    here = get_ident()
-    if getattr(bound, "stream", stream) is not stream and getattr(bound, "thread", here) != here:
-        raise UsageError(
-            "this model serves another stream in another thread: let that end, or give each thread "
-            "a model of its own."
-        )
-
-
-def _bound(function: Callable[..., Any], stream: Stream) -> Any:
-    """Attention to ``stream``, for all layers; a cache of Python numbers is not compiled.
-
-    It is in the queries' number format, which under autocast may be another than that of values.
-    """
-
-    def bound(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **given: Any
-    ) -> Any:
-        key, value, kind = key.to(query.dtype), value.to(query.dtype), query.device.type
-        under = torch.is_autocast_enabled(kind)
-        with torch.autocast(kind, enabled=False) if under else nullcontext():
-            return function(module, query, key, value, *args, stream=stream, **given)
-
-    left: Any = uncompiled(bound)
-    left.stream, left.thread = stream, get_ident()
-    return left
 
 
 def attend(

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from core import attention
+from core import attending
 from core.attention import ChunkView
 from core.errors import UsageError
 from core.forwards import uncompiled
@@ -305,7 +305,7 @@ class StreamingKVCache(GuidedCache):
             UsageError: The model's frequencies change with length and the chunk doesn't fit.
         """
         if self.found.registered:
-            with attention.attending(self.model, self):
+            with attending.attending(self.model, self):
                 return self._forward(ids, keep)
         parts = [self._forward(token, min(keep, 1)) for token in torch.split(ids, 1, dim=1)]
         return torch.cat(parts[-keep:], dim=1)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from core import attention
+from core import attending
 from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
 from core.kinds import Kind, slots_seen
@@ -178,7 +178,7 @@ class Engine:
         self._set_counters()
         anatomy.query_sizes(self.model, self.cache.found, self.cache.reach + 1)
         try:
-            with attention.streaming_attention(self.model), warnings.catch_warnings():
+            with attending.streaming_attention(self.model), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's own, of what it uses inside
                 self._step = self._made(ids)
         except Exception as error:
@@ -199,7 +199,7 @@ class Engine:
         self.warm(ids)
         assert self._step is not None, "asked for a step before the cache is full"
         self._set_counters()
-        with attention.streaming_attention(self.model):
+        with attending.streaming_attention(self.model):
             logits = self._step(ids)
         for layer in self.cache.layers:
             layer.seen += 1

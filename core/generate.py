@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from core import attention
+from core import attending
 from core.errors import StreamError, UsageError
 from core.forwards import Guided, guide
 from core.history import Heard
@@ -57,7 +57,7 @@ class GuidedCache(Cache, Guided):
     def __init__(self, model: Any, layers: Sequence[Any], n_sink: int, window: int) -> None:
         """An empty cache of these layers."""
         self.model, self.config, self.n_sink = model, model.config, n_sink
-        self.name = attention.cache_name(model)
+        self.name = attending.cache_name(model)
         self.within = self.drafts = False
         self.told = 0
         self._heard = Heard(n_sink, window)
@@ -76,7 +76,7 @@ class GuidedCache(Cache, Guided):
     @property
     def streams(self) -> bool:
         """Whether the model attends through ``core.attention``, so that chunks are exact."""
-        names = attention.NAME, attention.name_of(self.config)
+        names = attending.NAME, attending.name_of(self.config)
         return self.config._attn_implementation in names
 
     def begin(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +102,8 @@ class GuidedCache(Cache, Guided):
         c = ids.shape[1]
         self.make_room(c)
         ours = self.needs_ours(c) or not self._own_is_known
-        if "stream" not in given and not attention.attends_to(self) and ours:
-            self._forward_ends.enter_context(attention.attending(self.model, self))
+        if "stream" not in given and not attending.attends_to(self) and ours:
+            self._forward_ends.enter_context(attending.attending(self.model, self))
         if given.get("output_attentions") and self.streams:
             raise UsageError(NO_WEIGHTS)
         self._heard.hear(ids if name == "input_ids" else None, self.seen, c)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core import registry
-from core.attention import attending, seen_by, weights
+from core.attending import attending
+from core.attention import seen_by, weights
 from core.cache import StreamingKVCache
 from core.config import RunConfig
 from core.errors import UsageError

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from core.attention import streaming_attention
+    from core.attending import streaming_attention
     from core.cache import StreamingKVCache
     from core.config import RunConfig
     from core.errors import StreamError, UsageError
@@ -44,7 +44,7 @@ _HOMES = {
     "StreamingKVCache": "core.cache",
     "UsageError": "core.errors",
     "evaluate": "core.runner",
-    "streaming_attention": "core.attention",
+    "streaming_attention": "core.attending",
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core import registry
-from core.attention import cache_name
+from core.attending import cache_name
 from core.config import RunConfig
 from core.models import anatomy
 from core.models.loading import Loaded

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.attention import implementation
+from core.attending import implementation
 from core.errors import StreamError, UsageError
 from core.methods import press
 from core.methods.press_names import PREFIX

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
-from core.attention import NAME, implementation, registered
+from core.attending import NAME, implementation, registered
 from core.config import RunConfig
 from core.errors import UsageError
 from core.kinds import kinds_of

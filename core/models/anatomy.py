@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from core import rope
-from core.attention import ChunkView, attending, cache_name
+from core.attending import attending, cache_name
+from core.attention import ChunkView
 from core.measure.meters import token_nll
 from core.models.layers import LENGTH, Anatomy, Layer
 from core.models.turning import allowed, apart, check_query, rotation_of, rounding

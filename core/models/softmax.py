@@ -18,7 +18,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from core.attention import BY_MASK, attend_by_mask, configs_of
+from core.attending import configs_of
+from core.attention import BY_MASK, attend_by_mask
 from core.config import OFF_BY_ONE
 from core.errors import UsageError
 from core.models.anatomy import of_zeros, without_weights

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionMaskInterface
 from transformers.cache_utils import Cache
 
-from core.attention import cache_name, implementation, registered
+from core.attending import cache_name, implementation, registered
 from core.models.layers import Native
 
 NAME = "streamcli-watch"

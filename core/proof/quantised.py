@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.attention import implementation, registered
+from core.attending import implementation, registered
 from core.config import RunConfig
 from core.models.layers import attentions
 from core.proof.reference import _nll, _own_masks

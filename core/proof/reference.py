@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.attention import BY_MASK, implementation, registered
+from core.attending import implementation, registered
+from core.attention import BY_MASK
 from core.config import RunConfig
 from core.models.layers import attentions
 

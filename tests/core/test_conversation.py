@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core import registry
-from core.attention import cache_name, streaming_attention
+from core.attending import cache_name, streaming_attention
 from core.cache import StreamingKVCache
 from core.config import RunConfig
 from core.conversation import Conversation

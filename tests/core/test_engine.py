@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from core import cache as caches
 from core import engine
-from core.attention import streaming_attention
+from core.attending import streaming_attention
 from core.cache import StreamingKVCache
 from core.config import RunConfig
 from core.engine import Engine

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from core import cache as caches
-from core.attention import name_of as attention_of
-from core.attention import streaming_attention
+from core.attending import name_of as attention_of
+from core.attending import streaming_attention
 from core.cache import StreamingKVCache
 from core.errors import StreamError, UsageError
 from core.measure.meters import token_nll

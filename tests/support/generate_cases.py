@@ -17,7 +17,7 @@ import transformers
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from core.attention import streaming_attention
+from core.attending import streaming_attention
 from core.errors import StreamError
 from tests.support import families, generating
 from tests.support.generating import (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.attention import cache_name, streaming_attention
+from core.attending import cache_name, streaming_attention
 from core.cache import StreamingKVCache
 from tests.support.samples import tiny_llama
 
