@@ -11,12 +11,12 @@ from streamcli import own_core  # noqa: E402
 own_core.claim()  # before anything else imports core: a core.py may lie in the working folder
 
 from streamcli import cli  # noqa: E402
+from streamcli.jobs import signals  # noqa: E402
 
 
 def main() -> None:
     """Run the command line; the console script's entry."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signals.listen()
     try:
         cli.main()
     finally:

@@ -45,7 +45,6 @@ def paper(
     """
     from streamcli import settings
     from streamcli.jobs import paper as job
-    from streamcli.jobs import signals
     from streamcli.jobs.plan import check_dataset, check_model
     from streamcli.jobs.record import Recorder
     from streamcli.jobs.sweep import Sweep
@@ -61,7 +60,6 @@ def paper(
     check_dataset(asked.dataset, asked.source)
     check_model(asked.model, asked)
     todo = job.plan(asked)
-    signals.listen()
     try:
         with Board([arm for arm, _ in todo]) as board:
             explicit = asked.model_is_explicit

@@ -11,7 +11,7 @@ import typer
 
 from core.errors import Interrupted, StreamError, UsageError, unknown
 from streamcli import options
-from streamcli.jobs import plan, signals
+from streamcli.jobs import plan
 from streamcli.jobs.executors import EXECUTORS, LOCAL
 from streamcli.jobs.plan import PRESETS, Plan
 
@@ -102,7 +102,6 @@ def sweep(
     if dry_run:
         _show(todo, asked, force)
         return
-    signals.listen()  # torch takes seconds to load
     explicit = values["explicit"] or asked.model_is_explicit
     if enqueue:
         _enqueue(todo, asked, explicit, force, values.get("db"))

@@ -17,7 +17,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 SAME_S = (
     1.0  # stops that follow each other faster are one: a key held down, a terminal's and a kill
 )
-AGAIN_S = 0.05  # until a stop is raised again that a finalizer swallowed
+LATER_S = 0.05  # until a stop is sent again that a finalizer swallowed, or that came too early
 
 _last = {"s": -math.inf}
 _others: dict[str, Callable[[sys.UnraisableHookArgs], object]] = {}
@@ -82,11 +82,20 @@ def noted() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-def _stop(_number: int, _frame: object) -> None:
+def _stop(number: int, _frame: object) -> None:
+    if _loads_torch():
+        _later(number)
+        return
     now = time.monotonic()
     if now - _last["s"] > SAME_S:
         _last["s"] = now
         raise KeyboardInterrupt
+
+
+def _loads_torch() -> bool:
+    """Whether PyTorch is being imported: an exception in its C++ would end the process."""
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 def _unraised(what: sys.UnraisableHookArgs) -> None:
@@ -95,15 +104,20 @@ def _unraised(what: sys.UnraisableHookArgs) -> None:
         _others["hook"](what)
         return
     _last["s"] = -math.inf
-    again = Timer(AGAIN_S, _again)
+    _later(signal.SIGTERM)
+
+
+def _later(number: int) -> None:
+    """Send the main thread this stop in a moment."""
+    again = Timer(LATER_S, _again, (number,))
     again.daemon = True
     again.start()
 
 
-def _again() -> None:
+def _again(number: int) -> None:
     """Stop the main thread, and wake it where it waits for something."""
     name = main_thread().ident
     if name and hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(name, signal.SIGTERM)
+        signal.pthread_kill(name, number)
     else:
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)

@@ -148,6 +148,29 @@ def test_a_stop_that_python_drops_comes_again(tmp_path: Path) -> None:
     assert ended(Cold(tmp_path, "-c", SWALLOWED)) == (7, "")
 
 
+# A stop in what the C++ calls with which torch prepares its distributed part.
+WHILE_TORCH_LOADS = """
+import signal, sys, time
+from streamcli.jobs import signals
+signals.listen()
+def look(frame, event, _):
+    file = frame.f_back.f_code.co_filename if frame.f_back else ""
+    if frame.f_code.co_name == "_lock_unlock_module" and file.endswith("distributed/__init__.py"):
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+sys.setprofile(look)
+try:
+    import torch
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise SystemExit(7 if "torch" in sys.modules else 8)
+"""
+
+
+def test_a_stop_while_torch_is_imported_waits_until_it_is(tmp_path: Path) -> None:
+    assert ended(Cold(tmp_path, "-c", WHILE_TORCH_LOADS)) == (7, "")
+
+
 def test_keys_held_down_interrupt_a_run_once(tmp_path: Path) -> None:
     child, line = held(tmp_path, "middle")
     line.send("go on")
