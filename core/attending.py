@@ -1,8 +1,7 @@
 """Has a model attend through an attention function of ours, and as before on leaving.
 
 transformers lets a function be registered under a name, which the model's configuration then has.
-One that is bound to a cache is registered for that model alone, so that others may stream in other
-threads.
+Ours is registered for that model alone, so that others may stream in other threads.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from transformers import AttentionInterface
 from core.attention import Stream, attend
 from core.errors import UsageError
 from core.forwards import turns, uncompiled
-
-NAME = "streamcli"
 
 _entering = Lock()
 
@@ -98,9 +95,9 @@ def attending(
             f"a {model.config.model_type!r} model does not take registered attention functions: "
             "feed its cache one token at a time, or choose another model."
         )
-    function, name = function or attend, NAME
+    function, name = function or attend, name_of(model.config)
     if stream is not None:
-        function, name = _bound(function, stream), name_of(model.config)
+        function = _bound(function, stream)
     with ExitStack() as within:
         with _entering:
             _check_alone(model, stream)
@@ -125,7 +122,7 @@ def registered(function: Any, name: str) -> Iterator[None]:
 
 def name_of(config: Any) -> str:
     """What our attention is registered as for a model of this very configuration."""
-    return f"{NAME}-{id(config)}"
+    return f"streamcli-{id(config)}"
 
 
 def attends_to(stream: Any) -> bool:

@@ -311,12 +311,16 @@ class RunConfig:
     def fitted(self, trained_length: int) -> RunConfig:
         """A copy in which what was left open is filled in for a model of so many positions.
 
-        W stays open where MiB are given: ``core.budgets`` knows it.
+        W stays open where MiB are given: ``core.budgets`` knows it. What keeps everything has the S
+        and W of nobody's choice, so that one run of it is the same whatever was asked.
         """
-        half = max(1, trained_length // 2 - self.n_sink)
+        bounded = self.spec.has_budget
+        n_sink, window = (self.n_sink, self.window) if bounded else (RunConfig.n_sink, None)
+        half = max(1, trained_length // 2 - n_sink)
         return replace(
             self,
-            window=self.window or (half if self.budget_mib is None else None),
+            n_sink=n_sink,
+            window=window or (half if self.budget_mib is None else None),
             max_tokens=self.tokens_to_read(trained_length),
             evict_every=self.steps_between_evictions(),
             chunk_size=self.chunk,

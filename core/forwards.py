@@ -31,6 +31,8 @@ CACHES = ("past_key_values", "cache")  # what a forward calls its cache; the lat
 CHUNKS = "prefill_chunk_size"
 DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
 
+WITHIN = "within streaming_attention(model, cache) the model serves a StreamingKVCache,"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -122,7 +124,10 @@ def _end(cache: Guided) -> None:
 
 @contextmanager
 def turns(model: Any, stream: Any) -> Iterator[None]:
-    """Let ``model.generate`` take each prompt as one more turn of ``stream``."""
+    """Let ``model.generate`` take each prompt as one more turn of ``stream``.
+
+    A forward without a streaming cache, which would be shown what the stream sees, is refused.
+    """
     if not isinstance(stream, Guided) or not hasattr(model, "generate"):
         yield
         return
@@ -145,9 +150,8 @@ def turns(model: Any, stream: Any) -> Iterator[None]:
             cache.drafts = drafting
         else:
             raise UsageError(
-                "within streaming_attention(model, cache) the model serves a StreamingKVCache, and "
-                "generate was given another cache or use_cache=False: leave that out, or generate "
-                "outside."
+                f"{WITHIN} and generate was given another cache or use_cache=False: leave that "
+                "out, or generate outside."
             )
         try:
             return plain(inputs, generation_config, **given)
@@ -156,12 +160,23 @@ def turns(model: Any, stream: Any) -> Iterator[None]:
 
     own = vars(model).get("generate")
     model.generate = generate
+    refusing = model.register_forward_pre_hook(_refuse, with_kwargs=True)
     try:
         yield
     finally:
+        refusing.remove()
         del model.generate
         if own is not None:
             model.generate = own
+
+
+def _refuse(model: Any, args: Any, given: Any) -> None:
+    """Raise ``UsageError`` where a forward has no streaming cache."""
+    if not isinstance(cache_in(given), Guided):
+        raise UsageError(
+            f"{WITHIN} and a forward was given another cache or none: give it that one, or call "
+            "the model outside."
+        )
 
 
 def _name(model: Any) -> str:

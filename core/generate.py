@@ -76,8 +76,7 @@ class GuidedCache(Cache, Guided):
     @property
     def streams(self) -> bool:
         """Whether the model attends through ``core.attention``, so that chunks are exact."""
-        names = attending.NAME, attending.name_of(self.config)
-        return self.config._attn_implementation in names
+        return bool(self.config._attn_implementation == attending.name_of(self.config))
 
     def begin(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
         """What a forward gets in place of what it was given; moves the frame back if it is time.

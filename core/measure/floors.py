@@ -8,7 +8,8 @@ held and B rows, a step of one token has::
     FLOPs = B x (2 x N + 4 x layers x H x D x n)          a multiplication and an addition each
     floor = max(bytes / read bandwidth, FLOPs / matrix rate)
 
-where n is at most as many as a layer sees that has a window of its own.
+where n is at most as many as a layer sees that has a window of its own. Of routed experts N counts
+what a token takes, as if all tokens took the same ones.
 
 Re-computation encodes L tokens to predict after the last one: all layers see L tokens, the head
 one, and causal attention half of L x L::
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from statistics import median
 from typing import Any
 
@@ -34,6 +36,9 @@ from core.measure.meters import Clock
 from core.models import anatomy
 from core.weights import stored_weights
 
+ROUTED = ".experts"  # in the names of the parameters of experts that a token may take or not
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+TAKEN = ("num_experts_per_tok", "moe_topk", "moe_top_k", "moe_k")
 BUFFER_BYTES = 512 * 1024 * 1024
 SQUARE = 2048
 
@@ -135,13 +140,29 @@ def chunk_work(model: Any, tokens: int, keys: int) -> Work:
 
 
 def _weights(model: Any) -> tuple[int, int]:
-    """N, the parameters that a step reads whole, and the bytes that they take as they lie."""
+    """N, the parameters that a step needs, and the bytes that they take as they lie."""
     embedding = model.get_input_embeddings().weight
     tied = model.get_output_embeddings().weight is embedding
-    read = [
-        lies for weight, lies in stored_weights(model).items() if tied or weight is not embedding
-    ]
-    return sum(each.numel() for each in read), sum(each.nbytes for each in read)
+    lies, (experts, taken) = stored_weights(model), _experts(model)
+    numbers, stored = Fraction(0), Fraction(0)
+    for name, weight in model.named_parameters():
+        if tied or weight is not embedding:
+            routed = ROUTED in name or (weight.dim() == 3 and len(weight) == experts)
+            share = Fraction(taken, experts) if routed else 1
+            numbers += share * lies[weight].numel()
+            stored += share * lies[weight].nbytes
+    return int(numbers), int(stored)
+
+
+def _experts(model: Any) -> tuple[int, int]:
+    """Routed experts of a layer, and how many a token takes; (1, 1) where there are none."""
+    config = model.config.get_text_config(decoder=True)
+    parts = config, getattr(config, "ffn_config", None)
+    many, taken = (
+        next((n for name in names for part in parts if (n := getattr(part, name, None))), 1)
+        for names in (EXPERTS, TAKEN)
+    )
+    return many, taken
 
 
 def _head_dim(config: Any) -> int:

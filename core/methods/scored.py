@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
-from core.attending import NAME, implementation, registered
+from core.attending import implementation, name_of, registered
 from core.config import RunConfig
 from core.errors import UsageError
 from core.kinds import kinds_of
@@ -326,7 +326,8 @@ def _weighed(model: Any, cache: ScoredKVCache, weighs: bool) -> Iterator[None]:
     if not weighs:
         yield
         return
-    with registered(partial(_attend, cache=cache), NAME), implementation(model, NAME):
+    name = name_of(model.config)
+    with registered(partial(_attend, cache=cache), name), implementation(model, name):
         yield
 
 

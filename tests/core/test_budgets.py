@@ -152,3 +152,9 @@ def test_the_key_counts_it_only_where_it_is_given() -> None:
     plain = RunConfig(window=60)
     assert plain.key != replace(plain, budget_mib=4.0).key
     assert RunConfig(window=60, budget_mib=None).key == plain.key
+
+
+def test_what_keeps_everything_is_one_configuration_whatever_budget_was_asked() -> None:
+    dense = RunConfig(method="dense").fitted(512)
+    assert RunConfig(method="dense", n_sink=0, window=12).fitted(512).key == dense.key
+    assert RunConfig(method="streaming", window=12).fitted(512).window == 12

@@ -33,6 +33,19 @@ def test_our_attention_asks_for_its_cache_and_leaves_the_model_as_it_was(
     assert neox.model.config._attn_implementation == before != "streaming"
 
 
+def test_a_forward_without_the_stream_is_refused_where_the_model_serves_one() -> None:
+    model, ids = tiny_llama(), random_ids(1, 30)
+    want, cache = model(ids).logits, StreamingKVCache(4, 20, model)
+    with streaming_attention(model, cache):
+        for other in ({}, {"use_cache": False}, {"past_key_values": DynamicCache()}):
+            with pytest.raises(UsageError, match="and a forward was given another cache or none"):
+                model(ids[:, :1], **other)
+        second = StreamingKVCache(4, 40, model)
+        assert gap(model(ids, past_key_values=second).logits, want) < 1e-3
+        assert gap(cache.read(ids[:, :20]), want[:, :20]) < 1e-3
+    assert gap(model(ids).logits, want) == 0
+
+
 def test_a_reset_cache_streams_as_a_new_one(neox: Loaded, neox_ids: Tensor) -> None:
     cache, scores = StreamingKVCache(4, 30, neox.model), []
     with torch.inference_mode(), streaming_attention(neox.model):
@@ -129,6 +142,20 @@ def test_models_stream_in_threads_of_their_own_and_one_model_in_one_at_a_time() 
     )
     assert models[0].config._attn_implementation == "sdpa"
     assert gap(StreamingKVCache(*sizes[0], models[0]).read(ids), wants[0]) < 1e-3
+
+
+def test_two_models_attend_through_ours_at_once_and_either_may_end_first() -> None:
+    (first, second), ids = (tiny_llama(layers=1), tiny_llama(layers=1)), random_ids(1, 60)
+    want, cache = StreamingKVCache(4, 20, first).read(ids), StreamingKVCache(4, 20, second)
+    one, other = streaming_attention(first), streaming_attention(second)
+    one.__enter__()
+    with other:
+        one.__exit__(None, None, None)
+        parts = [
+            second(part, past_key_values=cache, stream=cache).logits
+            for part in torch.split(ids, 7, 1)
+        ]
+    assert gap(torch.cat(parts, 1), want) < 1e-3
 
 
 def test_rows_can_be_reordered_for_beam_search(neox: Loaded, neox_ids: Tensor) -> None:

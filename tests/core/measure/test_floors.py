@@ -72,3 +72,26 @@ def test_a_layer_with_a_window_of_its_own_shows_no_more_than_that() -> None:
     assert floors.prompt_work(model, 65, 65 * 66 // 2).flops == pytest.approx(
         linear * 65 + head + pair * (65 * 66 // 2 + 65 * 24)
     )
+
+
+@pytest.mark.parametrize("family", ["mixtral", "granitemoe", "dbrx", "deepseek_v3"])
+def test_of_routed_experts_those_count_that_a_token_takes(family: str) -> None:
+    """Two of four: each layer's router, shared experts and all else count whole."""
+    model = families.build(family).eval()
+    embedding = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings().weight is embedding
+    whole = sum(each.numel() for each in model.parameters()) - (0 if tied else embedding.numel())
+    of_experts = {
+        "mixtral": ("experts.",),
+        "granitemoe": ("block_sparse_moe.input_linear", "block_sparse_moe.output_linear"),
+        "dbrx": ("experts.mlp.",),
+        "deepseek_v3": (".experts.",),
+    }[family]
+    routed = sum(
+        weight.numel()
+        for name, weight in model.named_parameters()
+        if any(each in name for each in of_experts)
+    )
+    assert routed > 0
+    assert floors.decode_work(model, keys=0).read_bytes == 4 * (whole - routed / 2)
+    assert floors.decode_work(model, keys=0).flops == 2 * (whole - routed / 2)
