@@ -227,7 +227,6 @@ def _colour(share: float) -> str:
 
 def drawn(found: Probe, what: str) -> Drawn:
     """Both heat maps as a figure."""
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     layers, heads = found.before.shape
@@ -235,15 +234,13 @@ def drawn(found: Probe, what: str) -> Drawn:
     for place, (values, title) in enumerate(
         zip((found.before, found.after), _titles(found), strict=True), start=1
     ):
-        figure.add_trace(
-            go.Heatmap(
-                z=100 * values,
-                coloraxis="coloraxis",
-                xgap=1,
-                ygap=1,
-                name=title,
-                hovertemplate="layer %{y}, head %{x}: %{z:.1f} %<extra></extra>",
-            ),
+        figure.add_heatmap(
+            z=100 * values,
+            coloraxis="coloraxis",
+            xgap=1,
+            ygap=1,
+            name=title,
+            hovertemplate="layer %{y}, head %{x}: %{z:.1f} %<extra></extra>",
             row=1,
             col=place,
         )
