@@ -12,7 +12,6 @@ from streamcli.results import frames
 from tests.support.records import BASE, FOUR, recorded, scored
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 
 LARGE = str(2**63)
 RUNS = [{**BASE, **each} for each in FOUR]

@@ -19,7 +19,6 @@ from streamcli.results.store import Store
 from tests.support.process import typed_in_fork
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
 
 QUICK = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "120")

@@ -24,7 +24,6 @@ from tests.support import records
 from tests.support.process import imported
 from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.support.typed",)
 
 COMMANDS = dict(docs.commands())
 EXAMPLES = [line for command in COMMANDS.values() for line in docs.parts(command)[1]]

@@ -13,7 +13,6 @@ from streamcli.results.store import Store
 from streamcli.settings import PREFIX
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """A command line in an empty folder, and a database of a few real, tiny runs.
 
-Use it with ``pytest_plugins = ("tests.support.typed",)``. (PYTEST_DONT_REWRITE: tests import it.)
+(PYTEST_DONT_REWRITE: tests import it.)
 """
 
 from __future__ import annotations

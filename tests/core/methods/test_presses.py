@@ -28,7 +28,6 @@ from tests.support.method_cases import need
 from tests.support.samples import EXACT, fed_nll, gap, method_of, random_ids, tiny_llama
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 PAGE = presses_page.PAGE.read_text().partition("## Those that can't")
 CAN, CANNOT = (tuple(re.findall(r"^\| `(\w+)`", part, re.MULTILINE)) for part in PAGE[::2])
 AROUND = re.findall(r"^\| `(\w+)`.*`press`", PAGE[0], re.MULTILINE)

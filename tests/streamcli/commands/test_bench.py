@@ -26,7 +26,6 @@ from streamcli.jobs import bench as job
 from streamcli.results.schema import unpack
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("little")
 
 

@@ -13,8 +13,6 @@ from tests.support.records import FOUR, recorded, run_ids
 from tests.support.reported import DB, cells, compare
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 
 def test_the_command_of_the_mission_prints_one_table(four: Store, typed: Type) -> None:
     done = compare(typed, "--mode", "decode-loop")

@@ -15,8 +15,6 @@ from streamcli.results.store import Store
 from tests.support.records import ARM, PROBED
 from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.support.typed",)
-
 
 def test_path_opens_nothing_and_hides_the_password(
     typed: Type, home: Path, monkeypatch: pytest.MonkeyPatch

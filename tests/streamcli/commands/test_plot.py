@@ -24,8 +24,6 @@ from tests.support.figure_runs import frame, run, study, traces
 from tests.support.process import imported
 from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.asked")
-
 
 @pytest.fixture
 def chromium() -> str:

@@ -15,8 +15,6 @@ from tests.support.records import recorded
 from tests.support.reported import DB, report, rows_of
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 
 def test_columns_are_exactly_those_asked_for_in_every_format(four: Store, typed: Type) -> None:
     words = ("--columns", "ppl", "method,speed_up")

@@ -26,7 +26,6 @@ from tests.support.records import FOUR, differing, recorded, scored
 from tests.support.reported import DB, report, rows_of
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
 
 INTERVALS = [
     ([3000], "within this text, by Student's t"),

@@ -17,8 +17,6 @@ from tests.support.asked import Asked
 from tests.support.records import FOUR, recorded
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.asked")
-
 
 def names(store: Store) -> list[str]:
     return list(frames.runs(store, status=None)["run_id"])  # newest first

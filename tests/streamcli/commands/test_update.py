@@ -13,8 +13,6 @@ from streamcli.results.store import Store
 from tests.support.reported import report
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 
 MARKED = (
     "# Title\r\n\r\nprose \u00e9\r\n"

@@ -22,7 +22,6 @@ from streamcli.results.schema import Run
 from streamcli.results.store import Store
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 
 OUT = Path("for others")
 

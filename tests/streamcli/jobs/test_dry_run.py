@@ -12,7 +12,6 @@ from tests.support.process import imported
 from tests.support.sweeps import TINY, TWO, rows
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.slow]
 
 

@@ -18,7 +18,6 @@ from streamcli.jobs.plan import PRESETS
 from tests.support.plans import planned
 
 LACKING = extras.lacking  # itself
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
 
 

@@ -23,7 +23,6 @@ from streamcli.results.schema import Run, pack
 from streamcli.results.store import Store
 from tests.support.typed import DATA, TINY, Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
 

@@ -17,7 +17,6 @@ from tests.support import workers
 from tests.support.children import Child, streamcli
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
 TINY = (

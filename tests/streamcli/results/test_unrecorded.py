@@ -20,7 +20,6 @@ from streamcli.results import frames, portable, sqlite_file
 from streamcli.results.store import Store
 from tests.support.typed import DB, TINY, Type, Typed
 
-pytest_plugins = ("tests.support.typed",)
 
 RUN = ("run", *TINY, "--method", "streaming")
 SWEEP = (
