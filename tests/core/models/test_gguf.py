@@ -19,7 +19,6 @@ from tests.support.hub_standin import ROOT
 from tests.support.samples import read, refusal
 from tests.support.sentencepieces import naive, vocabulary, write_pieces
 
-
 DEFAULT = "EleutherAI/pythia-70m"
 
 

@@ -151,9 +151,7 @@ BAD = {
 def test_what_is_asked_wrongly_ends_in_one_line_with_code_2(
     four: Store, typed: Type, words: str
 ) -> None:
-    done = compare(typed, *words.split())
-    assert (done.code, done.out) == (2, "")
-    assert done.err.count("\n") == 1 and BAD[words] in done.err
+    assert compare(typed, *words.split()).refuses(2, BAD[words])
 
 
 @pytest.mark.slow

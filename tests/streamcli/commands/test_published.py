@@ -14,7 +14,6 @@ from tests.support.records import FOUR, recorded
 from tests.support.reported import DB, cells, compare
 from tests.support.typed import Type
 
-
 KEY = ("PG19", "streaming")
 
 
