@@ -16,6 +16,7 @@ from streamcli.jobs import executors, signals
 from streamcli.jobs.claims import queue_of
 from streamcli.jobs.ledger import Say, patiently
 from streamcli.jobs.plan import Plan, rounds
+from streamcli.jobs.sweep import summed_up
 from streamcli.results import addresses, ulid
 from streamcli.results.queue import DEATHS, DONE, FAILED, LEFT_OUT, Cell, Claim, Queue
 from streamcli.results.store import Store
@@ -202,12 +203,7 @@ class HandOut:
         before = {DONE: done, "finished before (--force runs them again)": self.before}
         counts = {**before, **{how: self.counts[how] for how in (LEFT_OUT, FAILED)}}
         counts["not made"] = self.left
-        counted = ", ".join(f"{count} {how}" for how, count in counts.items() if count)
-        lines = [f"{len(self.plan)} runs: {counted}."]
-        for reason, names in self.reasons.items():
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            lines.append(f"failed: {names[0]}{more}: {reason}")
-        return lines
+        return summed_up(len(self.plan), counts, self.reasons)
 
     @property
     def failed(self) -> int:

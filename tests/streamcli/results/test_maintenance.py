@@ -13,7 +13,7 @@ import pytest
 from core.result import RunResult
 from streamcli.results import maintenance, transfer
 from streamcli.results.maintenance import Finding
-from streamcli.results.schema import pack
+from streamcli.results.schema import DOCUMENTS, pack
 from streamcli.results.store import Store
 from tests.support.databases import sql
 from tests.support.records import Begin
@@ -45,7 +45,7 @@ def test_a_run_that_ends_meanwhile_is_no_finding(
     read = transfer._rows
 
     def ends(connection: Any, table: Any, columns: Any, names: Any) -> Any:
-        if table is transfer.DOCUMENTS:  # when the rows of runs have been read
+        if table is DOCUMENTS:  # when the rows of runs have been read
             store.finish(runs.pop(), sound)
         return read(connection, table, columns, names)
 
