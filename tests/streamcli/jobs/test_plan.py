@@ -256,16 +256,6 @@ def test_a_file_that_is_wrong_is_refused_in_one_line(home: Path, text: str) -> N
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("none.yaml", "No such file"), (".", "can't be read|a plan is"), ("a.json", "a plan is a")],
-)
-def test_a_file_that_is_none_is_refused(home: Path, name: str, message: str) -> None:
-    (home / "a.json").write_text("{}")
-    with pytest.raises(UsageError, match=message):
-        planned(file=Path(name))
-
-
 def test_a_file_may_name_every_option_of_the_command_that_runs_have() -> None:
     options = set(inspect.signature(sweep.sweep).parameters) - {"ctx", *sweep.OWN}
     assert options == {*plan.LISTS, *plan.single()}

@@ -18,13 +18,11 @@ from streamcli.jobs import ledger
 from streamcli.results import frames, portable, sqlite_file
 from streamcli.results.store import Store
 from tests.support.databases import Served, sql
+from tests.support.sweeps import TWO
 from tests.support.typed import DB, TINY, Type, Typed
 
 RUN = ("run", *TINY, "--method", "streaming")
-SWEEP = (
-    *("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60"),
-    *("--modes", "chunked", "--windows", "20", "--methods", "streaming", "window", "dense"),
-)
+SWEEP = (*TWO, "dense")
 LOCK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
