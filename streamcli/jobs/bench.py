@@ -100,7 +100,7 @@ def shown(which: str, store: Store) -> Timed:
     from streamcli.results import alone
     from streamcli.results.schema import Benchmark
 
-    first = alone.get(store, Benchmark, which)
+    first = store.row(Benchmark, which)
     if first["about"] is None:
         raise UsageError(
             f"benchmark {which!r} is of a version of streamcli that kept times and no table: its "
