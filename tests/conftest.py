@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from core.models.loading import Loaded
 
-pytest_plugins = ("tests.support.databases", "tests.support.hub_standin")
+pytest_plugins = tuple(
+    f"tests.support.{name}" for name in ("asked", "databases", "hub_standin", "reported", "typed")
+)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait take no core from workers
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as what a shell starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # commands under test would inherit it

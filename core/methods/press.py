@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -117,14 +117,10 @@ class PressStream(CacheStream):
     @contextmanager
     def _seated(self) -> Iterator[None]:
         """The press acts on the model within the block."""
-        hooks = []
-        try:
+        with ExitStack() as hooks:
             for seat in self.seats:
-                hooks.append(seat.module.register_forward_hook(seat, with_kwargs=True))
+                hooks.enter_context(seat.module.register_forward_hook(seat, with_kwargs=True))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 class _Seat:

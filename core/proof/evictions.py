@@ -25,7 +25,7 @@ from torch import Tensor
 from core.attending import implementation, registered
 from core.config import RunConfig
 from core.models.layers import attentions
-from core.proof.reference import _nll
+from core.proof.reference import _nll, hooked
 
 NAME = "streamcli-evictions"
 EQUAL = 1e-5  # of a score: what is closer is equal, and of equals the oldest goes
@@ -247,15 +247,11 @@ class _Replay:
 @contextmanager
 def _replayed(model: Any, absolute: bool) -> Iterator[_Replay]:
     """A model that attends as ``_Replay`` finds; as before on leaving."""
-    layers = attentions(model)
-    replay = _Replay(model, len(layers), absolute)
-    hooks = [
-        layer.register_forward_pre_hook(replay.hook(i), with_kwargs=True)
-        for i, layer in enumerate(layers)
-    ]
-    try:
-        with registered(replay.attend, NAME), implementation(model, NAME):
-            yield replay
-    finally:
-        for hook in hooks:
-            hook.remove()
+    count = len(attentions(model))
+    replay = _Replay(model, count, absolute)
+    with (
+        hooked(model, replay.hook, range(count)),
+        registered(replay.attend, NAME),
+        implementation(model, NAME),
+    ):
+        yield replay

@@ -13,8 +13,8 @@ have in the text. A softmax that is off by one is written out.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -142,15 +142,20 @@ def _own_masks(model: Any, ids: Tensor) -> dict[int, Tensor]:
 
         return hook
 
-    layers = attentions(model)
-    hooks = [layers[i].register_forward_pre_hook(note(i), with_kwargs=True) for i in own]
-    try:
-        with implementation(model, "eager"):
-            model(ids, use_cache=False, logits_to_keep=1)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(model, note, own), implementation(model, "eager"):
+        model(ids, use_cache=False, logits_to_keep=1)
     return found
+
+
+@contextmanager
+def hooked(model: Any, hook: Callable[[int], Any], layers: Iterable[int]) -> Iterator[None]:
+    """Within it ``hook(i)`` is called before the attention of each of these layers, by number."""
+    found = attentions(model)
+    with ExitStack() as stack:
+        for i in layers:
+            each = found[i].register_forward_pre_hook(hook(i), with_kwargs=True)
+            stack.enter_context(each)
+        yield
 
 
 class _Memory:
@@ -216,19 +221,12 @@ class _Memory:
 def _remembering(model: Any, shape: Any) -> Iterator[_Memory]:
     """A model whose attentions are given what ``_Memory`` holds; as before on leaving."""
     memory = _Memory(model, tuple(shape))
-    hooks = [
-        layer.register_forward_pre_hook(memory.hook(i), with_kwargs=True)
-        for i, layer in enumerate(attentions(model))
-    ]
     own = model.config._attn_implementation
     if own != BY_MASK and _own_masks_can_be(model):
         own = "eager"
-    try:
-        with implementation(model, own):
-            yield memory
-    finally:
-        for hook in hooks:
-            hook.remove()
+    every = range(len(attentions(model)))
+    with hooked(model, memory.hook, every), implementation(model, own):
+        yield memory
 
 
 def _own_masks_can_be(model: Any) -> bool:

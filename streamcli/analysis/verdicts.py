@@ -114,11 +114,6 @@ def judged(pairs: Sequence[Pair], margin: float = MARGIN) -> list[Judged]:
     return [Judged(*each, margin) for each in figures]
 
 
-def verdict(pair: Pair, margin: float = MARGIN) -> str:
-    """What may be said of a pair that stands alone, in words."""
-    return judged([pair], margin)[0].verdict
-
-
 def tests(found: Sequence[Judged]) -> int:
     """How many comparisons of a table are tested at once, of nats, of answers or of times."""
     kinds = ("difference_p", "accuracy_p", "speed_up_p")

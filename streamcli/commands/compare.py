@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -195,11 +196,11 @@ def _methods(
     from streamcli.render import compared, output
 
     found = job.methods(store, where, baseline, across=across, most=most)
-    within = _within(margin)
-    if form is Format.JSON:
-        _records([table.pairs for table in found.tables], within)
-    else:
-        _pages(form, [compared.methods(t, across=across, margin=within) for t in found.tables])
+
+    def sheets(within: float) -> list[Sheet]:
+        return [compared.methods(t, across=across, margin=within) for t in found.tables]
+
+    _show(form, [table.pairs for table in found.tables], sheets, margin)
     for remark in found.remarks:
         output.say(remark)
     return found.pairs
@@ -213,10 +214,7 @@ def _two_commits(
 
     before, after = commits
     pairs, alone = job.against_commit(store, before, after, where)
-    if form is Format.JSON:
-        _records(compared.kinds(pairs), _within(margin))
-    else:
-        _pages(form, compared.commits(pairs, before, after, _within(margin)))
+    _show(form, compared.kinds(pairs), partial(compared.commits, pairs, before, after), margin)
     if alone:
         output.say(f"{alone} configurations finished at one of the two commits only.")
     return pairs
@@ -227,10 +225,7 @@ def _two_runs(store: Store, form: Format, runs: list[str], margin: float | None)
     from streamcli.render import compared
 
     pair = job.of_two(store, *runs)
-    if form is Format.JSON:
-        _records([[pair]], _within(margin))
-    else:
-        _pages(form, [compared.two(pair, _within(margin))])
+    _show(form, [[pair]], lambda within: [compared.two(pair, within)], margin)
     return [pair]
 
 
@@ -245,17 +240,21 @@ def _with_published(store: Store, form: Format, where: dict[str, Any]) -> None:
         _pages(form, [*map(published.seed, found), published.artefacts(found)])
 
 
-def _within(margin: float | None) -> float:
-    """The margin that was asked for, or else the default."""
+def _show(
+    form: Format,
+    tables: Sequence[Sequence[Pair]],
+    sheets: Callable[[float], Sequence[Sheet]],
+    margin: float | None,
+) -> None:
+    """Write pairs, table by table, as they are or as ``sheets`` sets them, judged by a margin."""
     from streamcli.analysis.verdicts import MARGIN
-
-    return MARGIN if margin is None else margin
-
-
-def _records(tables: Sequence[Sequence[Pair]], margin: float) -> None:
     from streamcli.render import compared, documents
 
-    sys.stdout.write(documents.json_list(compared.records(tables, margin)))
+    within = MARGIN if margin is None else margin
+    if form is Format.JSON:
+        sys.stdout.write(documents.json_list(compared.records(tables, within)))
+    else:
+        _pages(form, sheets(within))
 
 
 def _pages(form: Format, sheets: Sequence[Sheet]) -> None:

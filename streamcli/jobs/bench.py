@@ -83,17 +83,8 @@ def run(what: str, asked: dict[str, Any], db: str | None) -> tuple[Timed, Ledger
         gflops_per_s=machine.flops_per_s / 1e9,
         weights_mib=sum(weight.nbytes for weight in loaded.model.parameters()) / MIB,
     )
-    about = json.dumps({name: each for name, each in asdict(timed).items() if name != "rows"})
-    rows = alone.named(
-        Benchmark,
-        [
-            {
-                **{"bench": what, "shown": json.dumps(row), "about": about},
-                **_record(asked, loaded, arm, machine),
-            }
-            for arm, row in zip(arms, timed.rows, strict=True)
-        ],
-    )
+    pairs = zip(arms, timed.rows, strict=True)
+    rows = alone.named(Benchmark, [_record(timed, loaded, arm, row) for arm, row in pairs])
     ledger = Ledger(store, settings.place(db), output.say)
     if ledger.alone("benchmark", rows):
         output.say(f"recorded in the table benchmarks of {store.place}")
@@ -109,7 +100,7 @@ def shown(which: str, store: Store) -> Timed:
     from streamcli.results import alone
     from streamcli.results.schema import Benchmark
 
-    first = alone.get(store, Benchmark, which)
+    first = store.row(Benchmark, which)
     if first["about"] is None:
         raise UsageError(
             f"benchmark {which!r} is of a version of streamcli that kept times and no table: its "
@@ -341,34 +332,23 @@ def _beside_ours(arm: Arm, base: Arm) -> bool:
     return base.name == registry.STREAMING and alike and not theirs
 
 
-def _record(asked: dict[str, Any], loaded: Loaded, arm: Arm, machine: Machine) -> dict[str, Any]:
+def _record(timed: Timed, loaded: Loaded, arm: Arm, row: dict[str, Any]) -> dict[str, Any]:
     """An arm as a row of the database; its trace has every timed step, round after round."""
     import numpy as np
     import torch
 
     from core import environment
-    from core.measure import bench
     from streamcli.results.schema import Benchmark, pack
 
     on_gpu = loaded.model.device.type == "cuda"
     here = environment.describe(torch.cuda.get_device_name(loaded.model.device) if on_gpu else None)
-    config, found = arm.config, bench.figure(arm.typical())
-    known = {**vars(config), "chunk_size": config.chunk, **vars(here)}
-    return {name: known[name] for name in Benchmark.model_fields if name in known} | {
-        "arm": arm.name,
+    about = {name: each for name, each in asdict(timed).items() if name != "rows"}
+    known = {**about, **vars(arm.config), **vars(here), **row} | {
+        "chunk_size": arm.config.chunk,
         "device": str(loaded.model.device),
         "threads": torch.get_num_threads(),
-        "attended_keys": config.attended_keys,
-        "rounds": asked["rounds"],
-        "ms_per_token": found.median,
-        "ms_per_token_low": found.low,
-        "ms_per_token_high": found.high,
-        "floor_ms": machine.floor_ms(arm.work) / arm.tokens,
-        "read_gb_per_s": machine.bytes_per_s / 1e9,
-        "gflops_per_s": machine.flops_per_s / 1e9,
-        "compile_s": arm.compile_s,
-        "kv_mib": arm.kv_mib,
-        "step_mib": arm.step_mib,
-        "length": arm.length,
         "latency_ms": pack(np.concatenate([np.array(each, np.float32) for each in arm.rounds_ms])),
+        "shown": json.dumps(row),
+        "about": json.dumps(about),
     }
+    return {name: known[name] for name in Benchmark.model_fields if name in known}

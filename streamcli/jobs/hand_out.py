@@ -16,6 +16,7 @@ from streamcli.jobs import executors, signals
 from streamcli.jobs.claims import queue_of
 from streamcli.jobs.ledger import Say, patiently
 from streamcli.jobs.plan import Plan, rounds
+from streamcli.jobs.sweep import summed_up
 from streamcli.results import addresses, ulid
 from streamcli.results.queue import DEATHS, DONE, FAILED, LEFT_OUT, Cell, Claim, Queue
 from streamcli.results.store import Store
@@ -113,7 +114,6 @@ class HandOut:
         self, executor: str, workers: int, folder: Path, *, explicit: bool, force: bool
     ) -> None:
         self.sweep, added = put(self.store, self.plan, explicit, force)
-        sweep = self.sweep
         queue = queue_of(self.store)
         started: list[executors.Started] = []
         try:
@@ -125,17 +125,17 @@ class HandOut:
             threads = max((arm.threads or 1 for arm in self.plan.arms), default=1)
             gpus = int(any(arm.device.startswith("cuda") for arm in self.plan.arms))
             place = str(addresses.located(self.place).render_as_string(hide_password=False))
-            job = executors.Job(sweep, place, workers, threads, gpus, folder)
+            job = executors.Job(self.sweep, place, workers, threads, gpus, folder)
             started = executors.start(executor, job)
-            self._wait(queue, sweep, executor, job, started)
+            self._wait(queue, executor, job, started)
         except KeyboardInterrupt as stop:
             raise Interrupted("interrupted.") from stop
         finally:
             with signals.ignored():
                 executors.stop(started, idle=not self.left)
                 with suppress(StreamError):  # what waits is then shown by worker --status
-                    self._look(queue, sweep)
-                    queue.clear(sweep)
+                    self._look(queue)
+                    queue.clear(self.sweep)
 
     def runs(self) -> pd.DataFrame:
         """The finished runs, made now or before."""
@@ -147,12 +147,7 @@ class HandOut:
         return found
 
     def _wait(
-        self,
-        queue: Queue,
-        sweep: str,
-        executor: str,
-        job: executors.Job,
-        started: list[executors.Started],
+        self, queue: Queue, executor: str, job: executors.Job, started: list[executors.Started]
     ) -> None:
         """Look after the workers until every run has ended, or none of them goes on."""
         said = set[str]()
@@ -162,7 +157,7 @@ class HandOut:
                 if line not in said:
                     said.add(line)
                     self.say(line)
-            left = patiently(lambda: self._look(queue, sweep), "The sweep waits", self.say)
+            left = patiently(lambda: self._look(queue), "The sweep waits", self.say)
             if not left or all(code is not None and code >= 0 for code in codes):
                 return
             for place, code in enumerate(codes):
@@ -174,10 +169,9 @@ class HandOut:
                     started[place] = executors.again(executor, job, place)
             time.sleep(POLL_S)
 
-    def _look(self, queue: Queue, sweep: str) -> int:
+    def _look(self, queue: Queue) -> int:
         """Take note of what has ended; how many runs have not."""
-        groups = queue.groups(sweep)
-        for group in groups:
+        for group in queue.groups(self.sweep):
             self._note(group)
         return len(self.plan) - len(self._known)
 
@@ -202,12 +196,7 @@ class HandOut:
         before = {DONE: done, "finished before (--force runs them again)": self.before}
         counts = {**before, **{how: self.counts[how] for how in (LEFT_OUT, FAILED)}}
         counts["not made"] = self.left
-        counted = ", ".join(f"{count} {how}" for how, count in counts.items() if count)
-        lines = [f"{len(self.plan)} runs: {counted}."]
-        for reason, names in self.reasons.items():
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            lines.append(f"failed: {names[0]}{more}: {reason}")
-        return lines
+        return summed_up(len(self.plan), counts, self.reasons)
 
     @property
     def failed(self) -> int:

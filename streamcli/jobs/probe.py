@@ -74,10 +74,10 @@ def shown(which: str, db: str | None) -> Probed:
         UsageError: There is none, or there are several.
     """
     from core.sinks import Probe, Sink
-    from streamcli.results import alone, schema
+    from streamcli.results import schema
 
     store = opened(db)
-    row = alone.get(store, schema.Probe, which)
+    row = store.row(schema.Probe, which)
     shape = row["n_layers"], row["n_heads"]
     maps = {name: schema.unpack(row[name]).reshape(shape) for name in ("before", "after")}
     perplexities = {int(s): ppl for s, ppl in json.loads(row["perplexities"]).items()}

@@ -17,6 +17,22 @@ from streamcli.jobs.record import Recorder
 from streamcli.results.queue import DONE, FAILED, LEFT_OUT, Ended, Taken
 
 
+def summed_up(runs: int, counts: dict[str, int], failed: dict[str, list[str]]) -> list[str]:
+    """What became of runs, a line for all, then a line for each reason why some failed.
+
+    Args:
+        runs: How many there are.
+        counts: How many ended in each way, in words.
+        failed: The names of those that failed, by reason.
+    """
+    counted = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    lines = [f"{runs} runs: {counted}."]
+    for reason, names in failed.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"failed: {names[0]}{more}: {reason}")
+    return lines
+
+
 @dataclass
 class Sweep:
     """A plan and what became of its runs.
@@ -95,12 +111,7 @@ class Sweep:
             "failed": failed,
         }
         counts["not begun"] = len(self.plan) - sum(counts.values())
-        counted = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        lines = [f"{len(self.plan)} runs: {counted}."]
-        for reason, names in self.failed.items():
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            lines.append(f"failed: {names[0]}{more}: {reason}")
-        return lines
+        return summed_up(len(self.plan), counts, self.failed)
 
     def _one(self, arm: RunConfig, turn: int) -> str:
         """Make one run unless there is no need; how that ended."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from core.registry import method
-from streamcli.render.records import telling
+from streamcli.render.records import alone
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import ALL, BENCHMARKS, Column, format_value
 
@@ -92,19 +92,8 @@ def cautions(timed: Timed) -> list[str]:
 
 def listing(rows: list[dict[str, Any]], place: str) -> Sheet:
     """Recorded benchmarks, a line each."""
-    length = telling([str(row["benchmark_id"]) for row in rows])
-    short = {"benchmark_id": length, "created_at": 16}
     columns = [(ALL | BENCHMARKS)[name].headed for name in LISTED]
-    cells = [
-        [format_value(column, _cut(row[column.name], short.get(column.name))) for column in columns]
-        for row in rows
-    ]
-    number = f"{len(rows)} benchmark{'s' * (len(rows) > 1)}"
-    return Sheet(f"{number} in {place}", columns, cells, ["streamcli bench --show NAME shows one."])
-
-
-def _cut(value: Any, length: int | None) -> Any:
-    return value[:length] if length else value
+    return alone(rows, "benchmark", columns, place)
 
 
 def _of_prompts(what: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -143,11 +132,8 @@ def costs(looked: Profile) -> Sheet:
         Column("share", "share (%)", "fixed", "", digits=1),
         Column("calls", "calls a forward", "significant", ""),
     ]
-    rows = [
-        [format_value(column, value) for column, value in zip(columns, values, strict=True)]
-        for cost in looked.costs[:5]
-        for values in [(cost.name, cost.ms, 100 * cost.share, cost.calls)]
-    ]
+    shown = [(each.name, each.ms, 100 * each.share, each.calls) for each in looked.costs[:5]]
+    rows = [list(map(format_value, columns, values)) for values in shown]
     forwards = f"{looked.forwards} forward{'s' * (looked.forwards > 1)}"
     note = (
         f"Own time of each operation, over {forwards} of a run like this one, which is not "

@@ -40,11 +40,15 @@ def say_recorded(place: str, flag: str | None) -> None:
     say(f"recorded in {place}; next: streamcli report{there}")
 
 
+def wide_console(to: IO[str] | None = None, piped: int = PIPE_WIDTH) -> Console:
+    """A console as wide as its terminal; ``piped`` columns where it is none."""
+    console = Console(file=to)
+    return console if console.is_terminal else Console(width=piped, file=to)
+
+
 def page(sheet: tables.Sheet, to: IO[str] | None = None) -> None:
     """One table and its notes; on a narrow terminal the table closes up, but stays whole."""
-    console = Console(file=to)
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH, file=to)
+    console = wide_console(to)
     ascii_only = console.options.ascii_only
     plain = None if ascii_only else terminal_tables.set_plainly(sheet, console.width)
     if sheet.title:
@@ -73,9 +77,7 @@ def pages(
     for sheet in [above, *apart] if above else apart:
         page(sheet, to)
     if shared:
-        console = Console(file=to)
-        if not console.is_terminal:
-            console = Console(width=PIPE_WIDTH, file=to)
+        console = wide_console(to)
         console.print(f"[bold]{tables.SHARED_TITLE}[/bold]")
         for note in shared:
             console.print(Text(note, style="dim"))

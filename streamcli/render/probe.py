@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.text import Text
 
 from core.sinks import FAR, FIRST, PIECE, Probe
@@ -12,7 +11,7 @@ from streamcli.harmless import visible
 from streamcli.render import output
 from streamcli.render.figures import style
 from streamcli.render.figures.drawn import Drawn
-from streamcli.render.records import telling
+from streamcli.render.records import alone
 from streamcli.render.tables import Sheet
 from streamcli.results.columns import ALL, PROBES, Column, format_value
 
@@ -35,9 +34,7 @@ LISTED = "probe_id created_at model dataset n_sink window sink_rate mass_before 
 
 def terminal(found: Probe, what: str) -> None:
     """Print what was found: in words, the heat maps, and two tables."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=output.PIPE_WIDTH)
+    console = output.wide_console()
     console.print(Text(f"probe: {visible(what)}", style="bold"))
     for sentence in words(found):
         console.print(visible(sentence), markup=False, highlight=False)
@@ -102,13 +99,8 @@ def _elsewhere(found: Probe) -> list[str]:
 
 def listing(rows: list[dict[str, Any]], place: str) -> Sheet:
     """Recorded probes, a line each."""
-    length = telling([str(row["probe_id"]) for row in rows])
-    for row in rows:
-        row["probe_id"], row["created_at"] = row["probe_id"][:length], row["created_at"][:10]
-    columns = [(ALL | PROBES)[name].headed for name in rows[0] if name in LISTED.split()]
-    cells = [[format_value(column, row[column.name]) for column in columns] for row in rows]
-    number = f"{len(rows)} probe{'s' * (len(rows) > 1)}"
-    return Sheet(f"{number} in {place}", columns, cells, ["streamcli probe --show NAME shows one."])
+    columns = [(ALL | PROBES)[name].headed for name in LISTED.split()]
+    return alone(rows, "probe", columns, place)
 
 
 def _by_sinks(found: Probe) -> Sheet:
@@ -122,12 +114,8 @@ def _by_sinks(found: Probe) -> Sheet:
     budget = found.n_sink + found.window
     rows = [
         [
-            format_value(column, value)
-            for column, value in zip(
-                columns,
-                (s, budget - s, ppl, ppl / best - 1, "suffices" if s == found.suffices else ""),
-                strict=True,
-            )
+            *map(format_value, columns[:-1], (s, budget - s, ppl, ppl / best - 1)),
+            "suffices" if s == found.suffices else "",
         ]
         for s, ppl in found.perplexities.items()
     ]
@@ -146,14 +134,7 @@ def _tokens(found: Probe) -> list[Sheet]:
         Column("mass", "attention (%)", "fixed", "", digits=1),
     ]
     rows = [
-        [
-            format_value(column, value)
-            for column, value in zip(
-                columns,
-                (sink.position, repr(sink.text), 100 * sink.heads, 100 * sink.mass),
-                strict=True,
-            )
-        ]
+        (sink.position, repr(sink.text), 100 * sink.heads, 100 * sink.mass)
         for sink in found.sinks[:SHOWN]
     ]
     number = len(found.sinks)
@@ -163,7 +144,8 @@ def _tokens(found: Probe) -> list[Sheet]:
         f"token is beyond {found.threshold:g}, and that attention averaged over all heads. "
         f"{first[0].upper()}{first[1:]} that are a sink of any head."
     )
-    return [Sheet(f"Sinks among {found.tokens:,} tokens", columns, rows, [note])]
+    cells = [list(map(format_value, columns, row)) for row in rows]
+    return [Sheet(f"Sinks among {found.tokens:,} tokens", columns, cells, [note])]
 
 
 def _titles(found: Probe) -> tuple[str, str]:
@@ -227,7 +209,6 @@ def _colour(share: float) -> str:
 
 def drawn(found: Probe, what: str) -> Drawn:
     """Both heat maps as a figure."""
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     layers, heads = found.before.shape
@@ -235,15 +216,13 @@ def drawn(found: Probe, what: str) -> Drawn:
     for place, (values, title) in enumerate(
         zip((found.before, found.after), _titles(found), strict=True), start=1
     ):
-        figure.add_trace(
-            go.Heatmap(
-                z=100 * values,
-                coloraxis="coloraxis",
-                xgap=1,
-                ygap=1,
-                name=title,
-                hovertemplate="layer %{y}, head %{x}: %{z:.1f} %<extra></extra>",
-            ),
+        figure.add_heatmap(
+            z=100 * values,
+            coloraxis="coloraxis",
+            xgap=1,
+            ygap=1,
+            name=title,
+            hovertemplate="layer %{y}, head %{x}: %{z:.1f} %<extra></extra>",
             row=1,
             col=place,
         )

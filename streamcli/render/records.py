@@ -162,6 +162,20 @@ def size(number: int) -> str:
     return f"{mib:,.1f} MiB" if mib >= 1 else f"{number / 2**10:,.0f} KiB"
 
 
+def alone(rows: Sequence[dict[str, Any]], word: str, columns: list[Column], place: str) -> Sheet:
+    """Recorded benchmarks or probes, ``word``, a line each, newest first."""
+    length = telling([str(row[f"{word}_id"]) for row in rows])
+    short = {f"{word}_id": length, "created_at": len("2026-01-31T12:00")}
+    cells = [
+        [format_value(each, row[each.name])[: short.get(each.name)] for each in columns]
+        for row in rows
+    ]
+    number = f"{len(rows)} {word}{'s' * (len(rows) > 1)}"
+    command = "bench" if word == "benchmark" else word
+    note = f"streamcli {command} --show NAME shows one."
+    return Sheet(f"{number} in {place}", columns, cells, [note])
+
+
 def telling(run_ids: list[str]) -> int:
     """How many characters tell these names apart."""
     for length in range(SHORTEST, len(max(run_ids, default=""))):

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from core.errors import UsageError
+from streamcli.render import output
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Scatter
@@ -29,9 +29,7 @@ def show(drawn: Drawn) -> None:
     lines = [each for each in drawn.figure.data if each.type == "scatter" and each.mode == "lines"]
     if not lines or len(lines) < len(drawn.figure.data):
         raise UsageError(f"{drawn.name} is not made of lines alone: choose --format html or png.")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDEST)
+    console = output.wide_console(piped=WIDEST)
     width = min(console.width, WIDEST)
     console.print(Text(drawn.title, style="bold"))
     titles = [each.text for each in drawn.figure.layout.annotations]

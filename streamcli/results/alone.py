@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import desc, select
 from sqlmodel import SQLModel
 
-from core.errors import UsageError
 from streamcli.results import ulid
 from streamcli.results.schema import Benchmark, Probe
 from streamcli.results.values import now, plain
@@ -30,33 +29,6 @@ def named(table: Alone, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def get(store: Store, table: Alone, which: str) -> dict[str, Any]:
-    """The row of a name, of the beginning of one, or the ``latest``.
-
-    Raises:
-        UsageError: No row, or more than one.
-    """
-    from streamcli.results.store import LATEST
-
-    rows, what = SQLModel.metadata.tables[str(table.__tablename__)], table.__name__.lower()
-    command = "streamcli bench" if table is Benchmark else f"streamcli {what}"
-    key = next(iter(rows.columns))
-    query = select(rows).order_by(desc(rows.c.created_at), desc(key)).limit(2)
-    if which != LATEST:
-        query = query.where(key.startswith(which.upper(), autoescape=True))
-    found = [dict(row._mapping) for row in store.read(query)]
-    if not found and which == LATEST:
-        raise UsageError(f"{store.place} has no {what} yet: record one with `{command}`.")
-    if not found:
-        raise UsageError(f"{store.place} has no {what} {which!r}: `{command} --list` shows them.")
-    if len(found) > 1 and which != LATEST:
-        raise UsageError(
-            f"{store.place} has several {what}s that begin with {which!r}, such as "
-            f"{found[0][key.name]} and {found[1][key.name]}: give more of the name."
-        )
-    return found[0]
 
 
 def listed(store: Store, table: Alone) -> list[dict[str, Any]]:

@@ -18,18 +18,17 @@ from sqlalchemy import (
     Integer,
     Row,
     Select,
-    Table,
     and_,
     func,
     literal,
     or_,
     select,
 )
-from sqlmodel import SQLModel
 
 from core.errors import UsageError, unknown
-from streamcli.results import schema, values
+from streamcli.results import values
 from streamcli.results.columns import SAME_RUN
+from streamcli.results.schema import DOCUMENTS, RUNS
 from streamcli.results.store import Store
 
 if TYPE_CHECKING:
@@ -68,10 +67,9 @@ def runs(
     Raises:
         UsageError: No such column, or no such time.
     """
-    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
-    chosen = [_column(table, "column", name) for name in columns or table.columns.keys()]
-    query = select(*chosen).order_by(*_order(table, sort or NEWEST_FIRST)).limit(limit)
-    query = query.where(*_conditions(table, since, {"status": status, **where}))
+    chosen = [_column(name) for name in columns or RUNS.columns.keys()]
+    query = select(*chosen).order_by(*_order(sort or NEWEST_FIRST)).limit(limit)
+    query = query.where(*_conditions(since, {"status": status, **where}))
     return _frame(store, query, chosen)
 
 
@@ -87,11 +85,10 @@ def rows(
 
     In no order where ``sort`` names none.
     """
-    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
-    query = select(*(_column(table, "column", name) for name in columns))
+    query = select(*(_column(name) for name in columns))
     if sort:
-        query = query.order_by(*_order(table, sort))
-    return store.read(query.where(*_conditions(table, since, {"status": "done", **where})))
+        query = query.order_by(*_order(sort))
+    return store.read(query.where(*_conditions(since, {"status": "done", **where})))
 
 
 def repeats(
@@ -116,15 +113,14 @@ def repeats(
     Raises:
         UsageError: No such column, or no such time.
     """
-    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
-    of = table.alias()
-    alike = [of.c[name].is_not_distinct_from(table.c[name]) for name in same]
-    alike.append(of.c[KEY] == table.c[KEY])  # by which servers find them
-    alike += _conditions(table, since, {"status": "done", **where})
+    of = RUNS.alias()
+    alike = [of.c[name].is_not_distinct_from(RUNS.c[name]) for name in same]
+    alike.append(of.c[KEY] == RUNS.c[KEY])  # by which servers find them
+    alike += _conditions(since, {"status": "done", **where})
     # An outer join, since of an inner one SQLite may read all runs first.
-    query = select(of.c.run_id, *(_column(table, "column", name) for name in columns))
-    query = query.add_columns(table.c.run_id.label("other"))
-    query = query.select_from(of.outerjoin(table, and_(*alike)))
+    query = select(of.c.run_id, *(_column(name) for name in columns))
+    query = query.add_columns(RUNS.c.run_id.label("other"))
+    query = query.select_from(of.outerjoin(RUNS, and_(*alike)))
     for first in range(0, len(run_ids), BATCH):
         rows = store.read(query.where(of.c.run_id.in_(run_ids[first : first + BATCH])))
         yield from (row for row in rows if row[-1] is not None)
@@ -153,43 +149,40 @@ def latest(
     Raises:
         UsageError: No such column, or no such time.
     """
-    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
-    same = [table.c[name] for name in SAME_RUN]
-    newest = func.max(table.c.run_id).label("newest")
+    same = [RUNS.c[name] for name in SAME_RUN]
+    newest = func.max(RUNS.c.run_id).label("newest")
     groups = select(newest, func.count().label("runs")).group_by(*same)
-    groups = groups.where(*_conditions(table, since, {"status": "done", **where}))
+    groups = groups.where(*_conditions(since, {"status": "done", **where}))
     if not sort:  # the newest are known before their rows are read
         groups = groups.order_by(newest.desc()).limit(limit)
     chosen = groups.subquery()
-    query = select(table, chosen.c.runs).join(chosen, table.c.run_id == chosen.c.newest)
-    query = query.order_by(*_order(table, sort or "-run_id")).limit(limit)
-    return _frame(store, query, [*table.columns, Column("runs", Integer())])
+    query = select(RUNS, chosen.c.runs).join(chosen, RUNS.c.run_id == chosen.c.newest)
+    query = query.order_by(*_order(sort or "-run_id")).limit(limit)
+    return _frame(store, query, [*RUNS.columns, Column("runs", Integer())])
 
 
 def of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Runs that are at hand, each by column name, as ``runs`` would give them, in their order."""
-    table = SQLModel.metadata.tables[str(schema.Run.__tablename__)]
-    names = [column.name for column in table.columns]
+    names = [column.name for column in RUNS.columns]
     cells = [[row[name] for name in names] for row in rows]
-    return _framed(cells, list(table.columns))
+    return _framed(cells, list(RUNS.columns))
 
 
 def documents(store: Store, run_ids: Iterable[str]) -> pd.DataFrame:
     """The documents of these runs in reading order, run by run; ``nll_nats`` is a sum."""
-    table = SQLModel.metadata.tables[str(schema.DocumentRow.__tablename__)]
-    mine = table.c.run_id.in_(list(run_ids))
-    query = select(table).where(mine).order_by(table.c.run_id, table.c.position)
-    return _frame(store, query, list(table.columns))
+    mine = DOCUMENTS.c.run_id.in_(list(run_ids))
+    query = select(DOCUMENTS).where(mine).order_by(DOCUMENTS.c.run_id, DOCUMENTS.c.position)
+    return _frame(store, query, list(DOCUMENTS.columns))
 
 
-def _column(table: Table, kind: str, name: str) -> Column[Any]:
-    if name not in table.columns:
-        raise unknown(kind, name, table.columns.keys())
-    return table.columns[name]
+def _column(name: str, kind: str = "column") -> Column[Any]:
+    if name not in RUNS.columns:
+        raise unknown(kind, name, RUNS.columns.keys())
+    return RUNS.columns[name]
 
 
 def _conditions(
-    table: Table, since: str | datetime | None, where: dict[str, Filter]
+    since: str | datetime | None, where: dict[str, Filter]
 ) -> list[ColumnElement[bool]]:
     """What rows must meet; ``commit`` is the beginning of one, ``tag`` one of several."""
     found = []
@@ -197,17 +190,17 @@ def _conditions(
         if wanted is None:
             continue
         if name == "commit":
-            found.append(table.c.git_commit.startswith(str(wanted), autoescape=True))
+            found.append(RUNS.c.git_commit.startswith(str(wanted), autoescape=True))
         elif name == "tag":
-            words = literal(" ") + table.c.tags + " "
+            words = literal(" ") + RUNS.c.tags + " "
             found.append(words.contains(f" {wanted} ", autoescape=True))
         elif name in ("model", "dataset"):  # by the name that it was asked for as well
-            both = (table.c[name], table.c[f"requested_{name}"])
+            both = (RUNS.c[name], RUNS.c[f"requested_{name}"])
             found.append(or_(*(_among(column, wanted) for column in both)))
         else:
-            found.append(_among(_column(table, "column", name), wanted))
+            found.append(_among(_column(name), wanted))
     if since is not None:
-        found.append(table.c.created_at >= _moment(since))
+        found.append(RUNS.c.created_at >= _moment(since))
     return found
 
 
@@ -216,11 +209,11 @@ def _among(column: Column[Any], wanted: Filter) -> ColumnElement[bool]:
     return column.in_([values.plain(column.name, value) for value in several])
 
 
-def _order(table: Table, sort: str) -> tuple[ColumnElement[Any], ...]:
-    key = _column(table, "sort key", sort.removeprefix("-"))
+def _order(sort: str) -> tuple[ColumnElement[Any], ...]:
+    key = _column(sort.removeprefix("-"), "sort key")
     if sort.startswith("-"):
-        return key.desc().nulls_last(), table.c.run_id.desc()
-    return key.asc().nulls_last(), table.c.run_id.asc()
+        return key.desc().nulls_last(), RUNS.c.run_id.desc()
+    return key.asc().nulls_last(), RUNS.c.run_id.asc()
 
 
 def _moment(since: str | datetime) -> str:

@@ -18,8 +18,9 @@ from core.result import perplexity
 from streamcli.results import addresses, kinds, schema, transfer
 from streamcli.results.columns import NAMED, VIEW, moment
 from streamcli.results.failures import errors_in_one_line
+from streamcli.results.schema import DOCUMENTS, RUNS, TRACES
 from streamcli.results.store import Store
-from streamcli.results.transfer import ALONE, DOCUMENTS, RUNS, TRACES, Record
+from streamcli.results.transfer import ALONE, Record
 
 COUNTED = ("status", *NAMED)
 TABLES = (RUNS.name, DOCUMENTS.name, TRACES.name, *(each.name for each in ALONE.values()))

@@ -24,8 +24,9 @@ from streamcli import __version__, files, harmless
 from streamcli.results import kinds, migrations, transfer, ulid, values
 from streamcli.results.columns import STATUSES
 from streamcli.results.queue import Cell
+from streamcli.results.schema import DOCUMENTS, RUNS
 from streamcli.results.store import Store
-from streamcli.results.transfer import ALONE, DOCUMENTS, RUNS, Moved, Others, Record
+from streamcli.results.transfer import ALONE, Moved, Others, Record
 
 WHOLE, ROWS = ".jsonl", ".csv"
 PARTS = ("run", "documents", "trace")

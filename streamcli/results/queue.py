@@ -17,12 +17,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Select, case, delete, insert, select, text, update
-from sqlmodel import SQLModel
 
 from core.config import RunConfig
 from core.errors import StreamError
 from streamcli.results import ulid
-from streamcli.results.schema import Group, Run
+from streamcli.results.schema import QUEUE, RUNS
 from streamcli.results.values import now
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ DEATHS = 5  # of workers with one group, no run of which ended meanwhile
 LOCK = 2309_17454  # as in ``migrations``: one process at a time adds to the queue
 WAITING, CLAIMED, HELD, OVER = "waiting", "claimed", "held", "done"
 DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
-
-QUEUE, RUNS = (SQLModel.metadata.tables[str(each.__tablename__)] for each in (Group, Run))
 
 
 class Ended(NamedTuple):

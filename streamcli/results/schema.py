@@ -273,6 +273,12 @@ class Group(SQLModel, table=True):
     seen_at: str | None = None
 
 
+RUNS, DOCUMENTS, TRACES, BENCHMARKS, PROBES, QUEUE = (
+    SQLModel.metadata.tables[str(each.__tablename__)]
+    for each in (Run, DocumentRow, Trace, Benchmark, Probe, Group)
+)
+
+
 def pack(values: NDArray[np.float32]) -> bytes:
     """Little-endian float32, compressed by zlib; every bit is kept, NaN and infinities too."""
     return zlib.compress(np.ascontiguousarray(values, dtype="<f4").tobytes())

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Row, Select, delete, desc
-from sqlmodel import Session, col, select, update
+from sqlalchemy import Connection, Engine, Row, Select, delete
+from sqlmodel import Session, SQLModel, col, select, update
 
 from core.config import RunConfig
 from core.environment import Environment
@@ -25,9 +25,14 @@ from core.facts import RunFacts
 from core.result import RunResult
 from streamcli.results import addresses, kinds, migrations, queue, sqlite_file, values
 from streamcli.results.failures import errors_in_one_line
-from streamcli.results.schema import Run, Trace, unpack
+from streamcli.results.schema import Benchmark, Probe, Run, Trace, unpack
 
 LATEST = "latest"
+COMMANDS = {
+    "run": ("streamcli run", "streamcli runs list"),
+    "benchmark": ("streamcli bench", "streamcli bench --list"),
+    "probe": ("streamcli probe", "streamcli probe --list"),
+}  # what records a row, and what lists them
 
 
 class Unfinishable(StreamError):
@@ -150,20 +155,22 @@ class Store:
         Raises:
             UsageError: No run, or more than one.
         """
-        query = select(Run).order_by(desc(col(Run.created_at)), desc(col(Run.run_id))).limit(2)
+        return Run(**self.row(Run, which))
+
+    def row(self, table: type[Run | Benchmark | Probe], which: str) -> dict[str, Any]:
+        """The row of a name, of the beginning of one, or the ``latest``; see ``get``."""
+        columns = SQLModel.metadata.tables[str(table.__tablename__)].columns
+        key, what = next(iter(columns)), table.__name__.lower()
+        query = select(*columns).order_by(columns.created_at.desc(), key.desc()).limit(2)
         if which != LATEST:
-            query = query.where(col(Run.run_id).startswith(which.upper(), autoescape=True))
-        with self._reading() as session:
-            found = session.exec(query).all()
-            columns = Run.__table__.columns  # type: ignore[attr-defined]
-            rows = [[getattr(run, each.name) for each in columns] for run in found]
-            kinds.check(session.connection(), self.place, columns, rows)
+            query = query.where(key.startswith(which.upper(), autoescape=True))
+        found = [dict(row._mapping) for row in self.read(query)]
         if not found:
-            raise self._absent(which)
+            raise self._absent(which, what)
         if len(found) > 1 and which != LATEST:
             raise UsageError(
-                f"{self.place} has several runs that begin with {which!r}, such as "
-                f"{found[0].run_id} and {found[1].run_id}: give more of the name."
+                f"{self.place} has several {what}s that begin with {which!r}, such as "
+                f"{found[0][key.name]} and {found[1][key.name]}: give more of the name."
             )
         return found[0]
 
@@ -299,7 +306,8 @@ class Store:
             if not changed and session.get(Run, run_id) is None:
                 raise self._absent(run_id)
 
-    def _absent(self, which: str) -> UsageError:
+    def _absent(self, which: str, what: str = "run") -> UsageError:
+        make, show = COMMANDS[what]
         if which == LATEST:
-            return UsageError(f"{self.place} has no run yet: record one with `streamcli run`.")
-        return UsageError(f"{self.place} has no run {which!r}: `streamcli runs list` shows them.")
+            return UsageError(f"{self.place} has no {what} yet: record one with `{make}`.")
+        return UsageError(f"{self.place} has no {what} {which!r}: `{show}` shows them.")

@@ -11,22 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Table,
-    delete,
-    insert,
-    inspect,
-    select,
-)
-from sqlmodel import SQLModel
+from sqlalchemy import Column, Connection, Table, delete, insert, inspect, select
 
 from core.errors import StreamError, UsageError
-from streamcli.results import addresses, kinds, migrations, queue, schema, sqlite_file, ulid
+from streamcli.results import addresses, kinds, migrations, queue, sqlite_file, ulid
 from streamcli.results.columns import DOCUMENTS as OF_DOCUMENTS
 from streamcli.results.columns import PUBLIC, Group
 from streamcli.results.failures import errors_in_one_line
+from streamcli.results.schema import BENCHMARKS, DOCUMENTS, PROBES, RUNS, TRACES
 from streamcli.results.store import Store
 
 BATCH = 200  # runs in memory at a time
@@ -36,10 +28,6 @@ ENDED = 2
 CAME = {"running": 0, "interrupted": 1, "failed": ENDED, "done": ENDED}  # how far a run has come
 BEGINNING = ("created_at", "config_key", "host", "pid")  # by which a run is known to be the same
 
-RUNS, DOCUMENTS, TRACES, BENCHMARKS, PROBES = (
-    SQLModel.metadata.tables[str(model.__tablename__)]
-    for model in (schema.Run, schema.DocumentRow, schema.Trace, schema.Benchmark, schema.Probe)
-)
 # Of rows that belong to no run, by the word for one of them.
 ALONE = {"benchmark": BENCHMARKS, "probe": PROBES}
 

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streamcli.results import frames
+from tests.support.databases import sql
 from tests.support.records import BASE, FOUR, recorded, scored
 from tests.support.typed import Type
-
-pytest_plugins = ("tests.support.typed",)
 
 LARGE = str(2**63)
 RUNS = [{**BASE, **each} for each in FOUR]
 
 
 def _damaged(home: Path, statement: str) -> None:
-    recorded(home / "runs.db", *FOUR)
-    _alter(home, statement)
-
-
-def _alter(home: Path, statement: str) -> None:
-    with sqlite3.connect(home / "runs.db") as connection:
-        connection.execute(statement)
-    connection.close()
+    sql(recorded(home / "runs.db", *FOUR), statement)
 
 
 CELLS = {  # a cell that only another program writes: what it is called, and what it is not
@@ -50,7 +41,7 @@ def test_a_cell_of_another_kind_is_told_by_table_row_and_column(
     scored(store, dict.fromkeys((run["method"] for run in RUNS), np.ones(599)), [599])
     method = "streaming" if table == "traces" else "recompute"  # whose documents are read
     (run_id,) = frames.runs(store, method=method)["run_id"]
-    _alter(home, f"UPDATE {table} SET {column} = {value} WHERE run_id = '{run_id}'")
+    sql(store, f"UPDATE {table} SET {column} = {value} WHERE run_id = '{run_id}'")
     named = (f" as {column} of ", f"in the table {table}, which is {CELLS[cell]}")
     assert typed("db", "merge", "runs.db").refuses(1, *named, "correct that row")
     done = typed("db", "check", "--db", "runs.db")

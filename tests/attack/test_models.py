@@ -15,8 +15,6 @@ from streamcli.results.store import Store
 from tests.support.hub_standin import tiny_model
 from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.support.typed",)
-
 TEXT = ("--dataset", "bundled-narrative", "--max-tokens", "60", "--window", "16")
 FAST = ("--mode", "chunked", "--threads", "1")
 DEEP = "[" * 50_000 + "]" * 50_000

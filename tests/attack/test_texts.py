@@ -13,8 +13,6 @@ import pytest
 
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
-
 MODEL = ("--model", "bundled", "--window", "16", "--mode", "chunked", "--threads", "1")
 DEEP = b"[" * 50_000 + b"]" * 50_000
 GOOD = b'{"text": "Once upon a time."}\n'

@@ -15,8 +15,6 @@ from streamcli.results import addresses
 from streamcli.results.store import Store
 from tests.support.typed import TINY, Type
 
-pytest_plugins = ("tests.support.typed",)
-
 ESCAPE, CLEARED = "\x1b[2J", r"\x1b[2J"
 HOSTILE = f"=cmd|'/c calc'!A1 [/] [bold red]x[/red] {ESCAPE}\x9b31m\u202egnp.exe :smile: <b>\\"
 MADE_OF = {"\x1b", "\x9b", "\u202e", "\x07"}

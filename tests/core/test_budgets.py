@@ -17,6 +17,7 @@ from core.methods.base import method_of
 from core.models.loading import Loaded
 from tests.support import families
 from tests.support.method_cases import need
+from tests.support.samples import around
 
 FITTING = (
     *("streaming", "window", "context-shift", "streaming-int"),
@@ -25,7 +26,7 @@ FITTING = (
 
 
 def loaded(name: str) -> Loaded:
-    return Loaded(families.build(name), None, "", None, "", 256, 0)
+    return around(families.build(name))
 
 
 def asked(method: str, mib: float, **more: Any) -> RunConfig:

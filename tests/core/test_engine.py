@@ -28,7 +28,7 @@ from core.models import shapes, softmax
 from core.models.loading import Loaded
 from core.weights import by_columns, in_16_bits
 from tests.support.evaluated import evaluate
-from tests.support.samples import EXACT, ids_of, method_of, random_ids, thinned, tiny_llama
+from tests.support.samples import EXACT, around, ids_of, method_of, random_ids, thinned, tiny_llama
 
 
 def tiny_neox() -> Any:
@@ -241,7 +241,7 @@ def test_a_model_or_machine_that_an_engine_can_not_run_on_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_llama()
-    loaded = Loaded(model, None, "", None, "", 256, 0)
+    loaded = around(model)
     with pytest.raises(UsageError, match="needs a CUDA device"):
         method_of("streaming", engine="cudagraph").start(loaded, 1)
     monkeypatch.setattr(engine, "compiler", lambda: None)

@@ -15,7 +15,7 @@ from core.errors import UsageError
 from core.models.loading import Loaded
 from core.tokens import TokenDocument, TokenStream
 from tests.support.families import build, tokens
-from tests.support.samples import ROPES, tiny_llama
+from tests.support.samples import ROPES, around, tiny_llama
 from tests.support.talking import tokenizer
 
 WITHIN = 1e-5
@@ -68,7 +68,7 @@ def test_every_query_is_counted_however_the_text_is_cut(length: int) -> None:
 
 def test_frequencies_that_change_with_length_stay_as_they_are() -> None:
     model = tiny_llama(ROPES["dynamic"])
-    length = probe.longest(Loaded(model, None, "", None, "", 256, 0))
+    length = probe.longest(around(model))
     ids, want = tokens(length), maps(tiny_llama(ROPES["dynamic"]), tokens(length))
     assert 100 < length < 256
     late = probe.look(model, ids).late * (length - torch.arange(length))
@@ -181,4 +181,4 @@ def test_what_proves_nothing_is_refused_in_one_line() -> None:
         probe.probe(planted(), stream([ELSE] * 90), config())
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="can't stream"):
-        probe.longest(Loaded(build("gpt2"), None, "", None, "", 256, 0))
+        probe.longest(around(build("gpt2")))

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from streamcli import docs
 from streamcli.results import frames, portable, transfer, ulid
 from streamcli.results.store import Store
 from tests.support import records
+from tests.support.databases import sql
 from tests.support.process import imported
 from tests.support.typed import DB, Type
-
-pytest_plugins = ("tests.support.typed",)
 
 COMMANDS = dict(docs.commands())
 EXAMPLES = [line for command in COMMANDS.values() for line in docs.parts(command)[1]]
@@ -119,9 +117,8 @@ def _fill(store: Store) -> None:
                 run |= {"method": method, "config_key": key} if method else {}
                 copies.append(replace(each, run=run))
     transfer.add(store, copies, "copies")
-    with store.engine.begin() as connection:
-        old = text("UPDATE runs SET git_commit = :old WHERE git_commit NOT LIKE :new")
-        connection.execute(old, {"old": OLD + 33 * "0", "new": f"{NEW}%"})
+    older = "UPDATE runs SET git_commit = :old WHERE git_commit NOT LIKE :new"
+    sql(store, older, old=OLD + 33 * "0", new=f"{NEW}%")
     store.mark([store.get("latest").run_id], tags=lambda _: "baseline")  # which one takes away
     portable.export(store, Path("runs.jsonl"), names)
     transfer.merge(Store.open("other.db"), str(DB))
@@ -149,14 +146,9 @@ def test_an_example_runs(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stdin", io.StringIO("Who are you?\n"))
     latest = busy.get("latest")
-    with busy.engine.connect() as connection:
-        query = text(
-            "SELECT run_id FROM runs WHERE mode = :mode AND method = 'streaming' "
-            "AND run_id <> :latest ORDER BY run_id DESC"
-        )
-        known = {"mode": latest.mode, "latest": latest.run_id}
-        other = connection.execute(query, known).scalars().first()
-    done = typed(*small(example, str(other)))
+    like = frames.runs(busy, mode=latest.mode, method="streaming", sort="-run_id")["run_id"]
+    other = next(name for name in like if name != latest.run_id)
+    done = typed(*small(example, other))
     assert done.code == 0, done.err
     assert done.out or done.err
 

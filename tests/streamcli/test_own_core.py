@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from tests.support import bare
 
 ROOT = Path(__file__).parents[2]
 THEIRS = ("core.py", "core/__init__.py")
+checkout = partial(bare.python, path=ROOT)  # Python with this checkout on the path
 
 
 @pytest.fixture(params=THEIRS)
@@ -23,13 +24,6 @@ def theirs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Python in a folder, with this checkout on the path behind it."""
-    env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    call = [sys.executable, *words]
-    return subprocess.run(call, cwd=folder, env=env, capture_output=True, text=True, check=False)
-
-
 def told(done: subprocess.CompletedProcess[str]) -> str:
     """The last line of a traceback."""
     assert done.returncode == 1
@@ -37,7 +31,7 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_commands_take_their_own_package(theirs: Path, tmp_path: Path) -> None:
-    done = python(tmp_path, "-m", "streamcli", "runs", "--help")
+    done = checkout(tmp_path, "-m", "streamcli", "runs", "--help")
     assert done.returncode == 0, done.stderr
 
 
@@ -51,12 +45,12 @@ def test_a_process_that_a_command_spawns_takes_its_own_package(tmp_path: Path) -
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "        print(pool.apply(repr, (UsageError('from the child'),)))\n"
     )
-    done = python(tmp_path, "parent.py")
+    done = checkout(tmp_path, "parent.py")
     assert (done.returncode, done.stdout) == (0, "UsageError('from the child')\n"), done.stderr
 
 
 def test_a_program_is_told_which_file_is_in_the_way(theirs: Path, tmp_path: Path) -> None:
-    done = python(tmp_path, "-c", "from streamcli import StreamingKVCache")
+    done = checkout(tmp_path, "-c", "from streamcli import StreamingKVCache")
     line = told(done)
     assert line.startswith("ImportError: streamcli needs its own package 'core', and ")
     assert str(theirs) in line and "rename that" in line
@@ -65,7 +59,7 @@ def test_a_program_is_told_which_file_is_in_the_way(theirs: Path, tmp_path: Path
 def test_a_program_that_uses_its_own_core_is_told_and_keeps_it(
     theirs: Path, tmp_path: Path
 ) -> None:
-    done = python(
+    done = checkout(
         tmp_path,
         "-c",
         "import core, streamcli\n"
@@ -78,13 +72,13 @@ def test_a_program_that_uses_its_own_core_is_told_and_keeps_it(
 
 def test_a_module_without_a_file_is_told_too(tmp_path: Path) -> None:
     code = "import sys, types; sys.modules['core'] = types.ModuleType('core')\n"
-    done = python(tmp_path, "-c", code + "from streamcli import evaluate")
+    done = checkout(tmp_path, "-c", code + "from streamcli import evaluate")
     assert "a module without a file comes before it" in told(done)
 
 
 def test_a_folder_without_code_is_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / "core").mkdir()
-    done = python(
+    done = checkout(
         tmp_path, "-c", "from streamcli import RunConfig; print(RunConfig(window=3).window)"
     )
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

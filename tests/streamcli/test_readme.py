@@ -28,8 +28,6 @@ from streamcli.results.columns import ALL, Column, format_value
 from tests.support.records import BASE
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
-
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "results.jsonl"
 PAGES = ("README.md", "docs/results/README.md")

@@ -13,7 +13,6 @@ from streamcli.results.store import Store
 from streamcli.settings import PREFIX
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
 
 ROOT = Path(__file__).parents[2]
@@ -99,9 +98,7 @@ def test_a_malformed_value_stops_only_what_uses_it(
     ):
         assert typed(*words.split()).code == 0, words
     for words in ("run --model bundled", "sweep --models bundled", "sweep --dry-run"):
-        done = typed(*words.split())
-        assert done.code == 2 and done.err.count("\n") == 1
-        assert done.err.startswith("streamcli: STREAMCLI_WINDOW is 'abc': ")
+        assert typed(*words.split()).refuses(2, "streamcli: STREAMCLI_WINDOW is 'abc': ")
 
 
 def test_the_place_is_read_as_with_every_other_setting(

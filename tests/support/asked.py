@@ -1,6 +1,6 @@
 """What a command asks of its database: statements, how they find their rows, and what comes back.
 
-Use it with ``pytest_plugins = ("tests.support.asked",)``. (PYTEST_DONT_REWRITE: tests import it.)
+(PYTEST_DONT_REWRITE: tests import it.)
 """
 
 from __future__ import annotations

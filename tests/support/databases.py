@@ -21,12 +21,21 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
+from streamcli.results.store import Store
+
 SERVER = "TEST_DATABASE_URL"
 PROGRAMS = "/usr/lib/postgresql"
 QUICK = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"  # it holds nothing to keep
 
 
 Served = tuple[str, Callable[[str], None]]
+
+
+def sql(store: Store, statement: str, **values: Any) -> Any:
+    """What a statement gives that is typed by hand: its rows, or how many it changed."""
+    with store.engine.begin() as connection:
+        done = connection.execute(text(statement), values)
+        return done.all() if done.returns_rows else done.rowcount
 
 
 @pytest.fixture(scope="session")

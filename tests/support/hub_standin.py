@@ -1,8 +1,8 @@
 """A Hugging Face Hub on loopback, for the real client libraries, and what the tests put on it.
 
-Use it with ``pytest_plugins = ("tests.support.hub_standin",)`` and the fixture ``hub``. The
-libraries read their endpoint and caches when they are imported, so a test runs its code in a
-process of its own: ``hub.child(code)``, or any command with ``env=hub.env()``.
+Use it with the fixture ``hub``. The libraries read their endpoint and caches when they are
+imported, so a test runs its code in a process of its own: ``hub.child(code)``, or any command with
+``env=hub.env()``.
 (PYTEST_DONT_REWRITE: tests import it.)
 """
 

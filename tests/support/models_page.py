@@ -19,10 +19,9 @@ from torch import Tensor
 
 from core.errors import StreamError
 from core.models import anatomy
-from core.models.loading import Loaded
 from core.proof.reference import streaming_nll as naive_nll
 from tests.support import families
-from tests.support.samples import fed_nll, method_of
+from tests.support.samples import around, fed_nll, method_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 N_SINK, WINDOW, LENGTH = 4, 16, 64
@@ -74,7 +73,7 @@ def look(model: Any, with_compiled: bool = False, length: int = LENGTH) -> Found
     ids = torch.cat((families.tokens(length, 1), families.tokens(length, 2)))
     want = naive_nll(model, ids, N_SINK, WINDOW)
     most = min(length, (found.limit or length * 2) - N_SINK - WINDOW)
-    loaded = Loaded(model, None, "", None, "", 256, 0)
+    loaded = around(model)
 
     def fed(size: int, rows: Tensor = ids, **how: Any) -> Tensor:
         return fed_nll(loaded, rows, size, method_of(n_sink=N_SINK, window=WINDOW, **how))

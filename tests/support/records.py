@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from streamcli.results import frames, ulid
 from streamcli.results.schema import DocumentRow, Run, Trace, pack
 from streamcli.results.store import Store
 
+Begin = Callable[..., str]  # a store, and what is changed, to the name of a run
 BASE: dict[str, Any] = {
     "status": "done",
     "model": "bundled",

@@ -1,6 +1,5 @@
 """A database of four made-up runs, and reports and comparisons of it.
 
-Use it with ``pytest_plugins = ("tests.support.typed", "tests.support.reported")``.
 (PYTEST_DONT_REWRITE: tests import it.)
 """
 

@@ -37,6 +37,11 @@ ROPES: dict[str, dict[str, Any]] = {
 }
 
 
+def around(model: Any) -> Loaded:
+    """A model alone, without a tokenizer, a name or a hash."""
+    return Loaded(model, None, "", None, "", trained_length=256, parameters=0)
+
+
 def gap(a: Tensor, b: Tensor) -> float:
     """The largest difference."""
     return float((a - b).abs().max())

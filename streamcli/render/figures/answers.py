@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamcli.analysis import distances
 from streamcli.render.figures import captions, panels, style
-from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
+from streamcli.render.figures.drawn import Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.results.columns import COLUMNS, format_value
 
@@ -44,18 +44,16 @@ def recall(found: list[Point], traces: Traces) -> Drawn:
         "questions were independent. "
         f"{_counts(chosen)}{_horizons(chosen)}{captions.circumstances(chosen)}"
     )
-    height = 300 * len(chosen.panels)
-    style.finish(figure, TITLES[name], captions.subtitle(chosen), height=height, legend=True)
-    return Drawn(name, TITLES[name], figure, caption)
+    return captions.finished(name, figure, chosen, caption, height=300 * len(chosen.panels))
 
 
 def _line(figure: go.Figure, point: Point, aside: float, row: int) -> None:
     spans = distances.spans(point.run["answers"])
     shares = [span.accuracy for span in spans]
-    figure.add_scatter(
-        name=point.label,
-        legendgroup=point.label,
-        showlegend=point.label not in {trace.name for trace in figure.data},
+    style.add(
+        figure,
+        point.label,
+        row=row,
         x=[span.middle * aside for span in spans],
         y=shares,
         mode="lines+markers",
@@ -66,8 +64,6 @@ def _line(figure: go.Figure, point: Point, aside: float, row: int) -> None:
         hovertemplate="%{customdata[0]} tokens: %{customdata[1]} of %{customdata[2]}<extra>"
         f"{point.label}</extra>",
         cliponaxis=False,
-        row=row,
-        col=1,
     )
 
 
@@ -82,20 +78,15 @@ def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> No
         row=row,
         col=1,
     )
-    thin = {"color": style.SOFT, "width": 1, "dash": "dot"}
-    small: dict[str, Any] = {
-        "font": {"size": 11, "color": style.SOFT},
-        "bgcolor": "rgba(255,255,255,0.75)",
-    }
     chance = float(panel[0].run["chance"])
     share = format_value(COLUMNS["chance"], chance)
-    words = small | {"text": f"chance: {share}"}
+    words = style.REMARK | {"text": f"chance: {share}"}
     left = {"annotation": words, "annotation_position": "top left"}
-    figure.add_hline(y=chance, line=thin, **left, row=row, col=1)
+    figure.add_hline(y=chance, line=style.DOTTED, **left, row=row, col=1)
     kept = chosen.kept
     if ticks[0] / 2 < kept < ticks[-1]:
-        figure.add_vline(x=kept, line=thin, row=row, col=1)
-        words = small | {"text": f"cache: {kept:,}", "yanchor": "top", "showarrow": False}
+        figure.add_vline(x=kept, line=style.DOTTED, row=row, col=1)
+        words = style.REMARK | {"text": f"cache: {kept:,}", "yanchor": "top", "showarrow": False}
         # of a logarithmic axis, an annotation's place is a logarithm and a line's is not
         figure.add_annotation(words, x=math.log10(kept), y=TOP, row=row, col=1)
 

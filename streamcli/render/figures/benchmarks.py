@@ -19,7 +19,6 @@ TITLES = {
 TITLE = "Time and memory a token by size of the cache"
 KEYS = "keys a query sees, S + W + 1"
 TOKENS = {"prompt": "tokens of the prompt", "length": "tokens of the stream before"}
-DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def draw(name: str, timed: Timed) -> Drawn:
@@ -76,7 +75,7 @@ def _lines(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[s
         line = list(group)
         method = line[0]["method"]
         seen[method] = seen.get(method, -1) + 1
-        found[", ".join(words), method, DASHES[seen[method] % len(DASHES)]] = line
+        found[", ".join(words), method, style.DASHES[seen[method] % len(style.DASHES)]] = line
     return found
 
 

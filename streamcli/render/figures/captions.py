@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamcli.render import notes
+from streamcli.render.figures import style
+from streamcli.render.figures.drawn import TITLES, Drawn
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.results.columns import COLUMNS, format_value, moment
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 JUDGED = "Bars of perplexity: 95 % interval of its change against re-computation."
 MARKS = {
@@ -16,6 +21,22 @@ MARKS = {
     "perplexity": "the latest",
     "value": "the median of times and the latest of perplexities",
 }
+
+
+def finished(
+    name: str,
+    figure: go.Figure,
+    chosen: Chosen,
+    caption: str,
+    *,
+    height: int,
+    words: str = "",
+    legend: bool = True,
+) -> Drawn:
+    """The figure under its title and ``subtitle``, with its caption; see ``style.finish``."""
+    title, above = TITLES[name], subtitle(chosen, words)
+    style.finish(figure, title, above, height=height, legend=legend)
+    return Drawn(name, title, figure, caption)
 
 
 def subtitle(chosen: Chosen, words: str = "") -> str:

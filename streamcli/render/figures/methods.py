@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from core.registry import BASELINE, DECODE
 from core.registry import look as look_of
 from streamcli.render.figures import captions, panels, style
-from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
+from streamcli.render.figures.drawn import Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.render.notes import MARK
 from streamcli.results.columns import COLUMNS, format_value
@@ -102,13 +102,12 @@ def accuracy(found: list[Point], traces: Traces) -> Drawn:
     if not chosen.panels:
         return nothing(name, "no two methods read a text that asks, at one budget", ASK)
     figure = _grid([len(panel) for panel in chosen.panels], columns=1)
-    line = {"color": style.SOFT, "width": 1, "dash": "dot"}
     for row, panel in enumerate(chosen.panels, start=1):
         _dots(figure, panel, RIGHT, row, 1)
         ticks = {"tickmode": "linear", "tick0": 0, "dtick": 0.2, "tickformat": ".0%"}
         whole = {"type": "linear", "range": [0, 1.12], "title_text": RIGHT.title}
         figure.update_xaxes(tickvals=None, ticktext=None, **ticks, **whole, row=row, col=1)
-        figure.add_vline(x=float(panel[0].run["chance"]), line=line, row=row, col=1)
+        figure.add_vline(x=float(panel[0].run["chance"]), line=style.DOTTED, row=row, col=1)
     style.headings(figure, map(panels.heading, chosen.panels))
     caption = (
         "Share of questions whose true answer was the likeliest of its candidates; the dotted line "
@@ -151,34 +150,25 @@ def _grid(rows: list[int], columns: int) -> go.Figure:
 
 
 def _bars(figure: go.Figure, panel: list[Point], measure: Measure, row: int, column: int) -> None:
-    import plotly.graph_objects as go
-
     for point in panel:
         look, value = look_of(point.method), measure.value(point)
         ink = style.ON_BLACK if look.colour == style.BLACK else style.INK
-        figure.add_trace(
-            go.Bar(
-                name=point.label,
-                x=[value],
-                y=[point.label],
-                orientation="h",
-                error_x=style.error([measure.low_high(point)], [value], ink),
-                marker={
-                    "color": look.colour,
-                    "line": {"color": style.INK, "width": 0.8},
-                    "pattern": {
-                        "shape": look.hatch,
-                        "fillmode": "overlay",
-                        "size": 7,
-                        "solidity": 0.12,
-                        "fgcolor": "#FFF",
-                    },
-                },
-                showlegend=False,
-                hovertemplate="%{y}: %{x:.4g} ms<extra></extra>",
-            ),
-            row,
-            column,
+        hatch = {"shape": look.hatch, "fillmode": "overlay", "size": 7, "solidity": 0.12}
+        figure.add_bar(
+            name=point.label,
+            x=[value],
+            y=[point.label],
+            orientation="h",
+            error_x=style.error([measure.low_high(point)], [value], ink),
+            marker={
+                "color": look.colour,
+                "line": {"color": style.INK, "width": 0.8},
+                "pattern": hatch | {"fgcolor": "#FFF"},
+            },
+            showlegend=False,
+            hovertemplate="%{y}: %{x:.4g} ms<extra></extra>",
+            row=row,
+            col=column,
         )
     _values(figure, panel, measure, row, column)
     most = max(measure.low_high(point)[1] for point in panel)
@@ -197,23 +187,19 @@ def _dots(
     *,
     paired: bool = False,
 ) -> None:
-    import plotly.graph_objects as go
-
     for point in panel:
         value = measure.value(point)
-        figure.add_trace(
-            go.Scatter(
-                name=point.label,
-                x=[value],
-                y=[point.label],
-                mode="markers",
-                marker=style.marker(point.method, 11, point.nth),
-                error_x=style.error([measure.low_high(point)], [value]),
-                showlegend=False,
-                hovertemplate="%{y}: %{x:.5g}<extra></extra>",
-            ),
-            row,
-            column,
+        figure.add_scatter(
+            name=point.label,
+            x=[value],
+            y=[point.label],
+            mode="markers",
+            marker=style.marker(point.method, 11, point.nth),
+            error_x=style.error([measure.low_high(point)], [value]),
+            showlegend=False,
+            hovertemplate="%{y}: %{x:.5g}<extra></extra>",
+            row=row,
+            col=column,
         )
     _values(figure, panel, measure, row, column)
     _rows(figure, panel, row, column, dotted=True)
@@ -224,28 +210,23 @@ def _dots(
     axis = style.axis(ends, measure.title, log=log, room=room, most=most, least=least)
     figure.update_xaxes(**axis, row=row, col=column)
     for base in [p for p in panel if p.method == BASELINE and measure is PPL][:1]:
-        line = {"color": style.SOFT, "width": 1, "dash": "dot"}
-        figure.add_vline(x=base.ppl, line=line, row=row, col=column)
+        figure.add_vline(x=base.ppl, line=style.DOTTED, row=row, col=column)
 
 
 def _values(figure: go.Figure, panel: list[Point], measure: Measure, row: int, column: int) -> None:
     """Each value in words, to the right of its mark."""
-    import plotly.graph_objects as go
-
-    figure.add_trace(
-        go.Scatter(
-            x=[measure.low_high(point)[1] for point in panel],
-            y=[point.label for point in panel],
-            text=[f"\N{EM SPACE}{measure.text(point)}" for point in panel],
-            mode="text",
-            textposition="middle right",
-            textfont={"size": 12},
-            cliponaxis=False,
-            showlegend=False,
-            hoverinfo="skip",
-        ),
-        row,
-        column,
+    figure.add_scatter(
+        x=[measure.low_high(point)[1] for point in panel],
+        y=[point.label for point in panel],
+        text=[f"\N{EM SPACE}{measure.text(point)}" for point in panel],
+        mode="text",
+        textposition="middle right",
+        textfont={"size": 12},
+        cliponaxis=False,
+        showlegend=False,
+        hoverinfo="skip",
+        row=row,
+        col=column,
     )
 
 
@@ -288,5 +269,4 @@ def _over(panel: list[Point]) -> dict[str, int]:
 
 def _finished(name: str, figure: go.Figure, chosen: Chosen, caption: str) -> Drawn:
     height = int(figure.layout.height)
-    style.finish(figure, TITLES[name], captions.subtitle(chosen), height=height, legend=False)
-    return Drawn(name, TITLES[name], figure, caption)
+    return captions.finished(name, figure, chosen, caption, height=height, legend=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.registry import BASELINE, DECODE, STREAMING
 from streamcli.render.figures import captions, panels, style
-from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
+from streamcli.render.figures.drawn import Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ def sinks(found: list[Point], traces: Traces) -> Drawn:
     if not chosen.panels:
         return nothing(name, "no budget was run with two numbers of sinks", SINKS)
     figure = _grid(len(chosen.panels), chosen)
-    dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     even = _even(chosen.points)
     sizes = sorted({_size(p, even=even) for p in chosen.points})
     symbol = "S + W" if even else "W"
@@ -94,7 +93,7 @@ def sinks(found: list[Point], traces: Traces) -> Drawn:
                 row,
                 name=label,
                 number=number,
-                dash=dashes[number % len(dashes)],
+                dash=style.DASHES[number % len(style.DASHES)],
             )
         ends = [len(counts) - 1 + 0.3, -0.3]
         figure.update_xaxes(
@@ -207,54 +206,38 @@ def _line(
     dash: str | None = None,
 ) -> None:
     """One line, the ``number``-th of its panel: nested in those before where they coincide."""
-    import plotly.graph_objects as go
-
     if not points:
         return
-    method, nth, values = (
-        points[0].method,
-        points[0].nth,
-        [getattr(point, measure) for point in points],
-    )
+    method, nth = points[0].method, points[0].nth
+    values = [getattr(point, measure) for point in points]
     ranges = [getattr(point, f"{measure}_bar") for point in points]
-    figure.add_trace(
-        go.Scatter(
-            name=name,
-            legendgroup=name,
-            showlegend=name not in {trace.name for trace in figure.data},
-            x=xs,
-            y=values,
-            mode="lines+markers",
-            line=style.line(method, max(1.4, 3.8 - 0.8 * number), nth)
-            | ({"dash": dash} if dash else {}),
-            marker=style.marker(method, max(7, 12 - 2 * number), nth),
-            error_y=style.error(ranges, values),
-            hovertemplate=f"{name}, %{{x}}: %{{y:.5g}}<extra></extra>",
-        ),
-        row,
-        1,
+    line = style.line(method, max(1.4, 3.8 - 0.8 * number), nth)
+    style.add(
+        figure,
+        name,
+        row=row,
+        x=xs,
+        y=values,
+        mode="lines+markers",
+        line=line | ({"dash": dash} if dash else {}),
+        marker=style.marker(method, max(7, 12 - 2 * number), nth),
+        error_y=style.error(ranges, values),
+        hovertemplate=f"{name}, %{{x}}: %{{y:.5g}}<extra></extra>",
     )
 
 
 def _level(figure: go.Figure, dense: list[Point], xs: list[int], measure: str, row: int) -> None:
     """What holds everything has no size: a line across."""
-    import plotly.graph_objects as go
-
     for point in dense:
-        value = getattr(point, measure)
-        figure.add_trace(
-            go.Scatter(
-                name=point.label,
-                legendgroup=point.label,
-                showlegend=point.label not in {trace.name for trace in figure.data},
-                x=[min(xs) / 2, max(xs) * 2],
-                y=[value, value],
-                mode="lines",
-                line=style.line(point.method, nth=point.nth),
-                hovertemplate=f"{point.label}, everything kept: %{{y:.5g}}<extra></extra>",
-            ),
-            row,
-            1,
+        style.add(
+            figure,
+            point.label,
+            row=row,
+            x=[min(xs) / 2, max(xs) * 2],
+            y=[getattr(point, measure)] * 2,
+            mode="lines",
+            line=style.line(point.method, nth=point.nth),
+            hovertemplate=f"{point.label}, everything kept: %{{y:.5g}}<extra></extra>",
         )
 
 
@@ -278,7 +261,5 @@ def _y_axis(figure: go.Figure, points: list[Point], measure: str, row: int) -> N
 
 
 def _finished(name: str, figure: go.Figure, chosen: Chosen, budget: str, caption: str) -> Drawn:
-    rows = len(list(figure.select_yaxes()))
-    subtitle, height = captions.subtitle(chosen, budget), 60 + ROW * rows
-    style.finish(figure, TITLES[name], subtitle, height=height, legend=True)
-    return Drawn(name, TITLES[name], figure, caption)
+    height = 60 + ROW * len(list(figure.select_yaxes()))
+    return captions.finished(name, figure, chosen, caption, height=height, words=budget)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core import registry
 from streamcli.render.figures import captions, panels, style
-from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
+from streamcli.render.figures.drawn import Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ SHAPE = tuple(name for name in panels.SETTING if name not in panels.MACHINE)
 
 def stream(found: list[Point], traces: Traces) -> Drawn:
     """Moving mean of the nats of a token, with where the cache fills and training ended."""
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     name = "stream"
@@ -45,19 +44,15 @@ def stream(found: list[Point], traces: Traces) -> Drawn:
             nll = traces(str(point.run["run_id"]))[0]
             spans.append(span := min(max(SPAN, len(nll) // 40), len(nll)))
             at, mean = moving_mean(nll, span)
-            figure.add_trace(
-                go.Scatter(
-                    name=point.label,
-                    legendgroup=point.label,
-                    showlegend=point.label not in {trace.name for trace in figure.data},
-                    x=at,
-                    y=mean,
-                    mode="lines",
-                    line=style.line(point.method, 2, point.nth),
-                    hovertemplate="token %{x:,}: %{y:.3f} nats<extra>" + point.label + "</extra>",
-                ),
-                row,
-                1,
+            style.add(
+                figure,
+                point.label,
+                row=row,
+                x=at,
+                y=mean,
+                mode="lines",
+                line=style.line(point.method, 2, point.nth),
+                hovertemplate="token %{x:,}: %{y:.3f} nats<extra>" + point.label + "</extra>",
             )
         _mark(figure, panel, chosen, row)
     figure.update_xaxes(title_text="token of the stream", row=len(chosen.panels), col=1)
@@ -69,10 +64,7 @@ def stream(found: list[Point], traces: Traces) -> Drawn:
         + ("Documents stand end to end, each with an empty cache at its start. " if several else "")
         + captions.circumstances(chosen)
     )
-    subtitle = captions.subtitle(chosen)
-    height = 290 * len(chosen.panels)
-    style.finish(figure, TITLES[name], subtitle, height=height, legend=True)
-    return Drawn(name, TITLES[name], figure, caption)
+    return captions.finished(name, figure, chosen, caption, height=290 * len(chosen.panels))
 
 
 def laid_over(drawn: Drawn, curves: Mapping[str, NDArray[np.float32]]) -> Drawn:
@@ -90,17 +82,7 @@ def laid_over(drawn: Drawn, curves: Mapping[str, NDArray[np.float32]]) -> Drawn:
         at, mean = moving_mean(nll, min(max(SPAN, len(nll) // 40), len(nll)))
         line = {"color": style.SOFT, "width": 1.4, "dash": dashes[number % len(dashes)]}
         for row in rows:
-            drawn.figure.add_scatter(
-                x=at,
-                y=mean,
-                name=name,
-                legendgroup=name,
-                showlegend=row == 1,
-                mode="lines",
-                line=line,
-                row=row,
-                col=1,
-            )
+            style.add(drawn.figure, name, row=row, x=at, y=mean, mode="lines", line=line)
     said = f" Grey: {', '.join(curves)}, of another source, with means over as large a part of it."
     return replace(drawn, caption=drawn.caption + said)
 
@@ -129,32 +111,28 @@ def memory(found: list[Point], traces: Traces) -> Drawn:
     longest = max(_length(point) for point in chosen.points)
     for label, mine in _families(chosen.points).items():
         point = mine[0]
-        showline = "lines" if (line := _formula(mine, longest)) else "markers"
-        figure.add_trace(
-            go.Scatter(
-                name=label,
-                legendgroup=label,
-                x=[_length(each) for each in mine],
-                y=[each.run["kv_mib"] for each in mine],
-                mode="markers",
-                marker=style.marker(point.method, nth=point.nth),
-                cliponaxis=False,
-                showlegend=showline == "markers",
-                hovertemplate=f"{label}: %{{y:.3f}} MiB after %{{x:,}} tokens<extra></extra>",
-            )
+        line = _formula(mine, longest)
+        figure.add_scatter(
+            name=label,
+            legendgroup=label,
+            x=[_length(each) for each in mine],
+            y=[each.run["kv_mib"] for each in mine],
+            mode="markers",
+            marker=style.marker(point.method, nth=point.nth),
+            cliponaxis=False,
+            showlegend=not line,
+            hovertemplate=f"{label}: %{{y:.3f}} MiB after %{{x:,}} tokens<extra></extra>",
         )
         if line:
-            figure.add_trace(
-                go.Scatter(
-                    name=label,
-                    legendgroup=label,
-                    x=[x for x, _ in line],
-                    y=[y for _, y in line],
-                    mode="lines",
-                    line=style.line(point.method, nth=point.nth),
-                    showlegend=True,
-                    hoverinfo="skip",
-                )
+            figure.add_scatter(
+                name=label,
+                legendgroup=label,
+                x=[x for x, _ in line],
+                y=[y for _, y in line],
+                mode="lines",
+                line=style.line(point.method, nth=point.nth),
+                showlegend=True,
+                hoverinfo="skip",
             )
     figure.update_xaxes(title_text="tokens of the stream", range=[0, 1.05 * longest], nticks=7)
     figure.update_yaxes(title_text="keys and values held (MiB)", rangemode="tozero")
@@ -163,9 +141,8 @@ def memory(found: list[Point], traces: Traces) -> Drawn:
         "from the shape of the model, what is held beside keys and values included. "
         f"{captions.circumstances(chosen)}"
     )
-    subtitle = captions.subtitle(chosen, "marks measured, lines by formula")
-    style.finish(figure, TITLES[name], subtitle, height=330, legend=True)
-    return Drawn(name, TITLES[name], figure, caption)
+    words = "marks measured, lines by formula"
+    return captions.finished(name, figure, chosen, caption, height=330, words=words)
 
 
 def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> None:
@@ -177,19 +154,9 @@ def _mark(figure: go.Figure, panel: list[Point], chosen: Chosen, row: int) -> No
         places = {FULL: chosen.kept} | places
     for words, place in places.items():
         if single and 0 < place < length:
-            figure.add_vline(
-                x=place,
-                line={"color": style.SOFT, "width": 1, "dash": "dot"},
-                annotation={
-                    "text": f"{words}: {place:,}",
-                    "font": {"size": 11, "color": style.SOFT},
-                    "bgcolor": "rgba(255,255,255,0.75)",
-                    "yanchor": "bottom" if words == FULL else "top",
-                    "y": 0 if words == FULL else 1,
-                },
-                row=row,
-                col=1,
-            )
+            at = {"yanchor": "bottom", "y": 0} if words == FULL else {"yanchor": "top", "y": 1}
+            remark = style.REMARK | {"text": f"{words}: {place:,}"} | at
+            figure.add_vline(x=place, line=style.DOTTED, annotation=remark, row=row, col=1)
 
 
 def _span(spans: list[int]) -> str:

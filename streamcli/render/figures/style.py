@@ -23,7 +23,13 @@ BLACK, ON_BLACK = "#000000", "#8C8C8C"  # a method's colour, and what is seen on
 PHONE = 380  # pixels
 CHARACTER = 8  # pixels of the subtitle, rather too many
 LEAST = 0.05  # of a perplexity, spanned by its axis
-DASHES = ("dash", "dot", "dashdot", "solid")  # of a method's further variants
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+THIN: dict[str, Any] = {"color": SOFT, "width": 1}  # a line that marks a place
+DOTTED = THIN | {"dash": "dot"}
+REMARK: dict[str, Any] = {  # a word beside such a line
+    "font": {"size": 11, "color": SOFT},
+    "bgcolor": "rgba(255,255,255,0.75)",
+}
 EDGE = 0.08  # of an axis, before its first value
 SMALL = 17  # pixels a line of the subtitle
 BOTTOM, LEGEND_ROW = 58, 24  # pixels: ticks and the axis title, and a row of the legend
@@ -42,8 +48,15 @@ def marker(method: str, size: int = 10, nth: int = 0) -> dict[str, Any]:
 
 def line(method: str, width: float = 2.2, nth: int = 0) -> dict[str, Any]:
     """A method's line; the ``nth`` of its variants has another dash."""
-    dash = DASHES[(nth - 1) % len(DASHES)] if nth else look(method).dash
+    dash = DASHES[nth % len(DASHES)] if nth else look(method).dash
     return {"color": look(method).colour, "dash": dash, "width": width}
+
+
+def add(figure: go.Figure, name: str, *, row: int = 1, **how: Any) -> None:
+    """Add lines or marks to a panel; the legend names what has this name once."""
+    first = name not in {trace.name for trace in figure.data}
+    named = {"name": name, "legendgroup": name, "showlegend": first}
+    figure.add_scatter(**named, **how, row=row, col=1)
 
 
 def error(
@@ -63,7 +76,7 @@ def error(
     }
 
 
-def finish(figure: go.Figure, title: str, subtitle: str, *, height: int, legend: bool) -> go.Figure:
+def finish(figure: go.Figure, title: str, subtitle: str, *, height: int, legend: bool) -> None:
     """Title, size and template, so that nothing is cut off on a phone; ``height`` is without title.
 
     The legend hangs below the plot, whose bottom margin has room for it at phone width.
@@ -79,7 +92,6 @@ def finish(figure: go.Figure, title: str, subtitle: str, *, height: int, legend:
         showlegend=legend,
         legend={"y": -(BOTTOM - 6) / height},
     )
-    return figure
 
 
 def fit(figure: go.Figure, width: int) -> go.Figure:

@@ -12,7 +12,7 @@ from streamcli.analysis import paired
 from streamcli.analysis.comparison import same_budget, size
 from streamcli.analysis.statistics import ROUNDS
 from streamcli.render.figures import captions, panels, style
-from streamcli.render.figures.drawn import TITLES, Drawn, Traces, nothing
+from streamcli.render.figures.drawn import Drawn, Traces, nothing
 from streamcli.render.figures.panels import Chosen, Point
 from streamcli.results.columns import COLUMNS, format_value
 
@@ -55,8 +55,8 @@ def summary(found: list[Point], traces: Traces) -> Drawn:
     marks = [_ratios(panel) for panel in chosen.panels]
     figure = _figure(chosen, marks, ((1.0, 1.0), LEAST))
     for row, panel in enumerate(marks, start=1):
-        figure.add_vline(x=1, line=_thin(), row=row, col=1)
-        figure.add_hline(y=1, line=_thin(), row=row, col=1)
+        figure.add_vline(x=1, line=style.THIN, row=row, col=1)
+        figure.add_hline(y=1, line=style.THIN, row=row, col=1)
         xs = [1.0, *(end for mark in panel for end in mark.x_range)]
         ys = [*LEAST, *(end for mark in panel for end in mark.y_range)]
         figure.update_xaxes(**style.scale(xs, log=True, room=0.14), row=row, col=1)
@@ -100,8 +100,6 @@ def _pareto(
     place: Callable[[Point], tuple[float, tuple[float, float]]],
 ) -> Drawn:
     """Perplexity against what ``place`` gives of a point, and the ends of its bar."""
-    import plotly.graph_objects as go
-
     chosen = panels.choose(found, _several)
     if not chosen.panels:
         return nothing(name, "no two configurations may be compared", SWEEP)
@@ -114,17 +112,16 @@ def _pareto(
     for row, held in enumerate(marks, start=1):
         best = frontier(held)
         if len(best) > 1:  # of a single mark there is no line
-            line = go.Scatter(
-                name="frontier",
-                legendgroup="frontier",
-                showlegend=not lined,
+            style.add(
+                figure,
+                "frontier",
+                row=row,
                 x=[mark.x for mark in best],
                 y=[mark.y for mark in best],
                 mode="lines",
                 line={"color": style.SOFT, "width": 1.4, "shape": "hv"},
                 hoverinfo="skip",
             )
-            figure.add_trace(line, row, 1)
             lined = True
         xs = [end for mark in held for end in mark.x_range]
         ys = [end for mark in held for end in mark.y_range]
@@ -219,7 +216,6 @@ def _figure(chosen: Chosen, marks: list[list[Mark]], shown: Ends = ()) -> go.Fig
 
     figure = make_subplots(rows=len(marks), cols=1, vertical_spacing=0.3 / len(marks))
     style.headings(figure, map(panels.heading, chosen.panels))
-    named: set[str] = set()
     for row, panel in enumerate(marks, start=1):
         numbered = _numbered(panel, shown) if _one_budget(chosen) is None else {}
         for label in [p.label for p in panels.one_a_label([mark.point for mark in panel])]:
@@ -227,8 +223,7 @@ def _figure(chosen: Chosen, marks: list[list[Mark]], shown: Ends = ()) -> go.Fig
                 (mark for mark in panel if mark.point.label == label),
                 key=lambda mark: (mark.point.kept, mark.x),
             )
-            figure.add_trace(_trace(mine, label, label not in named, numbered), row, 1)
-            named.add(label)
+            _trace(figure, mine, row, numbered)
     return figure
 
 
@@ -273,15 +268,13 @@ def _places(values: list[float], bars: list[tuple[float, float]]) -> list[float]
     return [(math.log(value) - low) / span for value in values]
 
 
-def _trace(mine: list[Mark], label: str, first: bool, numbered: dict[int, str]) -> go.Scatter:
-    import plotly.graph_objects as go
-
+def _trace(figure: go.Figure, mine: list[Mark], row: int, numbered: dict[int, str]) -> None:
     point = mine[0].point
     several = len({mark.point.kept for mark in mine}) > 1 and point.bounded
-    return go.Scatter(
-        name=label,
-        legendgroup=label,
-        showlegend=first,
+    style.add(
+        figure,
+        point.label,
+        row=row,
         x=[mark.x for mark in mine],
         y=[mark.y for mark in mine],
         mode="markers+text" + ("+lines" if several else ""),
@@ -305,12 +298,7 @@ def _words(point: Point) -> str:
     return f"{point.label}{budget}: perplexity {point.ppl:.4g}, {ms} ms, {mib} MiB"
 
 
-def _thin() -> dict[str, object]:
-    return {"color": style.SOFT, "width": 1}
-
-
 def _finished(name: str, figure: go.Figure, chosen: Chosen, caption: str) -> Drawn:
     one = _one_budget(chosen)
-    subtitle = captions.subtitle(chosen, "numbers: S + W" if one is None else f"S + W = {one:,}")
-    style.finish(figure, TITLES[name], subtitle, height=60 + 270 * len(chosen.panels), legend=True)
-    return Drawn(name, TITLES[name], figure, caption)
+    words, height = f"S + W = {one:,}" if one else "numbers: S + W", 60 + 270 * len(chosen.panels)
+    return captions.finished(name, figure, chosen, caption, height=height, words=words)

@@ -18,8 +18,6 @@ from core.packaged import bundled
 from core.tokens import open_corpus
 from tests.support.hub_standin import Hub, parquet, pg19, wikitext
 
-pytest_plugins = ("tests.support.hub_standin",)
-
 ROWS = ["", " = Title = \n", "", "First line .\n", "Second line .\n"]
 BOOKS = {10146: "one\r\ntwo\r\n", 10321: "three " * 500, 10356: "four", 10762: "five"}
 ENCYCLOPEDIA = bundled("encyclopedia.txt").read_text(encoding="utf-8")

@@ -10,8 +10,6 @@ from core.measure.floors import Machine, Work
 from core.models import anatomy, shapes
 from tests.support import families
 
-pytest_plugins = ("tests.support.typed",)
-
 
 def test_a_decode_step_reads_weights_once_and_every_key_and_value_once() -> None:
     model = shapes.build("tiny", dtype="float32", device="cpu").model

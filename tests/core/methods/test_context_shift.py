@@ -18,7 +18,7 @@ from core.models import anatomy
 from core.models.loading import Loaded
 from core.proof import reference
 from tests.support import families
-from tests.support.samples import EXACT, fed_nll, gap, method_of, random_ids, tiny_llama
+from tests.support.samples import EXACT, around, fed_nll, gap, method_of, random_ids, tiny_llama
 
 SIZES = [(4, 27, 0), (0, 31, 5), (2, 3, 2), (4, 27, 27)]
 
@@ -39,7 +39,7 @@ def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
 def test_grouped_queries_and_layers_with_a_window_of_their_own_are_exact(name: str) -> None:
-    loaded = Loaded(families.build(name), None, "", None, "", 256, 0)
+    loaded = around(families.build(name))
     ids, method = families.tokens(80), shifting()
     want = reference.context_shift(loaded.model, ids, method.config)
     for size in (1, 16):
@@ -57,7 +57,7 @@ def test_one_at_a_time_is_streaming_bit_for_bit(neox: Loaded, neox_ids: Tensor) 
 
 def test_the_frame_may_move_under_a_static_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caches, "REACH", 16)
-    loaded = Loaded(tiny_llama(), None, "", None, "", 256, 0)
+    loaded = around(tiny_llama())
     ids, method = random_ids(2, 160), shifting()
     plain = fed_nll(loaded, ids, 1, method)
     real = method.start
@@ -77,7 +77,7 @@ def test_a_compiled_step_knows_how_many_are_dropped() -> None:
     """Caches of one shape whose evictions differ, in one process."""
     from torch._dynamo.utils import counters
 
-    loaded, ids = Loaded(tiny_llama(layers=1), None, "", None, "", 256, 0), random_ids(1, 60)
+    loaded, ids = around(tiny_llama(layers=1)), random_ids(1, 60)
     counters.clear()
     for n_discard in (0, 3):
         plain, compiled = (

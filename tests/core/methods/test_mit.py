@@ -15,6 +15,7 @@ from core.models.loading import Loaded
 from tests.support.samples import (
     EXACT,
     ROPES,
+    around,
     fed_nll,
     gap,
     method_of,
@@ -132,7 +133,7 @@ def test_what_cannot_be_placed_is_refused() -> None:
 
 def test_keys_that_wait_for_eviction_count_where_a_model_can_place_only_so_many() -> None:
     model = tiny_llama({"rope_type": "dynamic", "factor": 2.0})
-    changing = Loaded(model, None, "", None, "", 256, 0)
+    changing = around(model)
     method_of("mit", window=240).start(changing, 1)
     with pytest.raises(UsageError, match="308 positions are needed"):
         method_of("mit", window=240, evict_every=64).start(changing, 1)

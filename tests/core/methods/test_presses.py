@@ -25,10 +25,9 @@ from core.models.loading import Loaded
 from core.proof.verify import verify
 from tests.support import presses_page
 from tests.support.method_cases import need
-from tests.support.samples import EXACT, fed_nll, gap, method_of, random_ids, tiny_llama
+from tests.support.samples import EXACT, around, fed_nll, gap, method_of, random_ids, tiny_llama
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 PAGE = presses_page.PAGE.read_text().partition("## Those that can't")
 CAN, CANNOT = (tuple(re.findall(r"^\| `(\w+)`", part, re.MULTILINE)) for part in PAGE[::2])
 AROUND = re.findall(r"^\| `(\w+)`.*`press`", PAGE[0], re.MULTILINE)
@@ -44,7 +43,7 @@ def kvpress() -> Any:
 @pytest.fixture(scope="module")
 def llama() -> Loaded:
     """Random, with grouped queries."""
-    return Loaded(tiny_llama(), None, "", None, "", 256, 0)
+    return around(tiny_llama())
 
 
 def pressed(name: str, own: dict[str, Any] | None = None, **asked: Any) -> Method:

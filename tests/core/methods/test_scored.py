@@ -21,7 +21,7 @@ from core.models import anatomy
 from core.models.loading import Loaded
 from tests.support import families
 from tests.support.method_cases import SCORED
-from tests.support.samples import EXACT, fed_nll, gap, method_of, random_ids, tiny_llama
+from tests.support.samples import EXACT, around, fed_nll, gap, method_of, random_ids, tiny_llama
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "by default": {},
@@ -44,13 +44,13 @@ def family(name: str, **other: Any) -> Loaded:
     named = {"model_type": families.model_type(name)}
     changed = families.FAMILIES | {name: families.FAMILIES[name] | named | other}
     with patch.object(families, "FAMILIES", changed):
-        return Loaded(families.build(name), None, "", None, "", 256, 0)
+        return around(families.build(name))
 
 
 @pytest.fixture(scope="module")
 def llama() -> Loaded:
     """Random, with grouped queries."""
-    return Loaded(tiny_llama(), None, "", None, "", 256, 0)
+    return around(tiny_llama())
 
 
 @pytest.mark.parametrize("own", [own for own in OPTIONS if OPTIONS[own]])  # others: test_modes
@@ -221,7 +221,7 @@ def test_on_another_device_no_operation_takes_tensors_of_the_host(
     there = replace(rotation, inv_freq=rotation.inv_freq.to(meta), device=meta)
     layers = tuple(replace(layer, rotation=there) for layer in found.layers)
     monkeypatch.setattr(anatomy, "of", lambda model: replace(found, layers=layers))
-    loaded = Loaded(tiny_llama().to(meta), None, "", None, "", 256, 0)
+    loaded = around(tiny_llama().to(meta))
     with torch.inference_mode():
         stream = scored(name, OPTIONS[own], window=10, n_sink=0).start(loaded, 2)
         for _ in range(13):
@@ -264,7 +264,7 @@ def test_options_that_cannot_be_are_refused(llama: Loaded) -> None:
 
 
 def test_frequencies_that_change_with_length_refuse_positions_beyond() -> None:
-    loaded = Loaded(tiny_llama({"rope_type": "dynamic", "factor": 2.0}), None, "", None, "", 256, 0)
+    loaded = around(tiny_llama({"rope_type": "dynamic", "factor": 2.0}))
     with pytest.raises(UsageError, match="301 positions are needed"):
         scored("knorm", window=296).start(loaded, 1)
     stream: Any = scored("knorm", {"positions": "absolute"}).start(loaded, 1)

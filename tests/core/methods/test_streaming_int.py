@@ -24,7 +24,7 @@ from core.methods.streaming_int import StreamingInt
 from core.models.loading import Loaded
 from core.proof import quantised
 from tests.support import families
-from tests.support.samples import EXACT, fed_nll, gap, method_of, random_ids, tiny_llama
+from tests.support.samples import EXACT, around, fed_nll, gap, method_of, random_ids, tiny_llama
 
 PARTS = ("newest", "key_codes", "key_grid", "value_codes")
 
@@ -43,7 +43,7 @@ def apart(loaded: Loaded, ids: Tensor, size: int, method: StreamingInt) -> float
 
 
 def tiny() -> Loaded:
-    return Loaded(tiny_llama(), None, "", None, "", 256, 0)
+    return around(tiny_llama())
 
 
 @pytest.mark.parametrize(("kv_bits", "window"), [(8, 27), (4, 40), (2, 32)])
@@ -58,7 +58,7 @@ def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_oss", "llama4_text", "exaone4"])
 @pytest.mark.parametrize("size", [1, 16])
 def test_layers_with_windows_sinks_or_sizes_of_their_own_are_exact(name: str, size: int) -> None:
-    loaded = Loaded(families.build(name), None, "", None, "", 256, 0)
+    loaded = around(families.build(name))
     assert apart(loaded, families.tokens(62), size, integers(4, window=40)) < EXACT
 
 
@@ -68,7 +68,7 @@ def of_heads(d: int) -> Loaded:
     config.head_dim = d
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    return Loaded(model, None, "", None, "", 256, 0)
+    return around(model)
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
 @pytest.mark.parametrize("kv_bits", [8, 4, 2])
 def test_bytes_said_are_bytes_allocated(name: str, kv_bits: int) -> None:
-    loaded = Loaded(families.build(name), None, "", None, "", 256, 0)
+    loaded = around(families.build(name))
     method, ids = integers(kv_bits, window=70), families.tokens(150)
     method.choices = None
     stream: Any = method.start(loaded, 1)
@@ -259,7 +259,7 @@ def test_what_it_does_not_serve_is_refused() -> None:
         RunConfig(method="streaming-int", evict_every=2)
     with pytest.raises(UsageError, match="engine is 'compiled', but 'streaming-int' has none"):
         RunConfig(method="streaming-int", engine="compiled")
-    other = Loaded(families.build("falcon"), None, "", None, "", 256, 0)
+    other = around(families.build("falcon"))
     with pytest.raises(UsageError, match="'falcon' model: it takes no registered attention"):
         integers().start(other, 1)
 

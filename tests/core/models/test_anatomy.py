@@ -21,7 +21,7 @@ from core.models.loading import Loaded
 from core.rope import Rotation
 from tests.support import families
 from tests.support.method_cases import need
-from tests.support.samples import method_of, random_ids, tiny_llama
+from tests.support.samples import around, method_of, random_ids, tiny_llama
 
 Wrong = Callable[..., Any]
 REAL = modeling_llama.apply_rotary_pos_emb
@@ -265,7 +265,7 @@ def test_methods_refuse_a_length_at_which_frequencies_change(rope_type: str) -> 
     if rope_type == "longrope":
         factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "factor": 2.0}
         rule = {"rope_type": "longrope", "original_max_position_embeddings": 128, **factors}
-    loaded = Loaded(tiny_llama(rule), None, "", None, "", 256, 0)
+    loaded = around(tiny_llama(rule))
     most = 256 if rope_type == "dynamic" else 128
     method_of("dense").check(loaded, most)
     with pytest.raises(UsageError, match=f"change beyond {most}"):

@@ -19,8 +19,6 @@ from tests.support.hub_standin import ROOT
 from tests.support.samples import read, refusal
 from tests.support.sentencepieces import naive, vocabulary, write_pieces
 
-pytest_plugins = ("tests.support.hub_standin",)
-
 DEFAULT = "EleutherAI/pythia-70m"
 
 

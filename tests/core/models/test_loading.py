@@ -20,8 +20,6 @@ from core.models.loading import load, resolve_device
 from tests.support.hub_standin import ROOT, Hub, tiny_model
 from tests.support.samples import read, refusal
 
-pytest_plugins = ("tests.support.hub_standin",)
-
 DEFAULT = "EleutherAI/pythia-70m"
 Found = dict[str, Any]
 

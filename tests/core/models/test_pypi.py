@@ -16,7 +16,6 @@ from core.errors import StreamError, UsageError
 from core.models import locate, pypi
 from tests.support.samples import refusal
 
-pytest_plugins = ("tests.support.hub_standin",)
 pytestmark = pytest.mark.slow  # each asks pip
 
 DEFAULT = "EleutherAI/pythia-70m"

@@ -25,6 +25,7 @@ from tests.support import families
 from tests.support.method_cases import BUDGET, N_SINK, WINDOW, dense, need, recompute
 from tests.support.samples import (
     EXACT,
+    around,
     fed_nll,
     gap,
     method_of,
@@ -166,7 +167,7 @@ def test_learned_sinks_of_0_are_a_softmax_that_is_off_by_one() -> None:
     for name, weight in model.named_parameters():
         if name.endswith("sinks"):
             weight.zero_()
-    loaded = Loaded(model, None, "", None, "", 256, 0)
+    loaded = around(model)
     want = streaming_nll(model, ids, N_SINK, WINDOW)
     for size in (1, 16):
         asked = method_of(n_sink=N_SINK, window=WINDOW)

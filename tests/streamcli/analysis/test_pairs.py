@@ -37,7 +37,7 @@ def test_two_rows_and_their_scores_make_a_pair() -> None:
     pair = measured.pair(*paired.of_two(RUN, other))
     assert pair.difference and pair.difference.nats.estimate == pytest.approx(0.5)
     assert pair.speed_up and pair.speed_up.estimate == 0.5
-    assert verdicts.verdict(pair).startswith("worse by")
+    assert verdicts.judged([pair])[0].verdict.startswith("worse by")
 
 
 def test_two_runs_one_of_which_waited_are_said_to_have_taken_too_long() -> None:

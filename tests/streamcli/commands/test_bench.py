@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 from dataclasses import replace
 from functools import partial
@@ -24,9 +23,10 @@ from core.methods.base import Stream
 from core.models import shapes
 from streamcli.jobs import bench as job
 from streamcli.results.schema import unpack
-from tests.support.typed import Type
+from streamcli.results.store import Store
+from tests.support.databases import sql
+from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("little")
 
 
@@ -132,11 +132,8 @@ def test_bench_prints_rows_and_records_them_apart_from_the_runs(
         assert row["floor_ms"] > 0 and row["ms_per_token"] <= row["p95_ms"] <= row["p99_ms"]
         assert row["ratio_to_floor"] == row["ms_per_token"] / row["floor_ms"]
     assert set(rows[0]["ratios"]) == {"mit"} and set(rows[0]["speed_ups"]) == {"recompute"}
-    with sqlite3.connect(where) as database:
-        found = database.execute("SELECT model, engine, rounds, latency_ms FROM benchmarks")
-        kept = found.fetchall()
-        assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
-    database.close()
+    kept = sql(Store.open(where), "SELECT model, engine, rounds, latency_ms FROM benchmarks")
+    assert sql(Store.open(where), "SELECT * FROM runs") == []
     assert len(kept) == 7 and kept[0][:3] == ("random:tiny", "eager", 2)
     assert len(unpack(kept[0][3])) == 6
 
@@ -185,9 +182,7 @@ def test_what_is_asked_of_recorded_benchmarks_and_is_not_there_is_refused_in_one
     assert typed("bench", "--list", "--rounds", "2").refuses(2, "--list", "leave --rounds out")
     words = "bench decode --shape tiny --windows 28 --rounds 2 --steps 1 --engines eager"
     typed(*words.split(), "--methods", "streaming")
-    with sqlite3.connect(home / "data" / "streamcli.db") as database:
-        database.execute("UPDATE benchmarks SET about = NULL, shown = NULL")  # an older version's
-    database.close()
+    sql(Store.open(DB), "UPDATE benchmarks SET about = NULL, shown = NULL")  # an older version's
     assert typed("bench", "--show", "latest").refuses(2, "kept times and no table", "time it again")
 
 
@@ -212,9 +207,7 @@ def test_tokens_of_several_documents_in_step_share_a_step_and_are_held_against_t
     assert four["tokens_per_s"] == 1000 / four["ms_per_token"]
     assert set(four["speed_ups"]) == {"recompute"}
     assert four["floor_ms"] <= one["floor_ms"]  # weights are read once for all four
-    with sqlite3.connect(home / "data" / "streamcli.db") as database:
-        kept = database.execute("SELECT batch_size, step_mib, length FROM benchmarks").fetchall()
-    database.close()
+    kept = sql(Store.open(DB), "SELECT batch_size, step_mib, length FROM benchmarks")
     assert [row[0] for row in kept] == [1, 1, 4, 4, 1] and all(row[1] > 0 for row in kept)
     assert {row[2] for row in kept} == {None}
 
@@ -261,8 +254,7 @@ def test_a_figure_or_size_that_cannot_be_is_refused_before_anything_is_timed(
     typed: Type, monkeypatch: pytest.MonkeyPatch, words: str, told: str
 ) -> None:
     monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("timed"))
-    done = typed("bench", *words.split(), "--shape", "tiny")
-    assert done.code == 2 and done.err.count("\n") == 1 and told in done.err
+    assert typed("bench", *words.split(), "--shape", "tiny").refuses(2, told)
 
 
 def test_one_arm_timed_twice_tells_how_far_ratios_can_be_trusted() -> None:
@@ -283,7 +275,7 @@ def test_a_database_that_cannot_be_opened_is_told_before_anything_is_timed(
     monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("timed"))
     (home / "no.db").write_text("text, and no database at all")
     done = typed("bench", "decode", "--shape", "tiny", "--windows", "28", "--db", "no.db")
-    assert done.code == 2 and done.err.count("\n") == 1 and "no.db" in done.err
+    assert done.refuses(2, "no.db")
 
 
 def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_refused(
@@ -299,8 +291,7 @@ def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_
     assert "2 rounds are too few for an interval" in done.out
     assert typed(*words, "--engines", "eager").code == 0
     for more in (("--engines", "compiled"), ("--methods", "kvpress")):
-        done = typed(*words, *more)
-        assert done.code == 2 and done.err.count("\n") == 1
+        assert typed(*words, *more).refuses(2)
 
 
 @pytest.mark.parametrize(
@@ -311,15 +302,13 @@ def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_
     ],
 )
 def test_bench_refuses_what_it_cannot_do_in_one_line(typed: Type, words: str) -> None:
-    done = typed("bench", *words.split())
     said = words.split()[1].strip("-").replace("-", "_")
-    assert done.code == 2 and done.err.count("\n") == 1 and said in done.err
+    assert typed("bench", *words.split()).refuses(2, said)
 
 
 def test_bench_refuses_what_does_not_exist(typed: Type) -> None:
     for option, value in (("--shape", "pythia-71m"), ("--methods", "stream")):
-        code, _, err = typed("bench", "decode", option, value)
-        assert code == 2 and err.count("\n") == 1 and value in err and "Did you mean" in err
+        assert typed("bench", "decode", option, value).refuses(2, value, "Did you mean")
 
 
 @pytest.mark.slow

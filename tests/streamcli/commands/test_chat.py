@@ -15,7 +15,6 @@ from core.models.loading import Loaded
 from tests.support.terminal import Person
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
 SMALL = ("chat", "--model", "bundled", "--threads", "1", "--window", "20")

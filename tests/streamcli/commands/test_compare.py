@@ -13,8 +13,6 @@ from tests.support.records import FOUR, recorded, run_ids
 from tests.support.reported import DB, cells, compare
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 
 def test_the_command_of_the_mission_prints_one_table(four: Store, typed: Type) -> None:
     done = compare(typed, "--mode", "decode-loop")
@@ -153,9 +151,7 @@ BAD = {
 def test_what_is_asked_wrongly_ends_in_one_line_with_code_2(
     four: Store, typed: Type, words: str
 ) -> None:
-    done = compare(typed, *words.split())
-    assert (done.code, done.out) == (2, "")
-    assert done.err.count("\n") == 1 and BAD[words] in done.err
+    assert compare(typed, *words.split()).refuses(2, BAD[words])
 
 
 @pytest.mark.slow

@@ -16,8 +16,6 @@ from tests.support.records import FOUR, recorded
 from tests.support.reported import DB
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.asked")
-
 
 def repeated(path: Path, times: int) -> Path:
     """A database of 48 configurations, each run so many times; the newest of each has a trace."""

@@ -15,8 +15,6 @@ from tests.support.records import differing, recorded
 from tests.support.reported import DB, cells, compare
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 APART = {"streaming": 0.2, "mit": 0.0, "window": 0.0}
 APART_BUT_STREAMING = {name: nats for name, nats in APART.items() if name != "streaming"}
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from streamcli.results import alone, frames, transfer
 from streamcli.results.schema import Benchmark, Probe
 from streamcli.results.store import Store
+from tests.support.databases import sql
 from tests.support.records import ARM, PROBED
 from tests.support.typed import DB, Type
-
-pytest_plugins = ("tests.support.typed",)
 
 
 def test_path_opens_nothing_and_hides_the_password(
@@ -85,23 +82,14 @@ def test_a_merge_copies_a_database(typed: Type, store: Store) -> None:
 
 def test_a_conflict_is_one_line_with_code_1(typed: Type, store: Store) -> None:
     typed("db", "merge", str(DB), "--db", "copy.db")
-    with store.engine.begin() as connection:
-        connection.execute(
-            text("UPDATE runs SET ppl = 1 WHERE run_id = (SELECT max(run_id) FROM runs)")
-        )
-    done = typed("db", "merge", "copy.db")
-    assert (
-        done.code == 1 and done.err.count("\n") == 1 and "(ppl): nothing was taken in" in done.err
-    )
+    sql(store, "UPDATE runs SET ppl = 1 WHERE run_id = (SELECT max(run_id) FROM runs)")
+    assert typed("db", "merge", "copy.db").refuses(1, "(ppl): nothing was taken in")
 
 
 def test_a_check_says_what_is_wrong_with_code_1(typed: Type, store: Store) -> None:
     sound = typed("db", "check")
     assert (sound.code, sound.out) == (0, "") and "is sound: 4 runs." in sound.err
-    with store.engine.begin() as connection:
-        connection.execute(
-            text("DELETE FROM traces WHERE run_id = (SELECT max(run_id) FROM traces)")
-        )
+    sql(store, "DELETE FROM traces WHERE run_id = (SELECT max(run_id) FROM traces)")
     done = typed("db", "check")
     assert done.code == 1
     assert f"{store.get('latest').run_id}  has no trace" in done.out
@@ -130,17 +118,13 @@ def test_a_vacuum_says_what_it_gave_back(typed: Type, store: Store) -> None:
 def test_what_is_asked_wrongly_is_one_line_with_code_2(
     typed: Type, store: Store, words: str, said: str
 ) -> None:
-    done = typed(*words.split())
-    assert done.code == 2 and said in done.err and done.err.count("\n") == 1
+    assert typed(*words.split()).refuses(2, said)
 
 
 def test_the_view_of_the_reference_can_be_queried_by_hand(typed: Type, store: Store) -> None:
     from streamcli.docs import QUERY
 
-    connection = sqlite3.connect(DB)
-    query = QUERY.replace("65", "25")
-    found = connection.execute(query).fetchall()
-    connection.close()
+    found = sql(store, QUERY.replace("65", "25"))
     assert [row[1] for row in found] == ["recompute", "streaming"]
     assert all(row[4] > 1 and row[5] > 0 for row in found)
 
@@ -148,6 +132,5 @@ def test_the_view_of_the_reference_can_be_queried_by_hand(typed: Type, store: St
 def test_a_database_that_is_named_must_be_there_and_none_is_made(home: Path, typed: Type) -> None:
     for words in ("report", "compare", "plot", "runs list", "db check", "db stats", "db vacuum"):
         done = typed(*words.split(), "--db", "nowhere.db")
-        assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1
-        assert "there is no database" in done.err and "nowhere.db" in done.err
+        assert done.refuses(2, "there is no database", "nowhere.db")
     assert not list(home.iterdir())

@@ -11,8 +11,6 @@ from tests.support.records import FOUR, recorded, run_ids
 from tests.support.reported import DB, compare
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 
 def slower(home: Path, ratio: float) -> list[str]:
     """Two commits of one configuration, the second one slower."""

@@ -15,7 +15,6 @@ from core.models.loading import load
 from tests.support.loaded_once import load_once
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
 PROMPT = "The lighthouse stands at the end of the bay, and"

@@ -19,7 +19,6 @@ from streamcli.render import tables
 from streamcli.results.store import Store
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 TRAINED = 2048
 
 

@@ -24,8 +24,6 @@ from tests.support.figure_runs import frame, run, study, traces
 from tests.support.process import imported
 from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.asked")
-
 
 @pytest.fixture
 def chromium() -> str:
@@ -115,10 +113,8 @@ def test_of_all_figures_not_one_is_a_failure(typed: Type, home: Path) -> None:
 
 def test_an_empty_database_says_so(typed: Type, home: Path) -> None:
     for names in ((), ("window",)):
-        done = typed("plot", *names)
-        assert (done.code, done.out) == (1, "") and not Path("figures").exists()
-        assert done.err.count("\n") == 1
-        assert "holds no finished run that matches: record one with streamcli run" in done.err
+        said = "holds no finished run that matches: record one with streamcli run"
+        assert typed("plot", *names).refuses(1, said) and not Path("figures").exists()
 
 
 def test_filters_decide_what_is_drawn(typed: Type, filled: Store) -> None:
@@ -128,16 +124,13 @@ def test_filters_decide_what_is_drawn(typed: Type, filled: Store) -> None:
 
 
 def test_wrong_names_and_places_are_one_line(typed: Type, filled: Store) -> None:
-    wrong = typed("plot", "windw")
-    assert wrong.code == 2
-    assert re.search(r"unknown figure 'windw': choose .* Did you mean 'window'\?\n$", wrong.err)
+    assert typed("plot", "windw").refuses(2, "unknown figure 'windw': choose", "mean 'window'?\n")
     assert typed("plot", "--format", "text", "--out", "x").refuses(2, "writes no file", "--out")
     assert typed("plot", "--width", "500").refuses(2, "leave --width out")
     assert typed("plot", "pareto", "--curve", "x.csv").refuses(2, "leave --curve out")
     Path("file").write_text("")
     place = typed("plot", "window", "--out", "file/figures")
-    assert place.code == 2 and place.err.count("\n") == 1
-    assert "file/figures can't be written to (Not a directory)" in place.err
+    assert place.refuses(2, "file/figures can't be written to (Not a directory)")
 
 
 def test_a_missing_browser_is_one_line_that_says_what_to_install(

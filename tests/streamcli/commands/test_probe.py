@@ -13,8 +13,6 @@ from streamcli.results.schema import unpack
 from streamcli.results.store import Store
 from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.support.typed",)
-
 WHAT = ("--model", "bundled", "--dataset", "bundled-narrative", "--threads", "1")
 SMALL = (*WHAT, "--max-tokens", "200", "--window", "28")
 

@@ -14,8 +14,6 @@ from tests.support.records import FOUR, recorded
 from tests.support.reported import DB, cells, compare
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 KEY = ("PG19", "streaming")
 
 

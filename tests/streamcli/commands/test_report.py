@@ -7,15 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from streamcli.results.columns import COLUMNS, STATUSES
 from streamcli.results.store import Store
+from tests.support.databases import sql
 from tests.support.records import recorded
 from tests.support.reported import DB, report, rows_of
 from tests.support.typed import Type
-
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
 
 
 def test_columns_are_exactly_those_asked_for_in_every_format(four: Store, typed: Type) -> None:
@@ -92,8 +90,7 @@ def test_no_runs_are_an_empty_list_whatever_the_columns(
 
 
 def test_a_stand_in_is_found_by_the_name_that_was_asked_for(four: Store, typed: Type) -> None:
-    with four.transaction(writes=True) as connection:
-        connection.execute(text("UPDATE runs SET requested_dataset = 'pg19'"))
+    sql(four, "UPDATE runs SET requested_dataset = 'pg19'")
     for option in (("--dataset", "pg19"), ()):
         assert report(typed, *option).out == report(typed).out != ""
 
@@ -125,13 +122,8 @@ def test_what_is_asked_wrongly_ends_in_one_line_with_code_2(
     four: Store, home: Path, typed: Type, words: str
 ) -> None:
     (home / "folder").mkdir()
-    done = (
-        typed(*words.split(), "--db", DB)
-        if words != "report --columns"
-        else typed("report", "--columns")
-    )
-    assert (done.code, done.out) == (2, "")
-    assert done.err.count("\n") == 1 and REFUSED[words] in done.err
+    command, *more = words.split()
+    assert typed(command, "--db", DB, *more).refuses(2, REFUSED[words])
     assert {path.name for path in home.iterdir()} <= {"folder", DB, f"{DB}-wal", f"{DB}-shm"}
 
 
@@ -141,5 +133,4 @@ def test_what_no_run_has_is_named_with_what_there_is(four: Store, typed: Type) -
         ("--mode", "decodeloop", "Did you mean 'decode-loop'?"),
         ("--dataset", "nothing.txt", "unknown recorded dataset 'nothing.txt': choose one of"),
     ):
-        done = report(typed, option, value)
-        assert (done.code, done.out) == (2, "") and said in done.err
+        assert report(typed, option, value).refuses(2, said)

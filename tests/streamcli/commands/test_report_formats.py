@@ -18,8 +18,6 @@ from tests.support.records import FOUR, recorded
 from tests.support.reported import DB, report, rows_of
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 ODD = {"dataset": 'a|b "c", <i>&amp; 50%_#1 \\~^{x}.txt', "tokens_sha256": "c" * 64}
 
 

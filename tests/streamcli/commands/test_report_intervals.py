@@ -15,18 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from sqlalchemy import text
 
 from streamcli.analysis.selection import Query
 from streamcli.jobs.select import select
 from streamcli.render import tables, terminal_tables
 from streamcli.results.columns import format_ends
 from streamcli.results.store import Store
+from tests.support.databases import sql
 from tests.support.records import FOUR, differing, recorded, scored
 from tests.support.reported import DB, report, rows_of
 from tests.support.typed import Type
-
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
 
 INTERVALS = [
     ([3000], "within this text, by Student's t"),
@@ -88,8 +86,7 @@ def test_what_has_no_interval_says_why_in_one_note(home: Path, typed: Type) -> N
     lonely = np.where(np.arange(600) == 300, 40.0, 0.001 * np.cos(np.arange(600)))
     scores = {"recompute": base, "streaming": base + lonely, "mit": base + 1e-6}
     scored(store, scores | {"window": base + np.cos(np.arange(600) / 50)}, [])
-    with store.transaction(writes=True) as connection:
-        connection.execute(text("DELETE FROM documents"))
+    sql(store, "DELETE FROM documents")
     out = report(typed, "--format", "markdown").out
     (note,) = (line for line in out.splitlines() if line.startswith("- vs recompute:"))
     for said in (
@@ -106,10 +103,9 @@ def test_damaged_or_missing_scores_cost_the_interval_of_their_run_alone(
 ) -> None:
     differing(home / DB, [3000], streaming=0.02, window=0.3, mit=0.0)
     hurt = {"streaming": "UPDATE traces SET nll = x'00'", "mit": "DELETE FROM traces"}
-    with Store.open(home / DB).transaction(writes=True) as connection:
-        for method, statement in hurt.items():
-            mine = f"(SELECT run_id FROM runs WHERE method = '{method}')"
-            connection.execute(text(f"{statement} WHERE run_id IN {mine}"))
+    for method, statement in hurt.items():
+        mine = f"(SELECT run_id FROM runs WHERE method = '{method}')"
+        sql(Store.open(home / DB), f"{statement} WHERE run_id IN {mine}")
     by_method = {row["method"]: row for row in rows_of(typed)}
     assert by_method["window"]["ppl_change_low"] > 0.2
     assert "is damaged" in by_method["streaming"]["clusters"]

@@ -16,8 +16,6 @@ from tests.support.records import FOUR, recorded
 from tests.support.reported import DB, report, rows_of
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported", "tests.support.asked")
-
 
 def test_a_grouped_table_shows_the_times_that_its_speed_ups_are_of(home: Path, typed: Type) -> None:
     chunked = {"mode": "chunked", "ms_per_token_p50": None}

@@ -7,17 +7,15 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from core import process
 from streamcli.results import frames
 from streamcli.results.columns import COLUMNS
 from streamcli.results.store import Store
 from tests.support.asked import Asked
+from tests.support.databases import sql
 from tests.support.records import FOUR, recorded
 from tests.support.typed import Type
-
-pytest_plugins = ("tests.support.typed", "tests.support.asked")
 
 
 def names(store: Store) -> list[str]:
@@ -27,9 +25,7 @@ def names(store: Store) -> list[str]:
 def set_status(store: Store, run_id: str, status: str, **more: object) -> None:
     changes = {"status": status, **more}
     assigned = ", ".join(f"{name} = :{name}" for name in changes)
-    with store.engine.begin() as connection:
-        query = text(f"UPDATE runs SET {assigned} WHERE run_id = :run_id")
-        connection.execute(query, {**changes, "run_id": run_id})
+    sql(store, f"UPDATE runs SET {assigned} WHERE run_id = :run_id", run_id=run_id, **changes)
 
 
 def test_runs_are_listed_newest_first_and_what_all_share_is_said_once(
@@ -105,8 +101,7 @@ def test_tags_are_sorted_words_and_a_report_finds_them(typed: Type, store: Store
 
 @pytest.mark.parametrize("bad", ["two words", "-x", "", "ä", "a" * 41, "a\nb"])
 def test_what_can_not_be_a_tag_is_refused_in_one_line(typed: Type, store: Store, bad: str) -> None:
-    done = typed("runs", "tag", "latest", f"--add={bad}")
-    assert done.code == 2 and done.err.count("\n") == 1 and done.err.startswith("streamcli: ")
+    assert typed("runs", "tag", "latest", f"--add={bad}").refuses(2)
     assert store.get("latest").tags is None
 
 
@@ -152,10 +147,8 @@ def test_a_run_is_deleted_with_its_parts_only_when_told(
     done = typed("runs", "delete", first, second[:20], first, "--yes")
     assert done.code == 0 and f"deleted {first}" in done.err and f"deleted {second}" in done.err
     assert names(store) == kept
-    with store.engine.connect() as connection:
-        for table in ("documents", "traces"):
-            left = connection.execute(text(f"SELECT DISTINCT run_id FROM {table}")).scalars()
-            assert set(left) == set(kept)
+    for table in ("documents", "traces"):
+        assert {run_id for (run_id,) in sql(store, f"SELECT run_id FROM {table}")} == set(kept)
 
 
 def test_on_a_terminal_deleting_asks(

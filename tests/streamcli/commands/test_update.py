@@ -13,9 +13,6 @@ from streamcli.results.store import Store
 from tests.support.reported import report
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
-
 MARKED = (
     "# Title\r\n\r\nprose \u00e9\r\n"
     "<!-- streamcli:begin results columns=method,ppl sort=ppl -->\r\n"
@@ -87,8 +84,7 @@ def test_markers_that_do_not_pair_or_ask_for_nothing_change_nothing(
     four: Store, home: Path, typed: Type, text: str
 ) -> None:
     (home / "README.md").write_text(text)
-    done = report(typed, "--update", "README.md")
-    assert done.code == 2 and done.err.count("\n") == 1 and BROKEN[text] in done.err
+    assert report(typed, "--update", "README.md").refuses(2, BROKEN[text])
     assert (home / "README.md").read_text() == text
 
 

@@ -13,16 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import text
 
 from core.config import RunConfig
 from streamcli.jobs import rerun
 from streamcli.results import frames, portable
 from streamcli.results.schema import Run
 from streamcli.results.store import Store
+from tests.support.databases import sql
 from tests.support.typed import Type
-
-pytest_plugins = ("tests.support.typed",)
 
 OUT = Path("for others")
 
@@ -86,11 +84,9 @@ def test_the_folder_holds_what_the_database_held(typed: Type, store: Store) -> N
     again_there = Store.open("b.db")
     assert portable.load(again_there, Path("b/runs.jsonl")).added == 1
     assert again_there.get("latest").model_dump() == run.model_dump()
-    trace = np.load(f"b/traces/{run.run_id}.npz")
-    for kept, mine in zip(
-        (trace["nll_nats"], trace["latency_ms"]), store.trace(run.run_id), strict=True
-    ):
-        assert kept.tobytes() == mine.tobytes()
+    with np.load(f"b/traces/{run.run_id}.npz") as trace:
+        kept = [trace[name].tobytes() for name in ("nll_nats", "latency_ms")]
+    assert kept == [each.tobytes() for each in store.trace(run.run_id)]
     config = RunConfig(**json.loads(Path("b/configs.json").read_text())[run.run_id])
     assert config.key == run.config_key
     with Path("b/documents.csv").open() as stream:
@@ -104,8 +100,7 @@ def test_the_folder_holds_what_the_database_held(typed: Type, store: Store) -> N
 def test_a_name_that_a_spreadsheet_would_compute_is_text_and_what_is_missing_is_nothing(
     typed: Type, store: Store
 ) -> None:
-    with store.transaction(writes=True) as connection:
-        connection.execute(text("UPDATE documents SET name = '=1+1'"))
+    sql(store, "UPDATE documents SET name = '=1+1'")
     typed("bundle", "latest", "--out", "b")
     with Path("b/documents.csv").open() as stream:
         (row,) = csv.DictReader(stream)
@@ -116,10 +111,8 @@ def test_versions_are_pinned_without_local_parts_and_apart_where_they_differ(
     typed: Type, store: Store
 ) -> None:
     first, second = list(frames.runs(store)["run_id"])[:2]
-    with store.engine.begin() as connection:
-        changed = text("UPDATE runs SET versions = :versions WHERE run_id = :run")
-        versions = "streamcli==0.1.0 torch==2.9.0+cpu numpy==2.4"
-        connection.execute(changed, {"versions": versions, "run": second})
+    versions = "streamcli==0.1.0 torch==2.9.0+cpu numpy==2.4"
+    sql(store, "UPDATE runs SET versions = :new WHERE run_id = :run", new=versions, run=second)
     typed("bundle", first, second, "--out", "b")
     assert sorted(path.name for path in Path("b").glob("req*")) == [
         "requirements-1.txt",
@@ -154,8 +147,7 @@ def test_a_folder_that_exists_is_never_touched(typed: Type, store: Store) -> Non
 
 
 def test_a_run_that_is_not_done_is_refused(typed: Type, store: Store) -> None:
-    with store.engine.begin() as connection:
-        connection.execute(text("UPDATE runs SET status = 'interrupted'"))
+    sql(store, "UPDATE runs SET status = 'interrupted'")
     assert "is interrupted: only a finished run" in typed("bundle", "latest", "--out", "b").err
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from streamcli.results.store import Store
+from tests.support.databases import sql
 from tests.support.process import imported
 from tests.support.sweeps import TINY, TWO, rows
-from tests.support.typed import Type
+from tests.support.typed import DB, Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.slow]
 
 
@@ -21,9 +20,7 @@ def test_a_dry_run_shows_what_is_there_and_how_long_the_rest_takes(typed: Type, 
     assert code == 0 and "2 runs, 2 to be made: no similar run tells how long they take." in out
     assert not (home / "data").exists()
     typed(*TWO)
-    with sqlite3.connect("data/streamcli.db") as connection:
-        connection.execute("UPDATE runs SET elapsed_s = 30")
-    connection.close()
+    sql(Store.open(DB), "UPDATE runs SET elapsed_s = 30")
     _, out, _ = typed(*TWO, "dense", "--max-tokens", "120", "--repeats", "2", "--dry-run")
     lines = [line.split() for line in out.splitlines() if "0 of 2" in line]
     assert {line[1]: line[-3:] for line in lines} == {

@@ -25,7 +25,6 @@ from tests.support.children import Child, environment, streamcli
 from tests.support.databases import new_schema
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
 PLAN = (

@@ -18,7 +18,6 @@ from tests.support.process import typed_there
 from tests.support.samples import thinned
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.slow]
 
 SMALL = ("--modes", "chunked", "--windows", "20", "--methods", "streaming", "--max-tokens", "60")

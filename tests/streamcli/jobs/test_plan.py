@@ -18,7 +18,6 @@ from streamcli.jobs.plan import PRESETS
 from tests.support.plans import planned
 
 LACKING = extras.lacking  # itself
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
 
 
@@ -255,16 +254,6 @@ def test_a_file_that_is_wrong_is_refused_in_one_line(home: Path, text: str) -> N
     with pytest.raises(UsageError, match=BAD_FILES[text]) as refused:
         planned(file=Path("plan.yaml"))
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("none.yaml", "No such file"), (".", "can't be read|a plan is"), ("a.json", "a plan is a")],
-)
-def test_a_file_that_is_none_is_refused(home: Path, name: str, message: str) -> None:
-    (home / "a.json").write_text("{}")
-    with pytest.raises(UsageError, match=message):
-        planned(file=Path(name))
 
 
 def test_a_file_may_name_every_option_of_the_command_that_runs_have() -> None:

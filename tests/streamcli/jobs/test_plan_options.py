@@ -8,7 +8,6 @@ from core.errors import UsageError
 from streamcli import cli
 from tests.support.plans import planned
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.usefixtures("home")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
 
 from core import extras
 from core.config import RunConfig
@@ -21,17 +20,15 @@ from streamcli.jobs import rerun
 from streamcli.results import frames
 from streamcli.results.schema import Run, pack
 from streamcli.results.store import Store
+from tests.support.databases import sql
 from tests.support.typed import DATA, TINY, Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
 
 def change(store: Store, assigned: str, table: str = "runs", **values: Any) -> None:
     newest = "(SELECT max(run_id) FROM runs)"
-    with store.engine.begin() as connection:
-        query = f"UPDATE {table} SET {assigned} WHERE run_id = {newest}"
-        assert connection.execute(text(query), values).rowcount == 1
+    assert sql(store, f"UPDATE {table} SET {assigned} WHERE run_id = {newest}", **values) == 1
 
 
 @pytest.mark.parametrize("nth", [0, 3])
@@ -77,9 +74,7 @@ def test_other_tokens_end_with_code_1_and_run_nothing(typed: Type, home: Path) -
 
 def test_other_weights_end_with_code_1_and_run_nothing(typed: Type, store: Store) -> None:
     change(store, "weights_sha256 = :sha", sha="f" * 64)
-    done = typed("rerun", "latest")
-    assert done.code == 1 and "the weights of bundled are not those of run" in done.err
-    assert done.err.count("\n") == 1
+    assert typed("rerun", "latest").refuses(1, "the weights of bundled are not those of run")
     assert len(frames.runs(store, status=None)) == 4
 
 
@@ -90,9 +85,8 @@ def test_another_configuration_of_the_same_weights_is_another_run(typed: Type, h
     config = json.loads(Path("mine/config.json").read_text())
     config["rope_parameters"]["rope_theta"] *= 2
     Path("mine/config.json").write_text(json.dumps(config))
-    done = typed("rerun", "latest")
-    assert done.code == 1 and done.err.count("\n") == 1
-    assert "the configuration and tokenizer files of mine are not those of run" in done.err
+    said = "the configuration and tokenizer files of mine are not those of run"
+    assert typed("rerun", "latest").refuses(1, said)
     assert typed("run", *mine).code == 0
     found = frames.runs(Store.open("data/streamcli.db"))
     assert found["weights_sha256"].nunique() == 1 and found["config_key"].nunique() == 1

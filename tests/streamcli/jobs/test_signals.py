@@ -24,13 +24,11 @@ from streamcli.results import frames
 from streamcli.results.store import Store
 from tests.support import children, forked
 from tests.support.children import Child
+from tests.support.typed import TINY
 
 pytestmark = pytest.mark.slow
 
-RUN = (
-    *("run", "--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "90"),
-    *("--window", "20", "--mode", "chunked", "--threads", "1", "--db", "runs.db"),
-)
+RUN = ("run", *TINY, "--db", "runs.db")
 TOLD = "told"
 # The command, told of when Python itself has started and the first statement of ours is done.
 ANY = f"""

@@ -25,7 +25,6 @@ from tests.support.children import Child
 from tests.support.sweeps import TWO, rows, window_raises
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]

@@ -15,7 +15,6 @@ from core.errors import StreamError
 from tests.support.sweeps import CHUNKED, TINY, TWO, rows, window_raises
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = [pytest.mark.usefixtures("home"), pytest.mark.slow]
 
 

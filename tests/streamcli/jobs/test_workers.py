@@ -15,15 +15,12 @@ from streamcli.results.queue import DONE, OVER, Queue
 from streamcli.results.store import Store
 from tests.support import workers
 from tests.support.children import Child, streamcli
+from tests.support.sweeps import TWO
 from tests.support.typed import Type
 
-pytest_plugins = ("tests.support.typed",)
 pytestmark = pytest.mark.slow
 
-TINY = (
-    *("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60"),
-    *("--modes", "chunked", "--windows", "20", "--methods", "streaming", "window", "dense"),
-)
+THREE = (*TWO, "dense")
 KEY = ["dataset", "batch_size", "method", "repeat"]
 
 
@@ -46,9 +43,9 @@ def test_four_workers_killed_at_random_make_every_run_once(where: str, tmp_path:
 
 
 def test_a_queue_is_filled_looked_at_worked_off_and_emptied(typed: Type) -> None:
-    code, out, err = typed(*TINY, "--enqueue", "--repeats", "2")
+    code, out, err = typed(*THREE, "--enqueue", "--repeats", "2")
     assert (code, out) == (0, "") and "6 runs of sweep " in err and "next: streamcli worker" in err
-    assert "6 runs waited there already." in typed(*TINY, "--enqueue", "--repeats", "2").err
+    assert "6 runs waited there already." in typed(*THREE, "--enqueue", "--repeats", "2").err
     assert typed("worker", "--status").out.split()[-7:] == ["6", "0", "0", "0", "6", "0", "-"]
     assert "has no run of a sweep 01J." in typed("worker", "--status", "--sweep", "01J").err
     code, _, err = typed("worker")
@@ -56,9 +53,9 @@ def test_a_queue_is_filled_looked_at_worked_off_and_emptied(typed: Type) -> None
     assert typed("worker", "--status").out.split()[-7:] == ["6", "6", "0", "0", "0", "0", "-"]
     assert "0 runs that waited are out of the queue." in typed("worker", "--clear").err
     assert "is empty: streamcli sweep --enqueue fills it" in typed("worker", "--status").err
-    typed(*TINY, "--enqueue", "--repeats", "2")
+    typed(*THREE, "--enqueue", "--repeats", "2")
     assert "1 group of runs: 6 finished before." in typed("worker").err
-    typed(*TINY, "--enqueue", "--force")
+    typed(*THREE, "--enqueue", "--force")
     assert "3 runs that waited are out of the queue." in typed("worker", "--clear").err
     assert len(frames.runs(Store.open("data/streamcli.db"), status=None)) == 6
 
@@ -66,22 +63,22 @@ def test_a_queue_is_filled_looked_at_worked_off_and_emptied(typed: Type) -> None
 def test_what_another_machine_has_finished_a_worker_does_not_make_again(
     typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typed(*TINY)
+    typed(*THREE)
     monkeypatch.setattr("platform.node", lambda: "another")
-    typed(*TINY, "--enqueue")
+    typed(*THREE, "--enqueue")
     assert "1 group of runs: 3 finished before." in typed("worker").err
 
 
 def test_a_sweep_takes_what_waits_and_leaves_what_a_worker_has(typed: Type) -> None:
-    typed(*TINY[:-1], "--enqueue")
+    typed(*THREE[:-1], "--enqueue")
     store = Store.open("data/streamcli.db")
     other = Queue(store, "there", None, process.ended)
     assert other.claim()
-    code, _, err = typed(*TINY)
+    code, _, err = typed(*THREE)
     assert code == 0
     assert "3 runs: 1 done, 2 left to other processes, which make them." in err
     other.release()
-    assert "3 runs: 2 done, 1 finished on this machine before" in typed(*TINY).err
+    assert "3 runs: 2 done, 1 finished on this machine before" in typed(*THREE).err
     (group,) = other.groups()
     assert group.state == OVER and {each.how for each in group.ended.values()} == {DONE}
     assert len(frames.runs(store, status=None)) == 3
@@ -91,7 +88,7 @@ def test_a_sweep_takes_what_waits_and_leaves_what_a_worker_has(typed: Type) -> N
 def test_what_workers_without_a_server_made_is_merged(typed: Type, home: Path, where: str) -> None:
     plan = {"a.db": ["streaming", "window"], "b.db": ["dense"]}  # half each, by a worker each
     for name, methods in plan.items():
-        assert typed(*TINY[:-3], *methods, "--enqueue", "--db", name).code == 0
+        assert typed(*THREE[:-3], *methods, "--enqueue", "--db", name).code == 0
     each = [streamcli(home, "worker", "--db", name) for name in plan]
     assert [child.ended()[0] for child in each] == [0, 0]
     for turn in range(2):
@@ -108,7 +105,7 @@ def test_what_workers_without_a_server_made_is_merged(typed: Type, home: Path, w
 
 
 def test_a_failed_run_is_in_the_queue_with_its_reason(typed: Type, no_kvpress: None) -> None:
-    typed(*TINY[:-4], "--methods", "kvpress", "dense", "--enqueue")
+    typed(*THREE[:-4], "--methods", "kvpress", "dense", "--enqueue")
     code, _, err = typed("worker")
     assert code == 1 and "1 group of runs: 1 done, 1 failed." in err
     out = typed("worker", "--status").out
@@ -125,7 +122,7 @@ def test_an_interrupted_worker_gives_back_what_it_had(
     def stops(prepared: object, meter: object) -> object:
         raise KeyboardInterrupt
 
-    typed(*TINY, "--enqueue")
+    typed(*THREE, "--enqueue")
     monkeypatch.setattr(runner, "execute", stops)
     code, _, err = typed("worker")
     assert code == 130 and "What it had claimed waits for other workers." in err

@@ -16,8 +16,6 @@ from streamcli.results.store import Store
 from tests.support.records import FOUR, recorded
 from tests.support.reported import DB
 
-pytest_plugins = ("tests.support.typed", "tests.support.reported")
-
 
 def said(store: Store) -> list[str]:
     return [sentence for each in select(store, Query()).whole for sentence in summary.words(each)]

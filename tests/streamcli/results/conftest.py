@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from core.environment import Environment
 from core.facts import RunFacts
 from core.result import DocumentResult, RunResult
 from streamcli.results.store import Store
-from tests.support.records import empty
+from tests.support.records import Begin, empty
 
 
 @pytest.fixture
@@ -85,6 +86,16 @@ def environment() -> Environment:
         pid=4321,
         process="machine:boot:1:2:4321:5",
     )
+
+
+@pytest.fixture
+def begin(config: RunConfig, facts: RunFacts, environment: Environment) -> Begin:
+    """Records that a run of that configuration begins, with some fields changed; its name."""
+
+    def begun(store: Store, repeat: int = 0, sweep: str | None = None, **changed: Any) -> str:
+        return store.begin(replace(config, **changed), facts, environment, repeat, sweep)
+
+    return begun
 
 
 @pytest.fixture

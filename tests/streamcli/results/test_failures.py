@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event
 
-from core.config import RunConfig
-from core.environment import Environment
 from core.errors import StreamError, UsageError
-from core.facts import RunFacts
 from core.result import RunResult
 from streamcli.results import frames, sqlite_file
 from streamcli.results.store import Store
+from tests.support.databases import sql
+from tests.support.records import Begin
 
 NOBODY = 65534
 
@@ -83,8 +82,7 @@ def test_a_newer_database_with_a_write_ahead_log_is_left_alone(file: Path, tmp_p
 
 def test_a_newer_server_database_is_told(where: str) -> None:
     store = Store.open(where)
-    with store.engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    sql(store, "UPDATE alembic_version SET version_num = '9999'")
     told(lambda: Store.open(where), UsageError, "written by a newer streamcli", store.place)
 
 
@@ -147,13 +145,10 @@ def test_what_is_read_only_is_told(locked_folder: Path) -> None:
     told(lambda: Store.open(locked_folder / "sub" / "new.db"), UsageError, "Permission denied")
 
 
-def test_a_file_made_read_only_later_is_told(
-    file: Path, config: RunConfig, facts: RunFacts, environment: Environment
-) -> None:
+def test_a_file_made_read_only_later_is_told(file: Path, begin: Begin) -> None:
     store = Store.open(file)
     event.listen(store.engine, "connect", lambda raw, _: raw.execute("PRAGMA query_only=ON"))
-    act = partial(store.begin, config, facts, environment, 0)
-    told(act, UsageError, str(file), "can't be written to")
+    told(lambda: begin(store), UsageError, str(file), "can't be written to")
 
 
 @pytest.mark.parametrize(
@@ -193,11 +188,9 @@ def test_a_server_that_does_not_answer_is_told() -> None:
     assert "secret" not in message
 
 
-def test_a_full_disk_keeps_the_whole_run_out(
-    file: Path, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
-) -> None:
+def test_a_full_disk_keeps_the_whole_run_out(file: Path, begin: Begin, result: RunResult) -> None:
     store = Store.open(file)
-    run_id = store.begin(config, facts, environment, 0)
+    run_id = begin(store)
     pages = [file.stat().st_size // 4096]
 
     def limit(raw: sqlite3.Connection, _: object) -> None:
@@ -213,18 +206,13 @@ def test_a_full_disk_keeps_the_whole_run_out(
 
 
 def test_a_lock_that_is_never_released_is_told(
-    file: Path,
-    config: RunConfig,
-    facts: RunFacts,
-    environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
+    file: Path, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.1)
     store = Store.open(file)
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    act = partial(store.begin, config, facts, environment, 0)
-    told(act, StreamError, str(file), "locked by another process")
+    told(lambda: begin(store), StreamError, str(file), "locked by another process")
     assert frames.runs(store, status=None).empty  # readers don't wait
     other.close()
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from core.config import RunConfig
-from core.environment import Environment
 from core.errors import UsageError
-from core.facts import RunFacts
 from core.result import RunResult
 from streamcli.results import frames, values
 from streamcli.results.columns import COLUMNS
 from streamcli.results.store import Store
+from tests.support.records import Begin
 
 ASKED: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["dense", "window", "streaming"]),
@@ -43,18 +41,15 @@ ASKED: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.fixture
-def filled(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
-) -> Store:
+def filled(store: Store, begin: Begin, result: RunResult) -> Store:
     """Three finished runs of falling perplexity, a failed one and one that runs."""
     for repeat, method in enumerate(("streaming", "window", "dense")):
-        mine = replace(config, method=method, mode="chunked", window=100 + repeat)
+        run_id = begin(store, repeat, method=method, mode="chunked", window=100 + repeat)
         documents = (replace(result.documents[0], nll_nats=9.0 - repeat),)
-        run_id = store.begin(mine, facts, environment, repeat)
         p95 = None if method == "dense" else 2.0
         store.finish(run_id, replace(result, documents=documents, ms_per_token_p95=p95))
-    store.fail(store.begin(replace(config, method="recompute"), facts, environment, 0), "no")
-    store.begin(config, facts, environment, 0)
+    store.fail(begin(store, method="recompute"), "no")
+    begin(store)
     return store
 
 

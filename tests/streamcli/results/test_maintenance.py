@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
 
-from core.config import RunConfig
-from core.environment import Environment
-from core.facts import RunFacts
 from core.result import RunResult
 from streamcli.results import maintenance, transfer
 from streamcli.results.maintenance import Finding
-from streamcli.results.schema import pack
+from streamcli.results.schema import DOCUMENTS, pack
 from streamcli.results.store import Store
+from tests.support.databases import sql
+from tests.support.records import Begin
 
 
 @pytest.fixture
-def filled(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment, sound: RunResult
-) -> tuple[Store, str]:
+def filled(store: Store, begin: Begin, sound: RunResult) -> tuple[Store, str]:
     """Two sound runs (one with a score that is infinite), a failed one; the first one's name."""
-    first = store.begin(config, facts, environment, 0)
+    first = begin(store)
     store.finish(first, sound)
     lost, rest = sound.documents
     nll = sound.nll.copy()
     nll[0] = np.inf
     odd = replace(sound, documents=(replace(lost, nll_nats=np.inf), rest), nll=nll)
-    store.finish(store.begin(replace(config, method="window"), facts, environment, 0), odd)
-    store.fail(store.begin(config, facts, environment, 0), "no")
+    store.finish(begin(store, method="window"), odd)
+    store.fail(begin(store), "no")
     return store, first
 
 
@@ -42,19 +38,14 @@ def test_a_sound_database_has_no_findings(filled: tuple[Store, str]) -> None:
 
 
 def test_a_run_that_ends_meanwhile_is_no_finding(
-    filled: tuple[Store, str],
-    config: RunConfig,
-    facts: RunFacts,
-    environment: Environment,
-    sound: RunResult,
-    monkeypatch: pytest.MonkeyPatch,
+    filled: tuple[Store, str], begin: Begin, sound: RunResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = filled
-    runs = [store.begin(config, facts, environment, number) for number in (1, 2)]
+    runs = [begin(store, number) for number in (1, 2)]
     read = transfer._rows
 
     def ends(connection: Any, table: Any, columns: Any, names: Any) -> Any:
-        if table is transfer.DOCUMENTS:  # when the rows of runs have been read
+        if table is DOCUMENTS:  # when the rows of runs have been read
             store.finish(runs.pop(), sound)
         return read(connection, table, columns, names)
 
@@ -98,8 +89,7 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
 def test_a_run_whose_parts_do_not_fit_is_found(filled: tuple[Store, str], words: str) -> None:
     store, run_id = filled
     statement, values = WRONG[words]
-    with store.engine.begin() as connection:
-        assert connection.execute(text(statement), {"run": run_id, **values}).rowcount == 1
+    assert sql(store, statement, run=run_id, **values) == 1
     assert Finding(run_id, words) in maintenance.check(store)
     assert {each.run_id for each in maintenance.check(store)} == {run_id}
 
@@ -108,9 +98,7 @@ def test_a_single_token_that_was_changed_is_found(filled: tuple[Store, str]) -> 
     store, run_id = filled
     nll = store.trace(run_id)[0]
     nll[700] += 0.01
-    with store.engine.begin() as connection:
-        statement = text("UPDATE traces SET nll = :blob WHERE run_id = :run")
-        connection.execute(statement, {"blob": pack(nll), "run": run_id})
+    sql(store, "UPDATE traces SET nll = :blob WHERE run_id = :run", blob=pack(nll), run=run_id)
     (finding,) = maintenance.check(store)
     assert finding.what.startswith("document 1: its trace sums to")
 
@@ -125,61 +113,38 @@ LAYOUT = {
 @pytest.mark.parametrize("statements", LAYOUT)
 def test_a_changed_layout_is_found(filled: tuple[Store, str], statements: str) -> None:
     store = filled[0]
-    with store.engine.begin() as connection:
-        for statement in statements.split("; "):
-            connection.execute(text(statement))
+    for statement in statements.split("; "):
+        sql(store, statement)
     (finding,) = maintenance.check(store)
     assert finding.run_id is None and LAYOUT[statements] in finding.what
 
 
 def test_an_owners_own_table_is_no_fault(filled: tuple[Store, str]) -> None:
-    with filled[0].engine.begin() as connection:
-        connection.execute(text("CREATE TABLE mine (x INTEGER)"))
+    sql(filled[0], "CREATE TABLE mine (x INTEGER)")
     assert maintenance.check(filled[0]) == []
 
 
-def test_rows_of_a_run_that_is_gone_are_found(file: Path, make: Callable[[Store], str]) -> None:
-    import sqlite3
-
-    run_id = make(Store.open(file))
+def test_rows_of_a_run_that_is_gone_are_found(file: Path, begin: Begin, sound: RunResult) -> None:
+    store = Store.open(file)
+    store.finish(run_id := begin(store), sound)
     connection = sqlite3.connect(file)  # which does not enforce foreign keys
     connection.execute("DELETE FROM runs")
     connection.commit()
     connection.close()
-    found = maintenance.check(Store.open(file))
+    found = maintenance.check(store)
     assert [each.what for each in found if each.run_id == run_id] == [
         "is gone, but rows of it are left in documents",
         "is gone, but rows of it are left in traces",
     ]
 
 
-@pytest.fixture
-def make(
-    config: RunConfig, facts: RunFacts, environment: Environment, sound: RunResult
-) -> Callable[[Store], str]:
-    """Records one done run."""
-
-    def record(store: Store) -> str:
-        run_id = store.begin(config, facts, environment, 0)
-        store.finish(run_id, sound)
-        return run_id
-
-    return record
-
-
-def test_a_damaged_page_is_found(file: Path, make: Callable[[Store], str]) -> None:
+def test_a_damaged_page_is_found(file: Path, begin: Begin, sound: RunResult) -> None:
     store = Store.open(file)
-    make(store)
-    raw = bytearray(file.read_bytes())
-    place = raw.rindex(b"ix_runs_latest")  # a name in the schema stays; its root page goes
-    import sqlite3
-
-    connection = sqlite3.connect(file)
+    store.finish(begin(store), sound)
     query = "SELECT rootpage FROM sqlite_master WHERE name = 'ix_runs_latest'"
-    page = connection.execute(query).fetchone()[0]
-    size = connection.execute("PRAGMA page_size").fetchone()[0]
-    connection.close()
-    assert place
+    ((page,),) = sql(store, query)  # the index's name in the schema stays; its root page goes
+    ((size,),) = sql(store, "PRAGMA page_size")
+    raw = bytearray(file.read_bytes())
     raw[(page - 1) * size + 3 : (page - 1) * size + 5] = b"\0\0"  # no cells: rows are missing
     file.write_bytes(raw)
     found = maintenance.check(Store.open(file))
@@ -200,15 +165,15 @@ def test_stats_of_nothing(store: Store) -> None:
 
 
 def test_a_vacuum_gives_back_the_room_and_keeps_the_rest(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment, sound: RunResult
+    store: Store, begin: Begin, sound: RunResult
 ) -> None:
     large = np.random.default_rng(0).random(400_000, np.float32)
     document = replace(
         sound.documents[0], scored_tokens=len(large), nll_nats=float(large.astype(float).sum())
     )
-    kept = store.begin(config, facts, environment, 0)
+    kept = begin(store)
     store.finish(kept, sound)
-    gone = store.begin(config, facts, environment, 0)
+    gone = begin(store)
     store.finish(gone, replace(sound, documents=(document,), nll=large))
     full = maintenance.stats(store)["size_bytes"]
     store.delete(gone)

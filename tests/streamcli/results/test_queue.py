@@ -7,12 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from core.config import RunConfig
-from core.environment import Environment
-from core.facts import RunFacts
 from core.result import RunResult
 from streamcli.results import queue
 from streamcli.results.queue import BEAT_S, DEATHS, DONE, FAILED, LEASE_S, Cell, Claim, Queue, Taken
 from streamcli.results.store import Store
+from tests.support.records import Begin
 
 ARMS = tuple(RunConfig(method=name, window=20) for name in ("streaming", "window", "dense"))
 OTHER = RunConfig(method="mit", window=20)
@@ -153,17 +152,12 @@ def test_what_kills_every_worker_is_given_up(asked: Asked) -> None:
 
 
 def test_a_run_of_the_queue_is_done_once_by_whoever_ends_first(
-    asked: Asked,
-    store: Store,
-    config: RunConfig,
-    facts: RunFacts,
-    environment: Environment,
-    result: RunResult,
+    asked: Asked, store: Store, begin: Begin, result: RunResult
 ) -> None:
     put(asked())
     cell = Cell(claimed(asked(process="frozen")).group_id, 0)
     assert claimed(asked(frozen=True)).group_id == cell.group_id
-    early, late = (store.begin(config, facts, environment, 0) for _ in range(2))
+    early, late = (begin(store) for _ in range(2))
     store.finish(early, result, cell)
     assert store.finish(early, result, cell).status == "done"  # as where the answer was lost
     with pytest.raises(Taken, match=f"run {late} was made meanwhile by another worker: {early}"):

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
@@ -28,6 +28,8 @@ from streamcli.results import migrations
 from streamcli.results.columns import COLUMNS, PUBLIC, VIEW
 from streamcli.results.schema import DocumentRow, Run, Trace
 from streamcli.results.store import Store
+from tests.support.databases import sql
+from tests.support.records import Begin
 
 ROOT = Path(__file__).parents[3]
 UNTIL_LOADED = "None only until the model is loaded, and a run begins after that"
@@ -79,8 +81,8 @@ def test_migrations_make_exactly_the_schema(where: str) -> None:
         options = {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, SQLModel.metadata) == []
-        names = connection.execute(text("SELECT * FROM runs")).keys()
-    assert list(names) == list(Run.model_fields)
+        columns = inspect(connection).get_columns("runs")
+    assert [each["name"] for each in columns] == list(Run.model_fields)
 
 
 def test_a_revision_is_named_as_its_file_and_follows_the_one_before() -> None:
@@ -93,32 +95,26 @@ def test_a_revision_is_named_as_its_file_and_follows_the_one_before() -> None:
         before = revision
 
 
-def test_only_four_statuses_are_taken(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment
-) -> None:
-    store.begin(config, facts, environment, 0)
-    with pytest.raises(IntegrityError), store.engine.begin() as connection:
-        connection.execute(text("UPDATE runs SET status = 'finished'"))
+def test_only_four_statuses_are_taken(store: Store, begin: Begin) -> None:
+    begin(store)
+    with pytest.raises(IntegrityError):
+        sql(store, "UPDATE runs SET status = 'finished'")
 
 
 def test_the_view_shows_the_public_columns_of_finished_runs(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
+    store: Store, begin: Begin, result: RunResult
 ) -> None:
-    done = store.begin(config, facts, environment, 0)
+    done = begin(store)
     store.finish(done, result)
-    store.fail(store.begin(config, facts, environment, 1), "no")
-    with store.engine.connect() as connection:
-        rows = connection.execute(text("SELECT * FROM results")).mappings().all()
-    assert [row["run_id"] for row in rows] == [done]
-    assert tuple(rows[0]) == VIEW
-    assert rows[0]["ppl"] == result.ppl
+    store.fail(begin(store, 1), "no")
+    (row,) = sql(store, "SELECT * FROM results")
+    assert row._fields == VIEW
+    assert (row.run_id, row.ppl) == (done, result.ppl)
 
 
-def test_the_view_can_be_queried_by_hand(
-    file: Path, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
-) -> None:
+def test_the_view_can_be_queried_by_hand(file: Path, begin: Begin, result: RunResult) -> None:
     store = Store.open(file)
-    store.finish(store.begin(config, facts, environment, 0), result)
+    store.finish(begin(store), result)
     connection = sqlite3.connect(file)
     query = "SELECT window, ms_per_token_p50, created_at FROM results WHERE created_at > '2020'"
     (row,) = connection.execute(query).fetchall()
@@ -164,19 +160,12 @@ def _next_version(folder: Path, upgrade: str) -> Path:
 
 
 def test_an_older_database_is_brought_up_to_date_and_keeps_its_runs(
-    where: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    config: RunConfig,
-    facts: RunFacts,
-    environment: Environment,
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Begin
 ) -> None:
-    run_id = Store.open(where).begin(config, facts, environment, 0)
+    run_id = begin(Store.open(where))
     step = 'op.add_column("runs", sa.Column("more", sa.Float()))'
     monkeypatch.setattr(migrations, "FOLDER", _next_version(tmp_path / "50% more", step))
-    store = Store.open(where)
-    with store.engine.connect() as connection:
-        assert connection.execute(text("SELECT more FROM runs")).all() == [(None,)]
+    assert sql(Store.open(where), "SELECT more FROM runs") == [(None,)]
     assert Store.open(where).get("latest").run_id == run_id
 
 

@@ -9,8 +9,6 @@ import pytest
 from streamcli.results.store import Store
 from tests.support.typed import TINY, Type
 
-pytest_plugins = ("tests.support.typed",)
-
 
 def test_a_run_is_recorded_reported_listed_and_checked_on_a_server(
     typed: Type, schema: str, monkeypatch: pytest.MonkeyPatch

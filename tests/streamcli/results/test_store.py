@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
 from sqlmodel import Session
 
 from core.config import RunConfig
@@ -20,20 +19,21 @@ from core.result import Answer, DocumentResult, RunResult, wilson
 from streamcli.results import frames, ulid, values
 from streamcli.results.schema import Run, Trace
 from streamcli.results.store import Store
+from tests.support.databases import sql
+from tests.support.records import Begin
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 @pytest.fixture
-def run_id(store: Store, config: RunConfig, facts: RunFacts, environment: Environment) -> str:
+def run_id(store: Store, begin: Begin) -> str:
     """A run that has begun."""
-    return store.begin(config, facts, environment, 2)
+    return begin(store, 2)
 
 
 def count(store: Store, table: str) -> Any:
     """Rows of a table."""
-    with store.engine.connect() as connection:
-        return connection.execute(text(f"SELECT count(*) FROM {table}")).scalar()
+    return sql(store, f"SELECT count(*) FROM {table}")[0][0]
 
 
 def test_a_finished_run_comes_back_as_it_was(
@@ -92,10 +92,8 @@ def test_the_configs_key_and_times_are_stored(
     assert done.created_at <= (done.finished_at or "")
 
 
-def test_dense_attends_what_it_attended(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
-) -> None:
-    run_id = store.begin(replace(config, method="dense"), facts, environment, 0)
+def test_dense_attends_what_it_attended(store: Store, begin: Begin, result: RunResult) -> None:
+    run_id = begin(store, method="dense")
     assert store.get(run_id).attended_keys is None
     assert store.finish(run_id, result).attended_keys == result.attended_keys_max
 
@@ -129,11 +127,9 @@ def test_text_that_no_database_holds_is_mended(
     assert frames.documents(store, [run_id]).name.tolist() == ["caf?\ufffd.txt"]
 
 
-def test_a_number_beyond_64_bits_is_refused(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment
-) -> None:
+def test_a_number_beyond_64_bits_is_refused(store: Store, begin: Begin) -> None:
     with pytest.raises(UsageError, match="seed is 9223372036854775808"):
-        store.begin(replace(config, seed=2**63), facts, environment, 0)
+        begin(store, seed=2**63)
 
 
 def test_a_failed_run_is_a_row_with_its_error_in_one_line(store: Store, run_id: str) -> None:
@@ -195,13 +191,9 @@ def test_nothing_of_a_result_is_kept_when_a_part_of_it_fails(
 
 
 def test_deleting_a_run_deletes_its_documents_and_trace(
-    store: Store,
-    config: RunConfig,
-    facts: RunFacts,
-    environment: Environment,
-    result: RunResult,
+    store: Store, begin: Begin, result: RunResult
 ) -> None:
-    kept, gone = (store.begin(config, facts, environment, repeat) for repeat in range(2))
+    kept, gone = (begin(store, repeat) for repeat in range(2))
     for run_id in (kept, gone):
         store.finish(run_id, result)
     store.delete(gone)
@@ -212,12 +204,10 @@ def test_deleting_a_run_deletes_its_documents_and_trace(
             act(gone)
 
 
-def test_a_run_is_found_by_the_beginning_of_its_name(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment
-) -> None:
+def test_a_run_is_found_by_the_beginning_of_its_name(store: Store, begin: Begin) -> None:
     with pytest.raises(UsageError, match="no run yet"):
         store.get("latest")
-    first, second = (store.begin(config, facts, environment, repeat) for repeat in range(2))
+    first, second = (begin(store, repeat) for repeat in range(2))
     assert store.get("latest").run_id == second
     assert store.get(first).run_id == store.get(first.lower()).run_id == first
     same = next(n for n in range(26) if first[n] != second[n])
@@ -263,17 +253,17 @@ def test_a_row_is_a_plain_value_after_the_session(store: Store, run_id: str) -> 
 
 
 def test_what_became_of_each_question_is_kept_in_order_with_the_accuracy(
-    store: Store, config: RunConfig, facts: RunFacts, environment: Environment, result: RunResult
+    store: Store, begin: Begin, result: RunResult
 ) -> None:
     kinds = ((7, True), (900, False), (None, True), (None, False))
     answers = [Answer(distance=d, candidates=4, right=r) for d, r in kinds]
-    run_id = store.begin(config, facts, environment, 0)
+    run_id = begin(store)
     store.finish(run_id, replace(result, answers=tuple(answers)))
     row = store.get(run_id)
     assert row.answers == "[[7,1],[900,0],[null,1],[null,0]]"
     assert (row.questions, row.accuracy, row.chance) == (4, 0.5, 0.25)
     assert (row.accuracy_low, row.accuracy_high) == wilson(2, 4)
-    again = store.begin(config, facts, environment, 1)
+    again = begin(store, 1)
     store.finish(again, result)
     row = store.get(again)
     assert [row.answers, row.questions, row.accuracy, row.chance] == [None] * 4

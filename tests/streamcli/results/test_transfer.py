@@ -14,40 +14,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
 
-from core.config import RunConfig
-from core.environment import Environment
 from core.errors import StreamError, UsageError
-from core.facts import RunFacts
 from core.result import RunResult
 from streamcli.results import alone, frames, migrations, portable, transfer
 from streamcli.results.columns import COLUMNS
 from streamcli.results.schema import Benchmark, Probe, pack
 from streamcli.results.store import Store
 from streamcli.results.transfer import Moved, Record
-from tests.support.records import ARM, PROBED
+from tests.support.databases import sql
+from tests.support.records import ARM, PROBED, Begin
 
 
 @pytest.fixture
-def make(
-    config: RunConfig, facts: RunFacts, environment: Environment, sound: RunResult
-) -> Callable[[Store, int], list[str]]:
+def make(begin: Begin, sound: RunResult) -> Callable[[Store, int], list[str]]:
     """Records done runs with unusual numbers, one failed and one running."""
 
     def fill(store: Store, number: int) -> list[str]:
         names = []
         for i in range(number):
-            names.append(store.begin(replace(config, seed=i), facts, environment, i, "SWEEP"))
+            names.append(begin(store, i, "SWEEP", seed=i))
             lost = replace(sound.documents[0], nll_nats=math.inf, name='"ä",\n\u2028')
             odd = np.array([0x7FC12345, 0x80000000, 1], dtype=np.uint32).view(np.float32)
             nll = np.concatenate([sound.nll, odd])
             documents = (lost, *sound.documents[1:]) if i % 2 else sound.documents
             store.finish(names[-1], replace(sound, documents=documents, nll=nll))
         store.mark(names[:1], tags=lambda _: "a b", comment=lambda _: "mine")
-        names.append(store.begin(config, facts, environment, 0))
+        names.append(begin(store))
         store.fail(names[-1], "no luck")
-        store.begin(config, facts, environment, 0)
+        begin(store)
         return names
 
     return fill
@@ -102,8 +97,7 @@ def test_another_run_of_the_same_name_stops_the_whole_merge(
         "UPDATE traces SET nll = latency_ms",
     ):
         kept = file.read_bytes()
-        with source.engine.begin() as connection:
-            connection.execute(text(change))
+        sql(source, change)
         with pytest.raises(StreamError, match=f"run {names[0]} of .+ is another one") as caught:
             transfer.merge(store, str(file))
         assert "\n" not in str(caught.value)
@@ -132,8 +126,7 @@ def test_copies_are_merged_in_which_one_run_came_further_than_in_the_other(
     transfer.merge(store, str(file))
     for each, status, at in ((store, here, "NULL"), (source, there, "'2031-01-01T00:00:00Z'")):
         if status != "failed":
-            with each.transaction(writes=True) as connection:
-                connection.execute(text(CUT.format(status, at)))
+            sql(each, CUT.format(status, at))
     transfer.merge(store, str(file))
     kept = frames.runs(store, status=None).iloc[0]
     assert kept["status"] == then and (kept["error"] is not None) == (then == "failed")
@@ -167,15 +160,10 @@ def test_what_a_document_asked_may_be_missing_in_one_of_the_two_but_not_be_anoth
     source = Store.open(file)
     make(source, 1)
     transfer.merge(store, str(file))
-    asked = "UPDATE documents SET questions = {}, right_answers = 1"
-
-    def asks(where: Store, number: int) -> None:
-        with where.transaction(writes=True) as connection:
-            connection.execute(text(asked.format(number)))
-
-    asks(source, 3)
+    asked = "UPDATE documents SET questions = :number, right_answers = 1"
+    sql(source, asked, number=3)
     assert transfer.merge(store, str(file)).added == 0
-    asks(store, 4)
+    sql(store, asked, number=4)
     with pytest.raises(StreamError, match=r"is another one in .+ \(documents\)"):
         transfer.merge(store, str(file))
 
@@ -318,13 +306,8 @@ def timed(store: Store) -> None:
 
 
 def arms(store: Store) -> Any:
-    with store.transaction() as connection:
-        queries = ("benchmarks ORDER BY benchmark_id", "probes ORDER BY probe_id")
-        return [
-            row
-            for query in queries
-            for row in connection.execute(text(f"SELECT * FROM {query}")).all()
-        ]
+    queries = ("benchmarks ORDER BY benchmark_id", "probes ORDER BY probe_id")
+    return [row for query in queries for row in sql(store, f"SELECT * FROM {query}")]
 
 
 def test_a_merge_brings_what_belongs_to_no_run_too_and_once(

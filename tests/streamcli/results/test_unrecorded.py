@@ -6,7 +6,6 @@ import errno
 import json
 import re
 import shlex
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,15 +17,12 @@ import pytest
 from streamcli.jobs import ledger
 from streamcli.results import frames, portable, sqlite_file
 from streamcli.results.store import Store
+from tests.support.databases import Served, sql
+from tests.support.sweeps import TWO
 from tests.support.typed import DB, TINY, Type, Typed
 
-pytest_plugins = ("tests.support.typed",)
-
 RUN = ("run", *TINY, "--method", "streaming")
-SWEEP = (
-    *("sweep", "--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "60"),
-    *("--modes", "chunked", "--windows", "20", "--methods", "streaming", "window", "dense"),
-)
+SWEEP = (*TWO, "dense")
 LOCK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -36,7 +32,6 @@ sys.stdin.read()
 """
 NAME = re.compile(r"streamcli-unrecorded-(\w{26})\.jsonl")
 Break = Callable[[Callable[[], object]], None]
-Served = tuple[str, Callable[[str], None]]  # its URL, and what stops and starts it
 
 
 @pytest.fixture(autouse=True)
@@ -160,12 +155,7 @@ def test_a_database_that_was_moved_away_for_good(typed: Type, after_scoring: Bre
 
 
 def test_a_table_that_was_dropped(typed: Type, after_scoring: Break) -> None:
-    def drop() -> None:
-        with sqlite3.connect(DB) as connection:
-            connection.execute("DROP TABLE traces")
-        connection.close()
-
-    after_scoring(drop)
+    after_scoring(lambda: sql(Store.open(DB), "DROP TABLE traces"))
     done = typed(*RUN)
     assert "is not laid out as streamcli left it" in done.err
     file = aside(done, DB.parent.absolute())

@@ -20,6 +20,7 @@ from streamcli.analysis.comparison import groups
 from streamcli.results import addresses, frames, maintenance, migrations
 from streamcli.results.columns import PUBLIC, VIEW
 from streamcli.results.store import Store
+from tests.support.records import Begin
 
 TABLES = ("runs", "documents", "traces")
 
@@ -38,17 +39,12 @@ def rows(connection: Connection, table: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def old(
-    where: str,
-    tmp_path: Path,
-    config: RunConfig,
-    facts: RunFacts,
-    environment: Environment,
-    sound: RunResult,
+    where: str, tmp_path: Path, begin: Begin, sound: RunResult
 ) -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
     """A database that migration 0001 made, with two runs in it, and the rows of its tables."""
     donor = Store.open(tmp_path / "donor.db")
-    donor.finish(donor.begin(config, facts, environment, 0), sound)
-    donor.fail(donor.begin(config, facts, environment, 1), "no")
+    donor.finish(begin(donor), sound)
+    donor.fail(begin(donor, 1), "no")
     engine = addresses.connected(addresses.located(where)).execution_options(writes=True)
     with engine.begin() as connection:
         migrate(connection, command.upgrade, "0001")
