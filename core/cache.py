@@ -67,8 +67,22 @@ class StreamingLayer(CacheLayerMixin):
         self.undo: Undo | None = None
         self.was = 0  # tokens before the last were taken back: these may have evicted others
 
+    @property
+    def rows(self) -> int:
+        """B, rows that its buffers are for."""
+        return len(self.sinks)
+
+    def be_ready(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Have buffers for such keys, and no graph of the forwards before, which has no end."""
+        made = self.is_initialized and (self.rows, self.sinks.dtype)
+        if not made or (not self.seen and made != (len(key_states), key_states.dtype)):
+            self.lazy_initialization(key_states, value_states)
+        elif torch.is_grad_enabled():
+            for name in self.HELD:
+                setattr(self, name, getattr(self, name).detach())
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers once, for the shapes of the first keys (B, K, C, D)."""
+        """Allocate the buffers, for the shapes of the first keys (B, K, C, D)."""
         slots = self.get_max_cache_shape()
         b, k, _, d = key_states.shape
         with torch.inference_mode(False):  # which may end before the stream does
@@ -104,8 +118,7 @@ class StreamingLayer(CacheLayerMixin):
         return self._update(key_states, value_states)
 
     def _update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        self.be_ready(key_states, value_states)
         key_states, value_states = key_states.to(self.keys), value_states.to(self.values)
         c, t, s = key_states.shape[-2], self.seen, self.kind.n_sink
         self.cache.check_attention(t, c)

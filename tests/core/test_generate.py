@@ -149,6 +149,34 @@ def test_a_history_that_differs_later_is_refused(model: Any) -> None:
             model.generate(other, **options(10))
 
 
+def test_a_turn_of_a_stream_that_was_not_heard_is_what_is_new_or_refused(model: Any) -> None:
+    ids, made = random_ids(1, 90), options(1)
+    embedded = model.get_input_embeddings()(ids)
+    cache = cache_of(model)
+    with streaming_attention(model, cache):
+        model.generate(inputs_embeds=embedded[:, :40], **made)
+        for turn in ({"inputs": ids[:, 40:80]}, {"inputs_embeds": embedded[:, 40:80]}):
+            with pytest.raises(UsageError, match="these 40 tokens are the whole history or only"):
+                model.generate(**turn, **made)
+        model.generate(ids[:, 40:50], **made)
+        model.generate(inputs_embeds=embedded[:, 50:60], **made)
+        assert cache.seen == 60
+    got = cache.read(ids[:, 60:])
+    assert gap(got, cache_of(model).read(ids)[:, 60:]) < 1e-3
+
+
+def test_a_forward_that_failed_does_not_make_a_turn_pass_for_the_whole_history(model: Any) -> None:
+    ids, cache = random_ids(1, 60), cache_of(model)
+    with streaming_attention(model, cache):
+        model.generate(ids[:, :20], **options(1))
+        with pytest.raises(IndexError):
+            cache.read(torch.tensor([[97]]))
+        model.generate(ids[:, 20:], **options(1))
+        assert cache.seen == 60
+        model.generate(ids, **options(1))  # the whole history
+        assert cache.seen == 60
+
+
 def test_crop_takes_back_what_evicted_nothing_and_no_more(model: Any) -> None:
     ids = random_ids(1, 80)
     cache = cache_of(model)
@@ -223,9 +251,10 @@ def test_more_tokens_than_there_were_are_all_taken_back(model: Any) -> None:
 def test_a_copy_goes_on_by_itself_and_shares_the_model(model: Any) -> None:
     cache, ids = cache_of(model), random_ids(1, 90)
     cache.read(ids[:, :80])
-    other = copy.deepcopy(cache)
-    assert other.model is model and other.kinds is cache.kinds
-    other.read((ids[:, :50] + 1) % 97)
+    for make in (copy.deepcopy, copy.copy):
+        other = make(cache)
+        assert other.model is model and other.kinds is cache.kinds
+        other.read((ids.repeat(1, 5) + 1) % 97)  # its frame moves
     want = cache_of(model).read(ids)[:, 80:]
     assert gap(cache.read(ids[:, 80:]), want) < 1e-3
 
