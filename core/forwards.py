@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import GenerationMixin
 
 from core.errors import UsageError
 
@@ -79,6 +80,8 @@ class Guided(ABC):
 
 def guide(model: Any) -> None:
     """Let the caches of ``model`` that are ``Guided`` say what its forwards are given."""
+    # torch.compile and peft wrap a model, which is what generates all the same.
+    model = next((each for each in model.modules() if isinstance(each, GenerationMixin)), model)
     if _before not in model._forward_pre_hooks.values():  # which a copy of a model has as well
         model.register_forward_pre_hook(_before, with_kwargs=True)
         model.register_forward_hook(_after, with_kwargs=True, always_call=True)

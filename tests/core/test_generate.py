@@ -35,6 +35,23 @@ def cache_of(model: Any, **how: Any) -> StreamingKVCache:
     return StreamingKVCache(N_SINK, WINDOW, model, **how)
 
 
+class Wrapper(torch.nn.Module):
+    """A model in another module, as of peft."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner = model
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, *args: Any, **given: Any) -> Any:
+        return self.inner(*args, **given)
+
+
 DEAR = (
     *("compiled", "compiled module", "very long", "prefill", "new", "read", "turns", "pipeline"),
     *("turns alone", "turns prefill", "assistant", "lookup", "beams", "hybrid", "latent"),
@@ -137,6 +154,15 @@ def test_a_copy_of_a_model_streams_by_itself(model: Any) -> None:
     assert len(other._forward_pre_hooks) == len(other._forward_hooks) == 1
     made = other.generate(ids, **{name_of(other): cache}, **options(20))
     assert torch.equal(made[:, 60:], greedy(model, ids, 20))
+
+
+@pytest.mark.parametrize("wrap", [lambda each: torch.compile(each, backend="eager"), Wrapper])
+def test_a_cache_may_be_made_for_what_wraps_a_model(wrap: Any) -> None:
+    model, ids = tiny_llama(layers=1), random_ids(1, 60)
+    model.generation_config.eos_token_id = None
+    wrapped = wrap(model)
+    made = wrapped.generate(ids, **{name_of(model): cache_of(wrapped)}, **options(6))
+    assert torch.equal(made[:, 60:], greedy(model, ids, 6))
 
 
 def test_a_history_that_differs_later_is_refused(model: Any) -> None:
