@@ -260,3 +260,18 @@ def test_hidden_states_that_the_configuration_asks_for_are_those_of_the_whole_pr
     model.config.output_hidden_states = True
     made = model(ids, past_key_values=StreamingKVCache(4, 20, model), logits_to_keep=1)
     assert made.hidden_states[0].shape[1] == 1100
+
+
+def test_frequencies_that_a_user_sets_are_kept_and_looked_at_anew() -> None:
+    model, ids = tiny_llama(), random_ids(1, 20)
+    StreamingKVCache(4, 20, model)
+    model.model.rotary_emb.inv_freq /= 4  # as for a longer context
+    want = model(ids).logits
+    cache = StreamingKVCache(4, 20, model)
+    assert gap(cache.read(ids), want) < 1e-3 and gap(model(ids).logits, want) == 0
+    assert cache.found is not StreamingKVCache(4, 20, tiny_llama()).found
+    other = tiny_llama()
+    other.model.rotary_emb.inv_freq /= 4
+    more = random_ids(1, 80)
+    cache.reset()
+    assert gap(cache.read(more), StreamingKVCache(4, 20, other).read(more)) < 1e-3
