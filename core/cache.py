@@ -345,11 +345,22 @@ class StreamingKVCache(GuidedCache):
         The next token then stands at S + W, or up to k - 1 beyond. Each key of the window is turned
         once, by the same number of positions; nothing that a query can see changes.
         """
-        by = self.cut(self.seen) - self.base - (self.n_sink + self.window)
-        if by > 0:
+        by = self._furthest - self.base
+        if by:
             for layer in self.layers:
                 layer.move(-by)
             self.base += by
+
+    @property
+    def _furthest(self) -> int:
+        """The base of the frame when the sinks are at their originals, which it never is beyond."""
+        return int(max(0, self.cut(self.seen) - (self.n_sink + self.window)))
+
+    def crop(self, max_length: int) -> None:
+        """See ``GuidedCache.crop``; the frame goes back with the stream."""
+        super().crop(max_length)
+        if self.base > self._furthest:
+            self.rebase()
 
     def check_room(self, tokens: int) -> None:
         """Raise ``UsageError`` where rotary frequencies that change with length would change."""

@@ -267,6 +267,15 @@ def test_whatever_is_taken_back_in_turns_leaves_a_stream_as_if_it_had_not_come(
     assert taken > 9
 
 
+def test_a_frame_that_was_moved_goes_back_with_what_is_taken_back(model: Any) -> None:
+    ids, cache = random_ids(1, 60), cache_of(model)
+    cache.read(ids[:, :25])
+    cache.rebase()
+    assert cache.base == 1
+    cache.crop(22)
+    assert gap(cache.read(ids[:, 22:]), cache_of(model).read(ids)[:, 22:]) < 1e-3
+
+
 def test_more_tokens_than_there_were_are_all_taken_back(model: Any) -> None:
     cache = cache_of(model)
     cache.read(random_ids(1, 20))
