@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from inspect import signature
-from threading import Lock, get_ident
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -20,7 +20,12 @@ from core.attention import Stream, attend
 from core.errors import UsageError
 from core.forwards import turns, uncompiled
 
-_entering = Lock()
+BUSY = (
+    "this model serves another stream in another thread: let that end, or give each thread a model "
+    "of its own."
+)
+_entering = RLock()
+_registered: dict[str, list[Any]] = {}  # under a name: what was before, and those of our blocks
 
 
 def cache_name(model: Any) -> str:
@@ -32,7 +37,8 @@ def cache_name(model: Any) -> str:
 @contextmanager
 def implementation(model: Any, name: str) -> Iterator[None]:
     """Let ``model`` attend through the function registered as ``name``; as before on leaving."""
-    configs = configs_of(model)
+    # Where it does already, another block has it so, which may end later than this one.
+    configs = [each for each in configs_of(model) if each._attn_implementation != name]
     before = [each._attn_implementation for each in configs]
     for each in configs:
         each._attn_implementation = name
@@ -108,16 +114,23 @@ def attending(
 
 @contextmanager
 def registered(function: Any, name: str) -> Iterator[None]:
-    """Have an attention function under ``name``; as before on leaving."""
-    before = AttentionInterface._global_mapping.get(name)
-    AttentionInterface.register(name, function)
+    """Have an attention function under ``name``: of blocks that may end in any order the last's."""
+    known = AttentionInterface._global_mapping
+    with _entering:
+        held = _registered.setdefault(name, [known.get(name)])
+        held.append(function)
+        AttentionInterface.register(name, function)
     try:
         yield
     finally:
-        if before is not None:
-            AttentionInterface.register(name, before)
-        else:
-            AttentionInterface._global_mapping.pop(name, None)
+        with _entering:
+            held.remove(function)
+            if held[-1] is None:
+                known.pop(name, None)
+            else:
+                AttentionInterface.register(name, held[-1])
+            if len(held) == 1:
+                del _registered[name]
 
 
 def name_of(config: Any) -> str:
@@ -136,10 +149,7 @@ def _check_alone(model: Any, stream: Stream | None) -> None:
     bound = AttentionInterface._global_mapping.get(model.config._attn_implementation)
     here = get_ident()
     if getattr(bound, "stream", stream) is not stream and getattr(bound, "thread", here) != here:
-        raise UsageError(
-            "this model serves another stream in another thread: let that end, or give each thread "
-            "a model of its own."
-        )
+        raise UsageError(BUSY)
 
 
 def _bound(function: Callable[..., Any], stream: Stream) -> Any:
@@ -151,6 +161,8 @@ def _bound(function: Callable[..., Any], stream: Stream) -> Any:
     def bound(
         module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **given: Any
     ) -> Any:
+        if getattr(stream, "thread", here := get_ident()) != here:
+            raise UsageError(BUSY)
         key, value, kind = key.to(query.dtype), value.to(query.dtype), query.device.type
         under = torch.is_autocast_enabled(kind)
         with torch.autocast(kind, enabled=False) if under else nullcontext():

@@ -67,8 +67,22 @@ class StreamingLayer(CacheLayerMixin):
         self.undo: Undo | None = None
         self.was = 0  # tokens before the last were taken back: these may have evicted others
 
+    @property
+    def rows(self) -> int:
+        """B, rows that its buffers are for."""
+        return len(self.sinks)
+
+    def be_ready(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Have buffers for such keys, and no graph of the forwards before, which has no end."""
+        made = self.is_initialized and (self.rows, self.sinks.dtype)
+        if not made or (not self.seen and made != (len(key_states), key_states.dtype)):
+            self.lazy_initialization(key_states, value_states)
+        elif torch.is_grad_enabled():
+            for name in self.HELD:
+                setattr(self, name, getattr(self, name).detach())
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers once, for the shapes of the first keys (B, K, C, D)."""
+        """Allocate the buffers, for the shapes of the first keys (B, K, C, D)."""
         slots = self.get_max_cache_shape()
         b, k, _, d = key_states.shape
         with torch.inference_mode(False):  # which may end before the stream does
@@ -104,8 +118,7 @@ class StreamingLayer(CacheLayerMixin):
         return self._update(key_states, value_states)
 
     def _update(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        self.be_ready(key_states, value_states)
         key_states, value_states = key_states.to(self.keys), value_states.to(self.values)
         c, t, s = key_states.shape[-2], self.seen, self.kind.n_sink
         self.cache.check_attention(t, c)
@@ -332,11 +345,22 @@ class StreamingKVCache(GuidedCache):
         The next token then stands at S + W, or up to k - 1 beyond. Each key of the window is turned
         once, by the same number of positions; nothing that a query can see changes.
         """
-        by = self.cut(self.seen) - self.base - (self.n_sink + self.window)
-        if by > 0:
+        by = self._furthest - self.base
+        if by:
             for layer in self.layers:
                 layer.move(-by)
             self.base += by
+
+    @property
+    def _furthest(self) -> int:
+        """The base of the frame when the sinks are at their originals, which it never is beyond."""
+        return int(max(0, self.cut(self.seen) - (self.n_sink + self.window)))
+
+    def crop(self, max_length: int) -> None:
+        """See ``GuidedCache.crop``; the frame goes back with the stream."""
+        super().crop(max_length)
+        if self.base > self._furthest:
+            self.rebase()
 
     def check_room(self, tokens: int) -> None:
         """Raise ``UsageError`` where rotary frequencies that change with length would change."""

@@ -24,10 +24,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import GenerationMixin
 
 from core.errors import UsageError
 
 CACHES = ("past_key_values", "cache")  # what a forward calls its cache; the latter as of 5.24
+TOKENS = ("input_ids", "inputs_embeds")  # and what it calls them
 CHUNKS = "prefill_chunk_size"
 DRAFTS = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
 
@@ -69,7 +71,7 @@ class Guided(ABC):
 
     @abstractmethod
     def continued_by(self, ids: Tensor) -> bool:
-        """Whether ids (B, C) are the whole history, from which they may go on."""
+        """Whether ids (B, C), or embeddings, are the whole history, from which they may go on."""
 
     @abstractmethod
     def crop(self, max_length: int) -> None:
@@ -78,6 +80,8 @@ class Guided(ABC):
 
 def guide(model: Any) -> None:
     """Let the caches of ``model`` that are ``Guided`` say what its forwards are given."""
+    # torch.compile and peft wrap a model, which is what generates all the same.
+    model = next((each for each in model.modules() if isinstance(each, GenerationMixin)), model)
     if _before not in model._forward_pre_hooks.values():  # which a copy of a model has as well
         model.register_forward_pre_hook(_before, with_kwargs=True)
         model.register_forward_hook(_after, with_kwargs=True, always_call=True)
@@ -132,6 +136,11 @@ def turns(model: Any, stream: Any) -> Iterator[None]:
         yield
         return
     plain = model.generate
+    if getattr(plain, "stream", stream) is not stream:
+        raise UsageError(
+            f"{WITHIN} and another one was to be served: let the block of the first end, or use "
+            "cache.read(ids)."
+        )
 
     @wraps(plain)
     def generate(inputs: Any = None, generation_config: Any = None, **given: Any) -> Any:
@@ -139,8 +148,8 @@ def turns(model: Any, stream: Any) -> Iterator[None]:
         if cache is None and given.get("use_cache") is not False:
             cache = given[_name(model)] = stream
         if isinstance(cache, Guided):
-            ids = inputs if inputs is not None else given.get("input_ids")
-            given = _turn(cache, ids, given)
+            asked = (inputs, *(given.get(name) for name in TOKENS))
+            given = _turn(cache, next((each for each in asked if each is not None), None), given)
             if getattr(generation_config, CHUNKS, None):
                 generation_config = copy(generation_config)
                 generation_config.prefill_chunk_size = None
@@ -158,6 +167,7 @@ def turns(model: Any, stream: Any) -> Iterator[None]:
         finally:
             cache.told, cache.drafts = 0, False
 
+    generate.stream = stream  # type: ignore[attr-defined]
     own = vars(model).get("generate")
     model.generate = generate
     refusing = model.register_forward_pre_hook(_refuse, with_kwargs=True)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -24,11 +25,10 @@ from transformers.cache_utils import Cache
 
 from core import attending
 from core.errors import StreamError, UsageError
-from core.forwards import Guided, guide
+from core.forwards import TOKENS, Guided, guide
 from core.history import Heard
 from core.models.layers import Anatomy
 
-TOKENS = ("input_ids", "inputs_embeds")  # what a forward calls them
 # What a forward is given and the cache knows better.
 OUR_OWN = ("attention_mask", "position_ids", "cache_position")
 KNOWN = ("sdpa", "eager")  # attention of the model's own that serves single tokens
@@ -49,6 +49,7 @@ class GuidedCache(Cache, Guided):
         n_sink: S, tokens at the start of the stream that stay.
         most: Keys before a query that it sees at most.
         within: Whether a forward is under way.
+        thread: The thread of the last one.
     """
 
     found: Anatomy
@@ -58,7 +59,7 @@ class GuidedCache(Cache, Guided):
         """An empty cache of these layers."""
         self.model, self.config, self.n_sink = model, model.config, n_sink
         self.name = attending.cache_name(model)
-        self.within = self.drafts = False
+        self.within, self.thread, self.drafts = False, get_ident(), False
         self.told = 0
         self._heard = Heard(n_sink, window)
         self._forward_ends = ExitStack()
@@ -93,6 +94,7 @@ class GuidedCache(Cache, Guided):
         if name is None:
             return given
         ids = given[name]
+        self._check_shape(ids)
         self._check_given(model, given, ids.shape[1])
         given = {key: value for key, value in given.items() if key not in OUR_OWN}
         if rest := self._last_chunk(given, ids.shape[1]):
@@ -106,7 +108,7 @@ class GuidedCache(Cache, Guided):
         if given.get("output_attentions") and self.streams:
             raise UsageError(NO_WEIGHTS)
         self._heard.hear(ids if name == "input_ids" else None, self.seen, c)
-        self.within = True
+        self.within, self.thread = True, get_ident()
         return given
 
     def _read_before(self, model: Any, name: str, tokens: Tensor) -> None:
@@ -120,6 +122,21 @@ class GuidedCache(Cache, Guided):
         """A forward has ended, or has failed."""
         self.within = False
         self._forward_ends.close()
+        if self._heard.count > self.seen:
+            self._heard.forget(self.seen)  # what was not read
+
+    def _check_shape(self, ids: Tensor) -> None:
+        """Raise ``UsageError`` where ids (B, C), or embeddings, are no tokens for every row."""
+        if ids.ndim < 2 or ids.shape[1] == 0:
+            raise UsageError(
+                f"tokens of shape {tuple(ids.shape)} are given to a stream of {self.seen:,}: give "
+                "it (B, C) that are new, or call cache.reset() before another text."
+            )
+        if self.seen and len(ids) != self.layers[0].rows:
+            raise UsageError(
+                f"{len(ids)} rows are given to a stream of {self.layers[0].rows}: call "
+                "cache.reset() before another text, or make another cache for it."
+            )
 
     def _check_given(self, model: Any, given: dict[str, Any], c: int) -> None:
         """Raise where a forward of C tokens is given what this cache can't go by."""
@@ -155,17 +172,19 @@ class GuidedCache(Cache, Guided):
                 "(B, T) ones."
             )
         places = given.get("cache_position")
-        if places is not None and c > 1 and int(places[0]) != past:
+        if places is not None and c > 1 and places[:1].tolist() != [past]:
             raise UsageError(
-                f"these tokens are given from position {int(places[0])} on, where {past} were "
-                "read: leave prefill_chunk_size out, or generate within "
+                f"these tokens are not given from position {past} on, as {past} were read: leave "
+                "prefill_chunk_size and use_cache=False out, or generate within "
                 "streaming_attention(model, cache)."
             )
 
     def _last_chunk(self, given: dict[str, Any], c: int) -> int:
         """Tokens of a long prompt that are left to the forward itself; 0 for all."""
         keep = given.get("logits_to_keep")
-        wants_all = given.get("labels") is not None or given.get("output_hidden_states")
+        hidden = given.get("output_hidden_states")
+        hidden = self.config.output_hidden_states if hidden is None else hidden
+        wants_all = hidden or given.get("labels") is not None
         if not isinstance(keep, int) or not 1 <= keep < c or wants_all:
             return 0
         if not self.found.registered:
@@ -187,13 +206,20 @@ class GuidedCache(Cache, Guided):
         return self.config._attn_implementation in KNOWN or not self.found.registered
 
     def continued_by(self, ids: Tensor) -> bool:
-        """Whether ids (B, C) begin with the tokens of the stream so far.
+        """Whether ids (B, C), or embeddings, begin with the tokens of the stream so far.
 
         Raises:
-            UsageError: They begin as the stream did, and go on otherwise.
+            UsageError: They begin as the stream did, and go on otherwise; or that can't be told.
         """
-        if ids.shape[1] < self.seen or not self._heard.knows(self.seen):
-            return ids.shape[1] > self.seen
+        if ids.shape[1] < self.seen:
+            return False
+        if ids.is_floating_point() or not self._heard.knows(self.seen):
+            raise UsageError(
+                f"whether these {ids.shape[1]:,} tokens are the whole history or only what is new "
+                f"can't be told, as they or the stream of {self.seen:,} came as embeddings, or the "
+                "stream was cut far back: give what is new in turns of fewer tokens, or the whole "
+                "history outside of streaming_attention(model, cache)."
+            )
         head, tail = self._heard.agrees(ids, self.seen)
         if head and not tail and self.n_sink > 1 and ids.shape[1] > self.seen:
             raise UsageError(
@@ -257,6 +283,10 @@ class GuidedCache(Cache, Guided):
         new._heard = deepcopy(self._heard, memo)
         new.layers = deepcopy(self.layers, memo)
         return new
+
+    def __copy__(self) -> Any:
+        """The same: a stream has its buffers to itself."""
+        return deepcopy(self)
 
     def __bool__(self) -> bool:
         """False, or the ``generate`` of Phi-3 and its kin would drop this cache for one of its own.

@@ -109,9 +109,7 @@ def limit(model: Any) -> int | None:
     """
     lengths = []
     for module in model.modules():
-        kinds = getattr(module, "rope_type", None)
-        kinds = kinds if isinstance(kinds, dict) else {None: kinds}
-        for layer_type, kind in kinds.items():
+        for layer_type, kind in _kinds(module).items():
             if kind in CHANGES_WITH_LENGTH:
                 config = module.config
                 parameters = getattr(config, "rope_parameters", None) or {}
@@ -122,14 +120,15 @@ def limit(model: Any) -> int | None:
 
 
 def restore(model: Any) -> None:
-    """Put every rotary module back to where it was when it was first seen here.
+    """Put every rotary module that forwards may change back to where it was when first seen here.
 
     A forward beyond the trained length changes the frequencies of dynamic NTK for the rest of the
-    process (transformers 5.2), and with them the figures of every run that follows.
+    process (transformers 5.2), and with them the figures of every run that follows. Those of a kind
+    that holds stay as they are, since a user may have set them.
     """
     for module in model.modules():
-        buffers = _buffers(module)
-        if not buffers:
+        buffers, kinds = _buffers(module), set(_kinds(module).values())
+        if not buffers or not kinds & {None, *CHANGES_WITH_LENGTH}:
             continue
         plain = _plain(module)
         if module not in _states:
@@ -144,6 +143,12 @@ def restore(model: Any) -> None:
                 delattr(module, name)
             elif before[name] is not value:
                 setattr(module, name, before[name])
+
+
+def _kinds(module: Any) -> dict[Any, Any]:
+    """What kind of frequencies a module has, by the type of the layers that use them."""
+    kinds = getattr(module, "rope_type", None)
+    return kinds if isinstance(kinds, dict) else {None: kinds}
 
 
 def _plain(module: Any) -> dict[str, Any]:

@@ -209,6 +209,9 @@ def _own_options(words: list[str]) -> list[str]:
 def main() -> None:
     """Run the command line; the console script's entry."""
     words = sys.argv[1:]
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     try:
         code = app(spread(words), standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer's word for Ctrl-C

@@ -155,14 +155,20 @@ def _weights(model: Any) -> tuple[int, int]:
 
 
 def _experts(model: Any) -> tuple[int, int]:
-    """Routed experts of a layer, and how many a token takes; (1, 1) where there are none."""
+    """Routed experts of a layer, and how many a token takes; (1, 1) where there are none.
+
+    Where layers differ (Hunyuan), the most that one has, and the fewest that it takes.
+    """
     config = model.config.get_text_config(decoder=True)
     parts = config, getattr(config, "ffn_config", None)
     many, taken = (
         next((n for name in names for part in parts if (n := getattr(part, name, None))), 1)
         for names in (EXPERTS, TAKEN)
     )
-    return many, taken
+    return (
+        many if isinstance(many, int) else max(many),
+        taken if isinstance(taken, int) else min(taken),
+    )
 
 
 def _head_dim(config: Any) -> int:

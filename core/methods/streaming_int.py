@@ -98,7 +98,7 @@ class QuantisedLayer(StreamingLayer):
     cache: QuantisedKVCache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers once, for the shapes of the first keys (B, K, C, D)."""
+        """Allocate the buffers, for the shapes of the first keys (B, K, C, D)."""
         (b, k, _, d), dv = key_states.shape, value_states.shape[-1]
         s, n, size = self.kind.n_sink, groups(self.kind), channels(dv, self.cache.bits)
         per = 8 // self.cache.bits
@@ -122,8 +122,7 @@ class QuantisedLayer(StreamingLayer):
         the newest group with the chunk, and those groups of both that it closes once more, from
         codes; what each query sees of them is the cache's ``view``.
         """
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        self.be_ready(key_states, value_states)
         c, t, bits = key_states.shape[-2], self.seen, self.cache.bits
         self.cache.check_attention(t, c)
         sinks, sink_values = self._sinks(key_states, value_states)

@@ -59,20 +59,27 @@ BIASED = "no layer turns its keys, so positions enter otherwise, such as by a bi
 NOT_ROTARY = "it has no rotary positions, which are those that can be moved"
 RECURRENT = "its layers keep recurrent states, which are no keys that can be evicted"
 
-_known: weakref.WeakKeyDictionary[Any, Anatomy] = weakref.WeakKeyDictionary()
+# Of a model, and the rotary frequencies that it had then.
+_known: weakref.WeakKeyDictionary[Any, tuple[Anatomy, list[Tensor]]] = weakref.WeakKeyDictionary()
 _looking = RLock()  # one thread at a time
 
 
 @torch.inference_mode()
 def of(model: Any) -> Anatomy:
-    """What ``model`` is like; looked at once, which takes some 30 forwards of a few tokens."""
+    """What ``model`` is like; some 30 forwards of a few tokens, where it was not looked at so."""
     with _looking:
         rope.restore(model)
-        if model not in _known:
+        now, (found, then) = rope.frequencies(model), _known.get(model, (None, []))
+        if found is None or len(now) != len(then) or not all(map(_alike, now, then)):
             with _plain(model):
-                _known[model] = _proved(model)
+                found = _proved(model)
             rope.restore(model)
-        return _known[model]
+            _known[model] = found, now
+        return found
+
+
+def _alike(now: Tensor, then: Tensor) -> bool:
+    return now.device == then.device and torch.equal(now, then)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def chat(
     from streamcli.render import output
     from streamcli.render.live import Screen
 
-    system = (system or "").strip() or None
+    system = output.typed(system or "", "the system prompt").strip() or None
     with conversation.begun(ctx.params, talks=True, system=system) as stream:
         for note in stream.notes:
             output.say(note)

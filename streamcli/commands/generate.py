@@ -63,7 +63,7 @@ def _text(prompt: str | None, file: Path | None) -> str:
     if prompt is not None and file is not None:
         raise UsageError("a prompt and --prompt-file are given: leave one of them out.")
     if prompt is not None:
-        return prompt
+        return output.typed(prompt, "the prompt")
     if file is not None:
         return output.read(file)
     if sys.stdin.isatty():

@@ -136,6 +136,19 @@ def read(path: Path) -> str:
         raise UsageError(f"{path} can't be read: {getattr(error, 'strerror', error)}.") from error
 
 
+def typed(words: str, what: str) -> str:
+    """Words from the command line, as they are.
+
+    Raises:
+        UsageError: They are no UTF-8, which Python lets pass.
+    """
+    try:
+        words.encode()
+    except UnicodeError as error:
+        raise UsageError(f"{what} can't be read: {error}.") from error
+    return words
+
+
 def piped() -> str:
     """All that comes by a pipe.
 

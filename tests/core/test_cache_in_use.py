@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from threading import Barrier, Thread
 from typing import Any
 
@@ -168,3 +169,109 @@ def test_rows_can_be_reordered_for_beam_search(neox: Loaded, neox_ids: Tensor) -
         whole = StreamingKVCache(4, 30, neox.model)
         want = neox.model(neox_ids[:, :81], past_key_values=whole, stream=whole).logits[:, -1:]
     assert gap(got, want[swapped]) < EXACT
+
+
+def test_a_reset_cache_takes_other_rows_and_number_formats() -> None:
+    model, ids = tiny_llama(layers=1), random_ids(3, 40)
+    cache, want = StreamingKVCache(4, 20, model), StreamingKVCache(4, 20, model).read(ids)
+    for rows in (1, 3, 2):
+        cache.reset()
+        assert gap(cache.read(ids[:rows]), want[:rows]) < 1e-3
+    model.to(torch.float64)
+    cache.reset()
+    assert gap(cache.read(ids[:2]), want[:2].double()) < 1e-3
+    assert cache.layers[0].keys.dtype == torch.float64
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_other_rows_than_the_streams_are_refused_and_leave_it_as_it_is(rows: int) -> None:
+    model, ids = tiny_llama(layers=1), random_ids(3, 40)
+    cache, want = StreamingKVCache(4, 20, model), StreamingKVCache(4, 20, model).read(ids)
+    cache.read(ids[:2, :30])
+    for c in (1, 5):
+        with pytest.raises(UsageError, match=f"{rows} rows are given to a stream of 2"):
+            cache.read(ids[:rows, 30 : 30 + c])
+    assert gap(cache.read(ids[:2, 30:]), want[:2, 30:]) < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 0)])
+def test_what_is_no_token_for_every_row_is_refused_in_a_line(shape: tuple[int, ...]) -> None:
+    cache = StreamingKVCache(4, 20, tiny_llama(layers=1))
+    with pytest.raises(UsageError, match="tokens of shape"):
+        cache.read(torch.zeros(shape, dtype=torch.int64))
+
+
+def test_forwards_that_keep_gradients_keep_those_of_one_forward_alone() -> None:
+    model, ids = tiny_llama(layers=1).requires_grad_(True), random_ids(1, 60)
+    cache, parts = StreamingKVCache(4, 20, model), list[Tensor]()
+    for token in torch.split(ids, 1, 1):
+        parts.append(model(token, past_key_values=cache).logits)
+        torch.autograd.backward(parts[-1].sum())  # impossible through the step before
+    assert gap(torch.cat(parts, 1).detach(), StreamingKVCache(4, 20, model).read(ids)) < 1e-3
+
+
+def test_a_forward_in_another_thread_is_refused_amid_a_stream() -> None:
+    model, ids, errors = tiny_llama(layers=1), random_ids(1, 30), list[BaseException]()
+    want, cache = StreamingKVCache(0, 20, model).read(ids), StreamingKVCache(0, 20, model)
+
+    def dense() -> None:
+        try:
+            model(ids, use_cache=False)
+        except UsageError as error:
+            errors.append(error)
+
+    def amid(*_: Any) -> None:
+        hook.remove()
+        thread = Thread(target=dense)
+        thread.start()
+        thread.join()
+
+    hook = model.model.norm.register_forward_pre_hook(amid)
+    assert gap(cache.read(ids), want) == 0
+    assert "serves another stream in another thread" in str(errors[0])
+
+
+def test_a_model_serves_one_stream_at_a_time_and_is_as_it_was_however_blocks_end() -> None:
+    model, ids = tiny_llama(layers=1), random_ids(1, 30)
+    want = model(ids).logits
+
+    def served() -> Generator[None]:
+        with streaming_attention(model, StreamingKVCache(4, 20, model)):
+            yield
+
+    first, second = served(), served()
+    next(first)
+    with pytest.raises(UsageError, match="another one was to be served"):
+        next(second)
+    first.close()
+    one, other = streaming_attention(model), streaming_attention(model)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+    assert model.config._attn_implementation == "sdpa" and "generate" not in vars(model)
+    assert gap(model(ids).logits, want) == 0
+    next(second := served())
+    second.close()
+
+
+def test_hidden_states_that_the_configuration_asks_for_are_those_of_the_whole_prompt() -> None:
+    model, ids = tiny_llama(layers=1), random_ids(1, 1100)
+    model.config.output_hidden_states = True
+    made = model(ids, past_key_values=StreamingKVCache(4, 20, model), logits_to_keep=1)
+    assert made.hidden_states[0].shape[1] == 1100
+
+
+def test_frequencies_that_a_user_sets_are_kept_and_looked_at_anew() -> None:
+    model, ids = tiny_llama(), random_ids(1, 20)
+    StreamingKVCache(4, 20, model)
+    model.model.rotary_emb.inv_freq /= 4  # as for a longer context
+    want = model(ids).logits
+    cache = StreamingKVCache(4, 20, model)
+    assert gap(cache.read(ids), want) < 1e-3 and gap(model(ids).logits, want) == 0
+    assert cache.found is not StreamingKVCache(4, 20, tiny_llama()).found
+    other = tiny_llama()
+    other.model.rotary_emb.inv_freq /= 4
+    more = random_ids(1, 80)
+    cache.reset()
+    assert gap(cache.read(more), StreamingKVCache(4, 20, other).read(more)) < 1e-3

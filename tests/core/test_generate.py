@@ -35,6 +35,23 @@ def cache_of(model: Any, **how: Any) -> StreamingKVCache:
     return StreamingKVCache(N_SINK, WINDOW, model, **how)
 
 
+class Wrapper(torch.nn.Module):
+    """A model in another module, as of peft."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner = model
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, *args: Any, **given: Any) -> Any:
+        return self.inner(*args, **given)
+
+
 DEAR = (
     *("compiled", "compiled module", "very long", "prefill", "new", "read", "turns", "pipeline"),
     *("turns alone", "turns prefill", "assistant", "lookup", "beams", "hybrid", "latent"),
@@ -139,6 +156,15 @@ def test_a_copy_of_a_model_streams_by_itself(model: Any) -> None:
     assert torch.equal(made[:, 60:], greedy(model, ids, 20))
 
 
+@pytest.mark.parametrize("wrap", [lambda each: torch.compile(each, backend="eager"), Wrapper])
+def test_a_cache_may_be_made_for_what_wraps_a_model(wrap: Any) -> None:
+    model, ids = tiny_llama(layers=1), random_ids(1, 60)
+    model.generation_config.eos_token_id = None
+    wrapped = wrap(model)
+    made = wrapped.generate(ids, **{name_of(model): cache_of(wrapped)}, **options(6))
+    assert torch.equal(made[:, 60:], greedy(model, ids, 6))
+
+
 def test_a_history_that_differs_later_is_refused(model: Any) -> None:
     cache, ids = cache_of(model), random_ids(1, 60)
     with streaming_attention(model, cache):
@@ -147,6 +173,34 @@ def test_a_history_that_differs_later_is_refused(model: Any) -> None:
         other[0, 55] += 1
         with pytest.raises(UsageError, match="begins as the stream of 69 tokens did"):
             model.generate(other, **options(10))
+
+
+def test_a_turn_of_a_stream_that_was_not_heard_is_what_is_new_or_refused(model: Any) -> None:
+    ids, made = random_ids(1, 90), options(1)
+    embedded = model.get_input_embeddings()(ids)
+    cache = cache_of(model)
+    with streaming_attention(model, cache):
+        model.generate(inputs_embeds=embedded[:, :40], **made)
+        for turn in ({"inputs": ids[:, 40:80]}, {"inputs_embeds": embedded[:, 40:80]}):
+            with pytest.raises(UsageError, match="these 40 tokens are the whole history or only"):
+                model.generate(**turn, **made)
+        model.generate(ids[:, 40:50], **made)
+        model.generate(inputs_embeds=embedded[:, 50:60], **made)
+        assert cache.seen == 60
+    got = cache.read(ids[:, 60:])
+    assert gap(got, cache_of(model).read(ids)[:, 60:]) < 1e-3
+
+
+def test_a_forward_that_failed_does_not_make_a_turn_pass_for_the_whole_history(model: Any) -> None:
+    ids, cache = random_ids(1, 60), cache_of(model)
+    with streaming_attention(model, cache):
+        model.generate(ids[:, :20], **options(1))
+        with pytest.raises(IndexError):
+            cache.read(torch.tensor([[97]]))
+        model.generate(ids[:, 20:], **options(1))
+        assert cache.seen == 60
+        model.generate(ids, **options(1))  # the whole history
+        assert cache.seen == 60
 
 
 def test_crop_takes_back_what_evicted_nothing_and_no_more(model: Any) -> None:
@@ -213,6 +267,15 @@ def test_whatever_is_taken_back_in_turns_leaves_a_stream_as_if_it_had_not_come(
     assert taken > 9
 
 
+def test_a_frame_that_was_moved_goes_back_with_what_is_taken_back(model: Any) -> None:
+    ids, cache = random_ids(1, 60), cache_of(model)
+    cache.read(ids[:, :25])
+    cache.rebase()
+    assert cache.base == 1
+    cache.crop(22)
+    assert gap(cache.read(ids[:, 22:]), cache_of(model).read(ids)[:, 22:]) < 1e-3
+
+
 def test_more_tokens_than_there_were_are_all_taken_back(model: Any) -> None:
     cache = cache_of(model)
     cache.read(random_ids(1, 20))
@@ -223,9 +286,10 @@ def test_more_tokens_than_there_were_are_all_taken_back(model: Any) -> None:
 def test_a_copy_goes_on_by_itself_and_shares_the_model(model: Any) -> None:
     cache, ids = cache_of(model), random_ids(1, 90)
     cache.read(ids[:, :80])
-    other = copy.deepcopy(cache)
-    assert other.model is model and other.kinds is cache.kinds
-    other.read((ids[:, :50] + 1) % 97)
+    for make in (copy.deepcopy, copy.copy):
+        other = make(cache)
+        assert other.model is model and other.kinds is cache.kinds
+        other.read((ids.repeat(1, 5) + 1) % 97)  # its frame moves
     want = cache_of(model).read(ids)[:, 80:]
     assert gap(cache.read(ids[:, 80:]), want) < 1e-3
 

@@ -93,3 +93,10 @@ def test_of_routed_experts_those_count_that_a_token_takes(family: str) -> None:
     assert routed > 0
     assert floors.decode_work(model, keys=0).read_bytes == 4 * (whole - routed / 2)
     assert floors.decode_work(model, keys=0).flops == 2 * (whole - routed / 2)
+
+
+def test_a_mixture_may_say_of_each_layer_how_many_experts_it_has_and_takes() -> None:
+    model = families.build("mixtral").eval()
+    want, config = floors.decode_work(model, keys=0), model.config
+    config.num_local_experts, config.num_experts_per_tok = [4, 4], [2, 2]  # as Hunyuan-A13B's does
+    assert floors.decode_work(model, keys=0) == want

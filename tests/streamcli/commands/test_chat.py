@@ -73,6 +73,8 @@ def test_what_is_asked_wrongly_is_refused_before_a_model_is_loaded(typed: Type) 
     assert typed(*gone, "--top-k", "0", "--transcript", "c.txt").refuses(2, "top_k is 0")
     assert not Path("c.txt").exists()
     assert typed(*gone, "words").refuses(2, "unexpected extra argument")
+    words = ("--system", "a\udcff")
+    assert typed(*gone, *words).refuses(2, "the system prompt can't be read: 'utf-8'")
 
 
 def test_a_system_prompt_that_is_too_long_is_refused(

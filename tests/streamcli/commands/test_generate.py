@@ -125,6 +125,9 @@ def test_a_text_must_be_given_and_have_tokens(typed: Type, monkeypatch: pytest.M
     assert typed("generate", "--prompt-file", "x.txt", *SMALL).refuses(2, "x.txt can't be read")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xff"), encoding="utf-8"))
     assert typed("generate", *SMALL).refuses(2, "the piped text can't be read")
+    assert typed("generate", "a\udcff", *SMALL).refuses(2, "the prompt can't be read: 'utf-8'")
+    monkeypatch.setattr(sys, "stdin", None)  # closed by who started us
+    assert typed("generate", *SMALL).refuses(2, "the prompt has no tokens")
 
 
 def test_a_terminal_is_shown_the_state_and_nothing_that_it_would_obey(
