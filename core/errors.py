@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LISTED, NEAREST = 60, 6  # names in an error
+
 
 class StreamError(Exception):
     """Something failed although it was asked rightly (exit code 1)."""
@@ -30,6 +32,8 @@ class Interrupted(StreamError):
 def unknown(kind: str, name: str, allowed: Iterable[str], hint: str = "") -> UsageError:
     """The error for a name that stands in no table, with the nearest one that does.
 
+    Of more than ``LISTED`` names the nearest stand for all.
+
     Args:
         kind: What the name should have named, such as ``"method"``.
         name: The name that was given.
@@ -40,4 +44,8 @@ def unknown(kind: str, name: str, allowed: Iterable[str], hint: str = "") -> Usa
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     also = f", {hint}" if hint else ""
-    return UsageError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}{also}.{guess}")
+    many = len(names) > LISTED
+    shown = get_close_matches(name, names, n=NEAREST, cutoff=0.3) if many else names
+    of = f"{len(names)} names, such as " if many else ""
+    listed = ", ".join(shown or names[:NEAREST])
+    return UsageError(f"unknown {kind} {name!r}: choose one of {of}{listed}{also}.{guess}")

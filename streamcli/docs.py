@@ -63,6 +63,13 @@ A row a run that is done, with the columns marked in `runs` below. It is the one
 
 {runs}
 
+## Columns that tables add
+
+These commands work them out of the runs that they show, and no table of the database has them. JSON
+has them by these names, and `report` takes them as `--columns`.
+
+{derived}
+
 ## `documents`
 
 Of runs that are done, in the order in which they were read. A document is a stream of its own.
@@ -193,6 +200,14 @@ def schema() -> str:
                 rows.append((f"`{column.name}`", kind, about.help))
         wide = ("column", "type", "unit", "in `results`", "what it is")
         found[name] = _table(wide if name == "runs" else ("column", "type", "what it is"), rows)
+    uses = {"report": columns.Use.ADDED, "compare": columns.Use.PAIR}
+    rows = [
+        (f"`{name}`", each.unit, ", ".join(of for of in uses if uses[of] in each.use), each.help)
+        for name, each in columns.DERIVED_COLUMNS.items()
+    ]
+    found["derived"] = _table(
+        ("column", "unit", "of", "what it is"), [row for row in rows if row[2]]
+    )
     return SCHEMA.format(made=MADE, query=QUERY, unpack=UNPACK, **found)
 
 

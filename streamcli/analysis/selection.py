@@ -65,7 +65,7 @@ class Query:
         known = (*COLUMNS, *(() if self.status else ADDED))
         for name in (*self.columns, self.group_by, (self.sort or "").removeprefix("-")):
             if name and name not in known:
-                raise unknown("column", name, known)
+                raise unknown("column", name, known, "or another one of docs/schema.md")
         if self.group_by and {*self.columns} == {self.group_by}:
             raise UsageError(
                 f"--columns is {self.group_by} alone, which --group-by makes the title of each "

@@ -177,7 +177,7 @@ def documents(store: Store, run_ids: Iterable[str]) -> pd.DataFrame:
 
 def _column(name: str, kind: str = "column") -> Column[Any]:
     if name not in RUNS.columns:
-        raise unknown(kind, name, RUNS.columns.keys())
+        raise unknown(kind, name, RUNS.columns.keys(), "or another one of docs/schema.md")
     return RUNS.columns[name]
 
 

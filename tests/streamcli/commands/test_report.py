@@ -96,7 +96,7 @@ def test_a_stand_in_is_found_by_the_name_that_was_asked_for(four: Store, typed: 
 
 
 REFUSED = {
-    "report --columns ppl pl": "unknown column 'pl': choose one of",
+    "report --columns ppl pl": "unknown column 'pl': choose one of 109 names, such as ppl,",
     "report --sort -pppl": "unknown column 'pppl'",
     "report --group-by mdoe": "Did you mean 'mode'?",
     "report --status fialed": "Did you mean 'failed'?",
