@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from core import extras, own_options, registry
 from core.config import RunConfig, engines, not_had, options
 from core.errors import UsageError, unknown
-from core.option import KnownOption
+from core.option import KINDS, KnownOption
 
 if TYPE_CHECKING:
     from streamcli.settings import Settings
@@ -33,7 +33,6 @@ LISTS = (
     *("windows", "budgets_mib", "n_sinks", "seeds", "engines", "evict_every", "methods"),
 )
 SETTING = ("model", "softmax_type", "dtype", "dataset", "mode", "batch_size")
-KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 SUFFIXES = (".yaml", ".yml", ".toml")
 LARGEST = 2**20  # bytes of a plan
 MOST = 100_000  # runs of a plan
