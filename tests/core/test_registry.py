@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core import registry
+from core import config, registry
 from core.config import RunConfig
 from core.errors import UsageError
 from tests.support.process import typed_in_fork
@@ -157,6 +157,15 @@ def test_a_record_of_a_package_that_is_gone_is_shown_as_most_methods_are() -> No
 
 def test_configurations_without_options_of_a_method_have_the_key_that_they_always_had() -> None:
     assert RunConfig(window=60).key == "ebee082230c80320"
+
+
+def test_an_option_that_came_later_leaves_keys_as_they_were_whatever_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = {dtype: RunConfig(dtype=dtype).key for dtype in ("float32", "bfloat16")}
+    monkeypatch.setitem(config.LATER, "dtype", "float32")  # as if it were new
+    assert RunConfig(dtype="float32").key not in known.values()  # has no dtype in it
+    assert RunConfig(dtype="bfloat16").key == known["bfloat16"]
 
 
 NAMES = ({*registry.METHODS} | {*registry.MODES}) - {"window", "kvpress"}  # a column, a package
