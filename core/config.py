@@ -31,7 +31,7 @@ MAX_TOKENS = 4096
 CHUNK, LEAST_CHUNK, FORWARD = 256, 64, 1024
 HALF = "half the trained length, less S"
 MODEL = ("model", "softmax_type")  # which model it is, wherever from and on whatever machine
-# Options that came after the first records, which did without: at their defaults, all empty.
+# Options that came after the first records, which did without: what those ran with.
 LATER = {
     "param": (),
     "tokens_per_document": None,
@@ -363,7 +363,7 @@ class RunConfig:
         """
         values = asdict(self)
         for name in LATER:
-            if not values[name]:
+            if values[name] == LATER[name]:
                 del values[name]
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

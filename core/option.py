@@ -8,10 +8,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
+from operator import index
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from core.errors import UsageError, unknown
+
+KINDS: dict[type, str] = {  # of values, and what they are called
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "pairs of a name and a value",
+}
+
+
+def typed(name: str, value: Any, kind: type) -> Any:
+    """``value`` as it is kept in an option of a kind, such as 1 as 1.0; nothing is rounded or read.
+
+    Raises:
+        UsageError: It is of another kind.
+    """
+    is_number = not isinstance(value, (bool, str))
+    try:
+        if type(value) is kind and kind is not tuple:
+            return value
+        if kind is tuple:
+            return tuple((each, what) for each, what in value)
+        if kind is int and is_number:
+            return index(value)
+        if kind is float and is_number:
+            return float(value)
+    except (TypeError, ValueError):
+        pass  # what it is and must be is said below
+    raise UsageError(f"{name} is {value!r}: it must be {KINDS[kind]}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +114,12 @@ class KnownOption:
             return "yes" if self.default else "no"
         return self.about.otherwise or str(self.default if self.default != () else "none")
 
+    def typed(self, value: Any) -> Any:
+        """``value`` as it is kept; None where it is left open. ``UsageError`` where it can't be."""
+        if value is None and self.default is None:
+            return None
+        return typed(self.name, value, self.kind)
+
     def check(self, value: Any) -> None:
         """Raise ``UsageError`` where a value is out of bounds or no choice."""
         about = self.about
@@ -111,10 +147,16 @@ def options_of(kind: type) -> tuple[KnownOption, ...]:
 
 
 def check(asked: Any) -> None:
-    """Raise ``UsageError`` where an option in a dataclass is out of bounds or no choice."""
+    """Keep every option of a dataclass as the kind that it is.
+
+    Raises:
+        UsageError: One is of another kind, out of bounds or no choice.
+    """
     kind: type = type(asked)
     for each in options_of(kind):
-        each.check(getattr(asked, each.name))
+        value = each.typed(getattr(asked, each.name))
+        each.check(value)
+        object.__setattr__(asked, each.name, value)  # it is frozen
 
 
 def _about(each: Field[Any]) -> Option:

@@ -11,16 +11,27 @@ from typing import Any
 
 from core import registry
 from core.errors import UsageError, unknown
+from core.option import KINDS, typed
+
+READ = (str, int, float, bool)  # the kinds of values
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def parameters(name: str) -> dict[str, Any]:
     """The options that the method ``name`` alone has, each with its default.
 
     Raises:
-        UsageError: No such method.
+        UsageError: No such method, or one of its options has no default that tells its kind.
     """
     where = registry.method(name).parameters
-    return {each.name: each.default for each in fields(registry.imported(where))} if where else {}
+    found = {each.name: each.default for each in fields(registry.imported(where))} if where else {}
+    for each, default in found.items():
+        if type(default) not in READ:
+            raise UsageError(
+                f"param {each!r} of {name!r} has no default that is text, a number or true or "
+                "false, by which a value is read: give it one in the method's dataclass."
+            )
+    return found
 
 
 def settled(name: str, given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -67,12 +78,10 @@ def _settled(name: str, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
-    kind: Any = type(default)
-    if type(value) is kind:
-        return value
-    allowed = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    kind = type(default)
+    if not isinstance(value, str):
+        return typed(name, value, kind)
     try:
-        return allowed[str(value).lower()] if kind is bool else kind(value)
-    except (KeyError, ValueError, TypeError) as error:
-        what = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "text")
-        raise UsageError(f"{name} is {value!r}: it must be {what}.") from error
+        return WORDS[value.lower()] if kind is bool else kind(value)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{name} is {value!r}: it must be {KINDS[kind]}.") from error

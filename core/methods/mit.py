@@ -255,6 +255,12 @@ class Mit(Method):
         notes = (*another_budget(self.config.method, self.every), *own_windows(loaded))
         if self.every > 1 or not self.config.mode_spec.chunked or size == 1 or length <= budget - 1:
             return notes
+        if length - 1 <= size:  # nothing is predicted after the last token
+            return (
+                *notes,
+                f"mit evicts between chunks, and no document is longer than a chunk of {size}: "
+                "nothing is evicted, so that this is dense attention.",
+            )
         left = self.config.n_sink + max(0, self.config.window_size - size)
         return (
             *notes,

@@ -72,14 +72,34 @@ def batches(task: Task) -> Iterator[Batch]:
     Of a method that makes room for a chunk before it reads it, only those of one length go in step:
     for the end of a shorter one it would make room as for the others'.
     """
-    documents, size = task.tokens.documents, task.config.batch_size
-    groups = [documents[start : start + size] for start in range(0, len(documents), size)]
-    if task.method.eviction == BEFORE_CHUNK:
-        by_length = (groupby(group, lambda document: len(document.ids)) for group in groups)
-        groups = [tuple(alike) for each in by_length for _, alike in each]
-    for group in groups:
+    for group in _in_step(task):
         ids = torch.nn.utils.rnn.pad_sequence([d.ids for d in group], batch_first=True)
         yield Batch(group, ids.to(task.config.device))
+
+
+def _in_step(task: Task) -> list[tuple[TokenDocument, ...]]:
+    groups = _groups(task)
+    if task.method.eviction != BEFORE_CHUNK:
+        return groups
+    by_length = (groupby(group, lambda document: len(document.ids)) for group in groups)
+    return [tuple(alike) for each in by_length for _, alike in each]
+
+
+def _groups(task: Task) -> list[tuple[TokenDocument, ...]]:
+    documents, size = task.tokens.documents, task.config.batch_size
+    return [documents[start : start + size] for start in range(0, len(documents), size)]
+
+
+def _parted(task: Task) -> tuple[str, ...]:
+    """A note where fewer documents go in step than were asked for."""
+    read, asked = _in_step(task), _groups(task)
+    if len(read) == len(asked):
+        return ()
+    return (
+        f"{task.config.method} makes room before a chunk, so that only documents of one length go "
+        f"in step: {max(map(len, read))} at most, where others read {max(map(len, asked))}. Its "
+        "KV and times are of these.",
+    )
 
 
 @dataclass(frozen=True)
@@ -223,6 +243,7 @@ def result(task: Task, scores: Scores, timing: Timing, peak: PeakMemory) -> RunR
         notes=(
             *past_trained_length(task.config.method, task.loaded, furthest),
             *task.method.notes(task.loaded, longest),
+            *_parted(task),
             *timing.notes,
         ),
     )

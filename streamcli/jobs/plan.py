@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import reprlib
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -21,19 +21,27 @@ from typing import TYPE_CHECKING, Any
 from core import extras, own_options, registry
 from core.config import RunConfig, engines, not_had, options
 from core.errors import UsageError, unknown
-from core.option import KnownOption
+from core.option import KINDS, KnownOption
 
 if TYPE_CHECKING:
     from streamcli.settings import Settings
 
 # What a sweep varies; what takes long to load changes last. Runs that are alike in what stands
 # before the sizes are held against each other.
-LISTS = (
+ORDER = (
     *("models", "softmax_types", "dtypes", "datasets", "modes", "batch_sizes"),
     *("windows", "budgets_mib", "n_sinks", "seeds", "engines", "evict_every", "methods"),
 )
+
+
+def ordered(lists: Iterable[str]) -> tuple[str, ...]:
+    """The names of lists in that order; those that have no place in it before the last one."""
+    *first, last = ORDER
+    return tuple(sorted(lists, key=[*first, *sorted({*lists} - {*ORDER}), last].index))
+
+
+LISTS = ordered([each.about.several for each in options() if each.about.several])
 SETTING = ("model", "softmax_type", "dtype", "dataset", "mode", "batch_size")
-KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 SUFFIXES = (".yaml", ".yml", ".toml")
 LARGEST = 2**20  # bytes of a plan
 MOST = 100_000  # runs of a plan
@@ -130,7 +138,7 @@ DEFAULTS = {  # what the help says of lists that nobody gives
 
 def varied() -> dict[str, KnownOption]:
     """The options of which a sweep takes several values, by the name of the list, in order."""
-    known = {each.about.several: each for each in options() if each.about.several}
+    known = {each.about.several: each for each in options()}
     return {name: known[name] for name in LISTS}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core import registry
+from core import config, registry
 from core.config import RunConfig
 from core.errors import UsageError
 from tests.support.process import typed_in_fork
@@ -53,6 +53,19 @@ def expected(model, ids, config):
 
 class Window(Dense):
     """A name that streamcli has itself."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """Attributes: limit: What has no default, by which its values could be read."""
+
+    limit: int | None = None
+
+
+class Bare(Dense):
+    """Options that can't be read."""
+
+    spec = Dense.spec.but(parameters="toy_cache:Open")
 '''
 SMALL = ("--models", "bundled", "--datasets", "bundled-narrative", "--max-tokens", "90")
 
@@ -66,7 +79,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-cache\nVersion: 1.2\n")
     lines = ["[streamcli.methods]", "toy = toy_cache:Toy", "window = toy_cache:Window"]
-    lines += ["gone = toy_cache:Nothing", "plain = builtins:dict"]
+    lines += ["gone = toy_cache:Nothing", "plain = builtins:dict", "bare = toy_cache:Bare"]
     (about / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -76,6 +89,7 @@ WRONG = {
     ("--method", "gone"): "method 'gone' of toy-cache==1.2 can't be imported",
     ("--method", "plain"): "method 'plain' of toy-cache==1.2 has no spec",
     ("--method", "toy", "--power", "0"): "'toy': power is 0: it must be 1 or more",
+    ("--method", "bare", "--param", "limit=1"): "param 'limit' of 'bare' has no default",
     ("--method", "toy", "--power", "x"): "power is 'x': it must be a whole number",
     ("--method", "toy", "--param", "powr=1"): "unknown option of 'toy' 'powr'",
     ("--method", "toy", "--param", "power"): "--param is 'power': write NAME=VALUE",
@@ -143,6 +157,15 @@ def test_a_record_of_a_package_that_is_gone_is_shown_as_most_methods_are() -> No
 
 def test_configurations_without_options_of_a_method_have_the_key_that_they_always_had() -> None:
     assert RunConfig(window=60).key == "ebee082230c80320"
+
+
+def test_an_option_that_came_later_leaves_keys_as_they_were_whatever_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = {dtype: RunConfig(dtype=dtype).key for dtype in ("float32", "bfloat16")}
+    monkeypatch.setitem(config.LATER, "dtype", "float32")  # as if it were new
+    assert RunConfig(dtype="float32").key not in known.values()  # has no dtype in it
+    assert RunConfig(dtype="bfloat16").key == known["bfloat16"]
 
 
 NAMES = ({*registry.METHODS} | {*registry.MODES}) - {"window", "kvpress"}  # a column, a package

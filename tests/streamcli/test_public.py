@@ -134,6 +134,34 @@ def test_evaluate_refuses_what_it_does_not_know() -> None:
         evaluate(window=0)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"concatenate": "no"}, "concatenate is 'no': it must be true or false"),
+        ({"trust": "no"}, "trust is 'no': it must be true or false"),
+        ({"max_tokens": 50.5}, "max_tokens is 50.5: it must be a whole number"),
+        ({"n_sink": True}, "n_sink is True: it must be a whole number"),
+        ({"n_sink": None}, "n_sink is None: it must be a whole number"),
+        ({"budget_mib": "1"}, "budget_mib is '1': it must be a number"),
+        ({"model": 70}, "model is 70: it must be text"),
+        ({"param": {"n_discard": 2}}, "param is {'n_discard': 2}: it must be pairs"),
+        ({"param": (("n_discard", 2.7),)}, "n_discard is 2.7: it must be a whole number"),
+        ({"param": (("n_discard", True),)}, "n_discard is True: it must be a whole number"),
+    ],
+)
+def test_a_configuration_takes_no_value_for_another(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        RunConfig(method="context-shift", **options)
+    assert said in str(refused.value)
+
+
+def test_equal_configurations_have_an_equal_key_however_their_numbers_were_made() -> None:
+    made = RunConfig(window=np.int64(60), budget_mib=np.float64(2))  # type: ignore[arg-type]
+    assert made == RunConfig(window=60, budget_mib=2)
+    assert made.key == RunConfig(window=60, budget_mib=2).key == RunConfig(**vars(made)).key
+    assert RunConfig(window=60, budget_mib=2.0).key == made.key
+
+
 def test_reading_a_stream_keeps_no_gradients_so_that_memory_stays_flat(neox: Loaded) -> None:
     assert torch.is_grad_enabled()
     cache = StreamingKVCache(4, 20, neox.model)

@@ -84,6 +84,9 @@ def test_evicting_every_k_steps_equals_a_loop_that_does(
 def test_a_chunk_says_how_it_differs_and_a_token_has_nothing_to_say(neox: Loaded) -> None:
     (note,) = method_of("mit", mode="chunked", chunk_size=8).notes(neox, 100)
     assert "finds 23 keys, its first token sees 24 and its last 31" in note and "shows 32" in note
+    whole = method_of("mit", mode="chunked", chunk_size=99)
+    assert "nothing is evicted" in whole.notes(neox, 100)[0]
+    assert "its last 103" in whole.notes(neox, 101)[0]  # 4 keys and a chunk
     assert not method_of("mit").notes(neox, 100)
     assert not method_of("mit", mode="chunked", chunk_size=8).notes(neox, 31)
 

@@ -246,6 +246,11 @@ def test_room_for_a_chunk_is_made_as_for_a_document_alone(neox: Loaded, neox_ids
     alone = [evaluate(neox, [each], **asked).nll for each in documents]
     together = evaluate(neox, documents, batch_size=3, **asked)
     assert abs(together.nll - np.concatenate(alone)).max() < EXACT
+    said = "2 at most, where others read 3"
+    assert any(said in note for note in together.notes)
+    assert together.kv_mib == 2 * evaluate(neox, documents, batch_size=1, **asked).kv_mib
+    alike = evaluate(neox, documents[1:], batch_size=2, **asked)
+    assert not any("at most, where others" in note for note in alike.notes)
 
 
 def test_word_and_byte_figures_come_from_the_same_scores(

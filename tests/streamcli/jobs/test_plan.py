@@ -261,6 +261,12 @@ def test_a_file_may_name_every_option_of_the_command_that_runs_have() -> None:
     assert options == {*plan.LISTS, *plan.single()}
 
 
+def test_a_list_of_a_new_option_has_a_place_and_is_not_taken_for_nothing() -> None:
+    assert plan.LISTS == plan.ORDER
+    new = plan.ordered(["boosts", "methods", "models", "windows", "angles"])
+    assert new == ("models", "windows", "angles", "boosts", "methods")
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_a_valid_plan_that_flags_beat(preset: str) -> None:
     made = planned(preset)
