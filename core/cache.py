@@ -41,6 +41,7 @@ from core.forwards import uncompiled
 from core.generate import GuidedCache, Undo
 from core.kinds import Kind, kinds_of, slots_seen
 from core.models import anatomy
+from core.option import typed
 from core.rope import Rotation, Turn
 
 # Positions past S + W after which the frame is moved back, in float32 and in half precision, as
@@ -270,6 +271,8 @@ class StreamingKVCache(GuidedCache):
         Raises:
             UsageError: A size is out of range, or the model's positions can't be moved.
         """
+        sizes = {"n_sink": n_sink, "window": window, "evict_every": evict_every}
+        n_sink, window, evict_every = (typed(name, sizes[name], int) for name in sizes)
         if n_sink < 0 or window < 1 or evict_every < 1:
             raise UsageError(
                 f"a cache of {n_sink} sinks and a window of {window} that evicts every "
@@ -315,8 +318,14 @@ class StreamingKVCache(GuidedCache):
             Logits (B, ``keep`` or C, V), the same however the stream is cut into chunks.
 
         Raises:
-            UsageError: The model's frequencies change with length and the chunk doesn't fit.
+            UsageError: The model's frequencies change with length and the chunk doesn't fit, or
+                these are no tokens.
         """
+        if not isinstance(ids, Tensor) or keep < 0:
+            raise UsageError(
+                f"ids are a {type(ids).__name__} and keep is {keep}: give a tensor (B, C) and 0 or "
+                "more."
+            )
         if self.found.registered:
             with attending.attending(self.model, self):
                 return self._forward(ids, keep)

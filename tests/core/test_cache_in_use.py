@@ -201,6 +201,17 @@ def test_what_is_no_token_for_every_row_is_refused_in_a_line(shape: tuple[int, .
         cache.read(torch.zeros(shape, dtype=torch.int64))
 
 
+def test_sizes_and_tokens_of_another_kind_are_refused_in_a_line() -> None:
+    model, ids = tiny_llama(layers=1), random_ids(1, 10)
+    with pytest.raises(UsageError, match="window is 20.0: it must be a whole number"):
+        StreamingKVCache(4, 20.0, model)  # type: ignore[arg-type]
+    cache = StreamingKVCache(4, 20, model)
+    with pytest.raises(UsageError, match="ids are a list and keep is 0"):
+        cache.read(ids.tolist())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="keep is -1"):
+        cache.read(ids, keep=-1)
+
+
 def test_forwards_that_keep_gradients_keep_those_of_one_forward_alone() -> None:
     model, ids = tiny_llama(layers=1).requires_grad_(True), random_ids(1, 60)
     cache, parts = StreamingKVCache(4, 20, model), list[Tensor]()
