@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from core import runner
 from streamcli.results import frames
 from streamcli.results.store import Store
 
@@ -26,6 +25,8 @@ def rows(db: str | Path = "data/streamcli.db") -> Any:
 @contextmanager
 def window_raises(error: BaseException) -> Iterator[None]:
     """Each run of ``window`` ends in ``error``."""
+    from core import runner
+
     execute = runner.execute
 
     def raises(prepared: Any, meter: Any) -> Any:

@@ -128,6 +128,7 @@ def test_a_text_must_be_given_and_have_tokens(typed: Type, monkeypatch: pytest.M
     assert typed("generate", "a\udcff", *SMALL).refuses(2, "the prompt can't be read: 'utf-8'")
     monkeypatch.setattr(sys, "stdin", None)  # closed by who started us
     assert typed("generate", *SMALL).refuses(2, "the prompt has no tokens")
+    sys.stdin.close()  # what stands in for it, which a command keeps until it ends
 
 
 def test_a_terminal_is_shown_the_state_and_nothing_that_it_would_obey(
