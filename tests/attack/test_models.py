@@ -136,6 +136,7 @@ def test_a_name_of_nothing(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_make_a_failed_run(
     typed: Type, model: Path, value: float
 ) -> None:
@@ -149,6 +150,7 @@ def test_weights_that_are_no_numbers_make_a_failed_run(
     assert name in ended["error"][0]
 
 
+@pytest.mark.slow
 def test_a_number_format_that_is_too_narrow_makes_a_failed_run(typed: Type, model: Path) -> None:
     weights = load((model / "model.safetensors").read_bytes())
     weights["embed_out.weight"] *= 1e6

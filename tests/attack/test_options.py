@@ -46,6 +46,7 @@ def test_a_variable_of_more_than_64_bits(
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63) + 1])
+@pytest.mark.slow
 def test_a_seed_of_64_bits_is_one(typed: Type, home: Path, value: int) -> None:
     bundled = ("--model", "bundled", "--dataset", "bundled-narrative", "--max-tokens", "40")
     small = ("--mode", "chunked", "--window", "16", "--threads", "1")

@@ -101,6 +101,7 @@ def test_a_name_that_is_no_text_stops_no_run(typed: Type, home: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "data", "words"), PLANS)
+@pytest.mark.slow
 def test_a_plan_that_is_none(
     typed: Type, home: Path, name: str, data: bytes, words: tuple[str, ...]
 ) -> None:

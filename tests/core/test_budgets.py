@@ -44,6 +44,7 @@ def held(config: RunConfig, model: Loaded, ids: Tensor) -> int:
 
 
 @pytest.mark.parametrize("method", FITTING)
+@pytest.mark.slow
 def test_what_is_held_fits_and_one_token_more_would_not(method: str) -> None:
     model, mib = loaded("llama"), 0.04
     found = budgets.settled(asked(method, mib, batch_size=2), model)
@@ -55,6 +56,7 @@ def test_what_is_held_fits_and_one_token_more_would_not(method: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "deepseek_v3", "cohere2"])
+@pytest.mark.slow
 def test_windows_of_the_models_own_and_latents_count_as_they_are(name: str) -> None:
     model, mib = loaded(name), 0.1
     found = budgets.settled(asked("streaming", mib), model)
@@ -87,6 +89,7 @@ def test_what_is_held_just_before_an_eviction_fits_too(method: str, every: int) 
 
 
 @pytest.mark.parametrize("method", ["kvpress:KnormPress", "kvpress-interval", "streaming"])
+@pytest.mark.slow
 def test_what_piles_up_in_chunks_between_evictions_fits_too(method: str) -> None:
     need(method)
     model, mib, how = loaded("llama"), 0.05, {"mode": "chunked", "chunk_size": 8, "evict_every": 5}

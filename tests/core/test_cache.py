@@ -127,6 +127,7 @@ def _on_meta(found: Anatomy) -> Anatomy:
 
 @pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize("kind", ["neox", "llama"])
+@pytest.mark.slow
 def test_on_another_device_no_operation_takes_tensors_of_the_host(
     kind: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_evicting_every_k_tokens_equals_a_loop_that_does(
     assert gap(got, want) < EXACT
 
 
+@pytest.mark.slow
 def test_evicting_every_k_tokens_is_exact_with_grouped_queries_and_no_sinks() -> None:
     model, ids = tiny_llama(), random_ids(2, 150)
     want = naive_nll(model, ids, 0, 40, 9)
@@ -177,6 +179,7 @@ def test_both_forms_equal_full_rerotation_on_a_pretrained_llama_type(smollm2: Lo
 
 @pytest.mark.parametrize("rope", ROPES)
 @pytest.mark.parametrize("chunk", [1, 25])
+@pytest.mark.slow
 def test_scaled_rotary_positions_are_exact(rope: str, chunk: int) -> None:
     model, ids = tiny_llama(ROPES[rope]), random_ids(1, 260)  # beyond its 256 positions
     want = naive_nll(model, ids, 4, 12)

@@ -58,6 +58,7 @@ def deaf() -> Loaded:
     return found
 
 
+@pytest.mark.slow
 def test_greedy_text_is_that_of_the_cache_by_hand(deaf: Loaded) -> None:
     ids, shown = random_ids(1, 60) % 96, list[str]()
     turn = stream(deaf, max_new_tokens=90, **GREEDY).go_on(ids[0].tolist(), shown.append, never)
@@ -78,6 +79,7 @@ def test_greedy_text_is_that_of_the_cache_by_hand(deaf: Loaded) -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_tokens_are_those_of_transformers_generate(deaf: Loaded, how: dict[str, Any]) -> None:
     ids, model, tokens = random_ids(1, 12) % 96, deaf.model, 12
     cache = StreamingKVCache(N_SINK, WINDOW, model)
@@ -192,6 +194,7 @@ EVERY = [name for name in registry.METHODS if not name.startswith("kvpress")]
 
 
 @pytest.mark.parametrize("method", EVERY)
+@pytest.mark.slow
 def test_every_method_writes_what_its_own_scores_say(deaf: Loaded, method: str) -> None:
     ids = (random_ids(1, 50) % 96)[0].tolist()
     talk = stream(deaf, method=method, max_new_tokens=40, **GREEDY)
@@ -207,6 +210,7 @@ def test_every_method_writes_what_its_own_scores_say(deaf: Loaded, method: str) 
     assert turn.keys_held <= (talk.budget or 89)
 
 
+@pytest.mark.slow
 def test_a_full_cache_says_once_that_positions_were_never_trained(deaf: Loaded) -> None:
     talk = stream(deaf, method=registry.DENSE, max_new_tokens=200, **GREEDY)
     told = []

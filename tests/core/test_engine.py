@@ -60,6 +60,7 @@ def streamed(model: Any, ids: Tensor, kind: str | None, every: int = 1) -> Tenso
 
 @pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_the_static_step_equals_the_cache_on_every_token_though_the_frame_moves(
     name: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +208,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.slow
 def test_a_step_asks_nothing_of_the_host_and_makes_the_same_tensors_for_ever(every: int) -> None:
     model, ids = tiny_llama(), random_ids(1, 400)
     cache = StreamingKVCache(4, 27, model, every)

@@ -63,6 +63,7 @@ DEAR = (
     "case",
     [pytest.param(name, marks=[pytest.mark.slow] if name in DEAR else ()) for name in CASES],
 )
+@pytest.mark.slow
 def test_every_case_works_or_is_refused_in_one_line(case: str, model: Any) -> None:
     words = outcome(case, model)
     assert words.startswith(CASES[case].expected), words
@@ -240,6 +241,7 @@ def test_drafts_are_taken_back_from_a_full_cache(model: Any, every: int) -> None
 
 @pytest.mark.parametrize("drafts", [False, True])
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (4, 10, 1), (2, 5, 4), (0, 3, 7)])
+@pytest.mark.slow
 def test_whatever_is_taken_back_in_turns_leaves_a_stream_as_if_it_had_not_come(
     drafts: bool, sizes: tuple[int, int, int]
 ) -> None:

@@ -32,6 +32,7 @@ def maps(model: Any, ids: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "family", ["llama", "gpt_neox", "gemma2", "gemma3_text", "gpt_oss", "ministral3"]
 )
+@pytest.mark.slow
 def test_means_are_those_of_the_models_own_attention_maps(family: str) -> None:
     model, ids = build(family), torch.cat([tokens(200), tokens(200, seed=1)])
     looked = probe.look(model, ids, start=64)
@@ -46,6 +47,7 @@ def test_means_are_those_of_the_models_own_attention_maps(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.slow
 def test_after_eviction_each_query_is_as_over_what_is_kept(family: str) -> None:
     """A first layer's inputs do not depend on what was seen, so that maps of kept tokens do."""
     model, ids, s, w = build(family), tokens(150), 3, 20
@@ -136,6 +138,7 @@ def test_a_sink_is_found_wherever_it_stands() -> None:
     assert found.sink_rate == 0 and found.before.max() < 0.1
 
 
+@pytest.mark.slow
 def test_the_sink_rate_is_the_share_of_heads_over_texts_of_64_tokens() -> None:
     text, other = [SINK] + [ELSE] * 63, [ELSE] * 64
     found = probe.probe(planted(), stream(text + other * 3, text), config())

@@ -67,6 +67,7 @@ def test_a_question_is_where_its_line_is_said_again_and_as_far_back_as_it_was_sa
 @pytest.mark.parametrize(
     "cut", [{"skip": 37}, {"concatenate": True}, {"per_document": 130}], ids=str
 )
+@pytest.mark.slow
 def test_questions_stay_with_their_tokens_however_a_text_is_cut(
     tokenizer: Any, spec: str, cut: dict[str, Any]
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_tied_head_still_embeds(narrow: bool) -> None:
 @pytest.mark.parametrize("rows", [1, 3, 20])
 @pytest.mark.parametrize("threads", [4, 5])  # which divides no weight into equal parts
 @pytest.mark.parametrize("narrow", LAYOUTS)
+@pytest.mark.slow
 def test_a_model_says_the_same(
     rows: int, narrow: bool, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_variable_sets_what_a_flag_would(typed: Type, monkeypatch: pytest.Monk
     assert len(rows("elsewhere.db")) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_values_separated_by_spaces_commas_or_repeats(typed: Type) -> None:
     done = typed(
         *("sweep", "--models", "bundled", "--datasets", "bundled-narrative"),
@@ -138,6 +139,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("words", BAD)
+@pytest.mark.slow
 def test_what_is_asked_wrongly_ends_in_one_line_with_code_2_and_no_trace(
     typed: Type, home: Path, words: str
 ) -> None:
@@ -272,6 +274,7 @@ def test_streamcli_alone_shows_what_to_do_first(typed: Type) -> None:
     assert done.code == 0 and re.search(r"Start with.+\n.+ streamcli run +│\n", done.out)
 
 
+@pytest.mark.slow
 def test_json_is_asked_for_in_two_ways_by_every_command_that_has_either(typed: Type) -> None:
     """Walks the commands, so that a new one is not forgotten."""
     import typer

@@ -189,6 +189,7 @@ def test_streamcli_alone_shows_three_commands_that_exist(typed: Type, home: Path
     assert max(map(len, done.out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_help_of_every_command_imports_nothing_heavy() -> None:
     names = [" ".join(name.split()[1:]) for name in COMMANDS]
     found = imported("", "--help", *(f"{name} --help" for name in names))

@@ -30,11 +30,13 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_commands_take_their_own_package(theirs: Path, tmp_path: Path) -> None:
     done = checkout(tmp_path, "-m", "streamcli", "runs", "--help")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_that_a_command_spawns_takes_its_own_package(tmp_path: Path) -> None:
     (tmp_path / "core.py").write_text("name = 'theirs'\n")
     (tmp_path / "parent.py").write_text(
@@ -84,6 +86,7 @@ def test_a_folder_without_code_is_in_nobodys_way(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_checkout_that_is_not_installed_works() -> None:
     done = bare.python(ROOT, "-m", "streamcli", "runs", "--help")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

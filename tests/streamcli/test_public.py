@@ -88,6 +88,7 @@ def test_a_type_checker_sees_what_they_are(neox: Loaded) -> None:
     assert error.exit_code == 2
 
 
+@pytest.mark.slow
 def test_evaluate_takes_options_or_a_configuration_or_both() -> None:
     by_name = evaluate(**SMALL)
     config = RunConfig(**{**SMALL, "window": 40})
@@ -105,6 +106,7 @@ def test_evaluate_gives_what_the_command_line_records(trained: Loaded) -> None:
     assert (evaluate(config).nll == runner.execute(prepared, lambda *_: None).nll).all()
 
 
+@pytest.mark.slow
 def test_evaluate_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(task: Any) -> RunResult:
         assert torch.get_num_threads() == 2
@@ -117,11 +119,13 @@ def test_evaluate_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) 
     assert before == (torch.get_num_threads(), torch.is_grad_enabled())
 
 
+@pytest.mark.slow
 def test_evaluate_says_what_a_reader_must_know() -> None:
     result = evaluate(**{**SMALL, "max_tokens": 90, "batch_size": 2})
     assert any("no more go in step" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_evaluate_knows_how_long_it_waited_for_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Waiting, "share", lambda _: 0.4)
     assert evaluate(**SMALL).waited == 0.4

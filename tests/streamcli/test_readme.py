@@ -159,6 +159,7 @@ def results(home: Path, typed: Type) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_readme_quotes_only_figures_of_the_committed_runs(results: list[dict[str, Any]]) -> None:
     stray = strays((ROOT / "README.md").read_text(), results)
     assert not stray, f"README quotes what {RESULTS.name} does not hold: {', '.join(stray)}"

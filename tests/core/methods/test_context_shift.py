@@ -38,6 +38,7 @@ def test_every_chunk_size_equals_a_loop_over_lists_on_a_trained_gpt_neox(
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+@pytest.mark.slow
 def test_grouped_queries_and_layers_with_a_window_of_their_own_are_exact(name: str) -> None:
     loaded = around(families.build(name))
     ids, method = families.tokens(80), shifting()
@@ -55,6 +56,7 @@ def test_one_at_a_time_is_streaming_bit_for_bit(neox: Loaded, neox_ids: Tensor) 
     assert shifting(1).notes(neox, 100) == ()
 
 
+@pytest.mark.slow
 def test_the_frame_may_move_under_a_static_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caches, "REACH", 16)
     loaded = around(tiny_llama())

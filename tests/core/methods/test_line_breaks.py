@@ -27,6 +27,7 @@ def logits(loaded: Loaded, method: str, ids: torch.Tensor, sizes: list[int]) -> 
 
 
 @pytest.mark.parametrize("sizes", [[40], [1] * 40, [3, 7, 30]])
+@pytest.mark.slow
 def test_it_is_streaming_over_line_breaks_and_the_rest_of_the_text(
     loaded: Loaded, sizes: list[int]
 ) -> None:

@@ -330,6 +330,7 @@ def test_presses_are_swept_shown_compared_drawn_and_run_again(kvpress: Any, type
 
 
 @pytest.mark.parametrize("command", ["run", "sweep", "bench", "generate", "verify"])
+@pytest.mark.slow
 def test_what_cannot_be_had_is_refused_before_a_model_is_loaded(
     typed: Type, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

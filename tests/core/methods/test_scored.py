@@ -66,6 +66,7 @@ def test_a_trained_gpt_neox_scores_as_the_obvious_loop_has_it(
     "own", [pytest.param(own, marks=[pytest.mark.slow] if OPTIONS[own] else ()) for own in OPTIONS]
 )
 @pytest.mark.parametrize("name", SCORED)
+@pytest.mark.slow
 def test_a_llama_with_grouped_queries_does_and_its_rows_decide_for_themselves(
     llama: Loaded, name: str, own: str
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_llama_with_grouped_queries_does_and_its_rows_decide_for_themselves(
 
 
 @pytest.mark.parametrize("recent", [0.0, 0.9])
+@pytest.mark.slow
 def test_the_share_of_recent_tokens_is_h2os_own(llama: Loaded, recent: float) -> None:
     ids, method = random_ids(1, 70), scored("h2o", {"recent": recent})
     got = fed_nll(llama, ids, 1, method)
@@ -84,6 +86,7 @@ def test_the_share_of_recent_tokens_is_h2os_own(llama: Loaded, recent: float) ->
 
 
 @pytest.mark.parametrize("name", SCORED)
+@pytest.mark.slow
 def test_of_equal_keys_such_as_a_words_that_comes_again_the_oldest_goes(
     llama: Loaded, name: str
 ) -> None:
@@ -167,6 +170,7 @@ def kept(loaded: Loaded, name: str, **own: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", SCORED)
+@pytest.mark.slow
 def test_sinks_stay_where_asked_for_and_heads_choose_by_themselves_but_in_tova(
     llama: Loaded, name: str
 ) -> None:
@@ -191,6 +195,7 @@ def test_h2o_keeps_as_many_of_the_recent_as_it_says(llama: Loaded) -> None:
 
 
 @pytest.mark.parametrize("name", SCORED)
+@pytest.mark.slow
 def test_a_chunk_is_its_tokens_one_by_one_and_that_is_said(llama: Loaded, name: str) -> None:
     ids = random_ids(2, 60)
     method = scored(name, mode="chunked", chunk_size=16)

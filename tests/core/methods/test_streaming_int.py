@@ -92,6 +92,7 @@ def test_values_that_fill_no_whole_bytes_are_refused_in_a_line() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 16])
+@pytest.mark.slow
 def test_a_number_of_every_key_may_be_0(size: int) -> None:
     """As in Gemma 3 270M: what is left of the number that it is turned with is no wrong choice."""
     loaded = tiny()
@@ -102,11 +103,13 @@ def test_a_number_of_every_key_may_be_0(size: int) -> None:
 
 
 @pytest.mark.parametrize("n_sink", [0, 1])
+@pytest.mark.slow
 def test_no_sinks_and_a_window_shorter_than_a_group_are_exact(n_sink: int) -> None:
     for size in (1, 5):
         assert apart(tiny(), random_ids(2, 50), size, integers(4, n_sink=n_sink, window=3)) < EXACT
 
 
+@pytest.mark.slow
 def test_chunks_hold_the_codes_that_single_tokens_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, but for what rounding of the keys themselves moves, in few numbers."""
     monkeypatch.setattr(caches, "REACH", 16)  # so that the frame moves, at other tokens
@@ -152,6 +155,7 @@ class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
 @pytest.mark.parametrize("kv_bits", [8, 4, 2])
+@pytest.mark.slow
 def test_bytes_said_are_bytes_allocated(name: str, kv_bits: int) -> None:
     loaded = around(families.build(name))
     method, ids = integers(kv_bits, window=70), families.tokens(150)

@@ -23,6 +23,7 @@ QUICK = ("llama", "gpt_neox", "gemma2", "deepseek_v3", "gpt2")  # one of each ki
         for name in families.known()
     ],
 )
+@pytest.mark.slow
 def test_a_family_is_refused_or_exact_and_generates_so_as_the_page_says(name: str) -> None:
     with warnings.catch_warnings(action="ignore"):  # of what its code imports
         model = families.build(name)
@@ -48,6 +49,7 @@ def test_no_family_that_streams_is_refused_by_its_configuration() -> None:
             anatomy.check_config(families.config(name))
 
 
+@pytest.mark.slow
 def test_every_other_family_is_refused_by_its_configuration_before_weights_are_read() -> None:
     for name in families.known():
         written = CELLS[name].get(models_page.column(), "")

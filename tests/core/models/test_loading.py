@@ -267,6 +267,7 @@ def test_every_shard_counts_in_the_hash(folder: Path, tmp_path: Path) -> None:
     assert "with all its parts" in refusal(folder)
 
 
+@pytest.mark.slow
 def test_whatever_else_a_run_depends_on_counts_in_a_hash_of_its_own(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_every_method_equals_eager_attention_with_one_more_in_its_sum(
 
 @pytest.mark.usefixtures("traced")  # test_engine holds compiled code against the eager step
 @pytest.mark.parametrize("name", ["gpt_neox", "llama, grouped queries"])
+@pytest.mark.slow
 def test_a_compiled_step_has_it_too(name: str) -> None:
     with one_more(thinned(MODELS[name]())) as plain:
         want = torch.stack([streaming(plain, row) for row in IDS])
@@ -161,6 +162,7 @@ def test_a_model_with_learned_sinks_and_one_that_takes_none_are_refused_without_
         assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_learned_sinks_of_0_are_a_softmax_that_is_off_by_one() -> None:
     """What a model of gpt-oss's kind has learned is in the sum as the 1 is."""
     model, ids = families.build("gpt_oss"), families.tokens(60)

@@ -92,6 +92,7 @@ def test_what_one_document_alone_shows_is_not_called_a_difference(count: int) ->
 
 
 @pytest.mark.parametrize("count", [2, 5, 8])
+@pytest.mark.slow
 def test_documents_with_effects_of_their_own_are_seldom_called_different(count: int) -> None:
     draw, alarms = np.random.default_rng(count), 0
     for _ in range(300):

@@ -70,6 +70,7 @@ def test_a_recomputing_arm_encodes_its_budget_at_every_step() -> None:
     assert fed.kv_mib == 0 and fed.work.flops > 20 * floors.decode_work(loaded.model, 32).flops
 
 
+@pytest.mark.slow
 def test_an_arm_that_holds_everything_reads_it_and_is_held_against_no_budget(typed: Type) -> None:
     loaded = shapes.build("tiny", dtype="float32", device="cpu")
     asked = RunConfig(method="dense", n_sink=4, window=27, device="cpu")
@@ -103,6 +104,7 @@ def test_what_else_may_stay_is_timed_beside_streaming_and_each_arm_has_a_floor_o
     ("method", "every", "mean"),
     [("streaming", None, 33), ("streaming", 8, 36), ("context-shift", None, 26)],
 )
+@pytest.mark.slow
 def test_a_floor_is_of_the_keys_that_the_steps_of_a_cycle_see_on_average(
     method: str, every: int | None, mean: int
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_floor_is_of_the_keys_that_the_steps_of_a_cycle_see_on_average(
     assert fed.cycle == {"streaming": every or 1, "context-shift": 14}[method]
 
 
+@pytest.mark.slow
 def test_bench_prints_rows_and_records_them_apart_from_the_runs(
     tmp_path: Path, typed: Type
 ) -> None:
@@ -138,6 +141,7 @@ def test_bench_prints_rows_and_records_them_apart_from_the_runs(
     assert len(unpack(kept[0][3])) == 6
 
 
+@pytest.mark.slow
 def test_a_recorded_benchmark_is_listed_and_shown_as_it_was_in_a_file_too(
     typed: Type, home: Path
 ) -> None:
@@ -186,6 +190,7 @@ def test_what_is_asked_of_recorded_benchmarks_and_is_not_there_is_refused_in_one
     assert typed("bench", "--show", "latest").refuses(2, "kept times and no table", "time it again")
 
 
+@pytest.mark.slow
 def test_peers_are_timed_as_shipped_too_and_both_ratios_are_given(typed: Type) -> None:
     words = "bench decode --shape tiny --methods streaming mit --windows 28 --rounds 2 --steps 1"
     engines = ["--engines", "eager", "as-shipped"]
@@ -195,6 +200,7 @@ def test_peers_are_timed_as_shipped_too_and_both_ratios_are_given(typed: Type) -
     assert rows["mit, as shipped"]["floor_ms"] > rows["mit"]["floor_ms"] or not weights.compiler()
 
 
+@pytest.mark.slow
 def test_tokens_of_several_documents_in_step_share_a_step_and_are_held_against_their_like(
     typed: Type, home: Path
 ) -> None:
@@ -227,6 +233,7 @@ def test_a_prompt_is_read_whole_by_a_cache_and_its_last_tokens_alone_by_recomput
     assert streamed[1].kv_mib == streamed[0].kv_mib > 0
 
 
+@pytest.mark.slow
 def test_a_figure_of_a_benchmark_shows_each_arm_along_the_axis(typed: Type, tmp_path: Path) -> None:
     words = "bench prompt --shape tiny --methods streaming dense --windows 28 --rounds 2"
     page = tmp_path / "figures" / "prompts.html"
@@ -278,6 +285,7 @@ def test_a_database_that_cannot_be_opened_is_told_before_anything_is_timed(
     assert done.refuses(2, "no.db")
 
 
+@pytest.mark.slow
 def test_what_nobody_named_is_left_out_where_it_cannot_run_and_what_is_named_is_refused(
     typed: Type, no_kvpress: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("words", [[], ["--mode", "decode-loop"], ["--published"]])
+@pytest.mark.slow
 def test_more_runs_are_no_more_questions_and_each_is_answered_by_an_index(
     few: Path,
     many: Path,

@@ -27,6 +27,7 @@ APART_BUT_STREAMING = {name: nats for name, nats in APART.items() if name != "st
         ([50] * 60, "over 60 documents, by bootstrap-t", "documents"),
     ],
 )
+@pytest.mark.slow
 def test_it_says_what_an_interval_is_over_and_how_much_text_would_show_a_difference(
     home: Path, typed: Type, lengths: list[int], scope: str, units: str
 ) -> None:
@@ -54,6 +55,7 @@ def _other(units: str) -> str:
     return "documents" if units == "tokens" else "tokens"
 
 
+@pytest.mark.slow
 def test_equal_is_said_within_the_margin_that_is_asked_for_by_a_test_of_its_own(
     home: Path, typed: Type
 ) -> None:
@@ -71,6 +73,7 @@ def test_equal_is_said_within_the_margin_that_is_asked_for_by_a_test_of_its_own(
     assert "by two one-sided tests at 5 %: the 90 % interval is within it" in out
 
 
+@pytest.mark.slow
 def test_verdicts_are_corrected_for_the_comparisons_of_their_table(home: Path, typed: Type) -> None:
     many = {f"kvpress{kind}": 0.0 for kind in ("", "-stock", "-prefill", "-interval")}
     differing(home / DB, [3000], streaming=0.003, **APART_BUT_STREAMING, **many)

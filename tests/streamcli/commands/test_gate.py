@@ -22,6 +22,7 @@ def slower(home: Path, ratio: float) -> list[str]:
     ("ratio", "limit", "code"),
     [(1.05, "2%", 1), (1.05, "0.02", 1), (1.05, "6%", 0), (0.5, "0%", 0)],
 )
+@pytest.mark.slow
 def test_the_gate_fails_a_slower_commit_and_names_it(
     home: Path, typed: Type, ratio: float, limit: str, code: int
 ) -> None:

@@ -60,6 +60,7 @@ def figure() -> Drawn:
     return draw("decode-runtime", frame(study()), traces)
 
 
+@pytest.mark.slow
 def test_every_figure_with_data_is_a_page_and_its_path_is_printed(
     typed: Type, filled: Store
 ) -> None:
@@ -70,6 +71,7 @@ def test_every_figure_with_data_is_a_page_and_its_path_is_printed(
     assert max(sizes) > 1e6 and sum(sizes) < 8e6  # plotly.js is there, and once
 
 
+@pytest.mark.slow
 def test_a_published_curve_is_laid_over_the_stream_alone(typed: Type, filled: Store) -> None:
     Path("theirs.csv").write_text("nll\n" + "2.5\n" * 300)
     done = typed("plot", "--curve", "theirs.csv")
@@ -90,6 +92,7 @@ def test_a_page_needs_what_is_beside_it_and_has_its_caption(typed: Type, filled:
     assert there == ["pareto.html", "plotly.min.js"], "nothing half-written"
 
 
+@pytest.mark.slow
 def test_named_figures_without_data_are_a_line_each_and_fail_after_the_others(
     typed: Type, home: Path
 ) -> None:
@@ -133,6 +136,7 @@ def test_wrong_names_and_places_are_one_line(typed: Type, filled: Store) -> None
     assert place.refuses(2, "file/figures can't be written to (Not a directory)")
 
 
+@pytest.mark.slow
 def test_a_missing_browser_is_one_line_that_says_what_to_install(
     typed: Type, filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

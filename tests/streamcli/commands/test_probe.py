@@ -22,6 +22,7 @@ def rows() -> list[Any]:
         return list(connection.execute(text("SELECT * FROM probes")).mappings())
 
 
+@pytest.mark.slow
 def test_the_bundled_model_has_no_sinks_and_is_told_so(typed: Type) -> None:
     done = typed("probe", *SMALL)
     assert done.code == 0, done.err
@@ -40,6 +41,7 @@ def test_the_bundled_model_has_no_sinks_and_is_told_so(typed: Type) -> None:
     assert not Path("figures").exists()
 
 
+@pytest.mark.slow
 def test_what_was_found_is_recorded_and_printed_whole(typed: Type) -> None:
     done = typed("probe", *SMALL, "--json", "--threshold", "0.01", "--n-sink", "2")
     assert done.code == 0, done.err
@@ -54,6 +56,7 @@ def test_what_was_found_is_recorded_and_printed_whole(typed: Type) -> None:
     assert row["tokens_sha256"] and row["weights_sha256"] and row["versions"]
 
 
+@pytest.mark.slow
 def test_a_page_of_it_stands_alone_and_the_words_are_on_it(typed: Type) -> None:
     done = typed("probe", *SMALL, "--format", "html", "--out", "maps")
     assert done.code == 0, done.err
@@ -73,6 +76,7 @@ def test_what_can_not_be_is_refused_before_anything_is_recorded(typed: Type) -> 
     assert rows() == []
 
 
+@pytest.mark.slow
 def test_a_recorded_probe_is_listed_and_shown_as_it_was(typed: Type) -> None:
     first = typed("probe", *SMALL)
     typed("probe", *WHAT, "--max-tokens", "150", "--window", "12")

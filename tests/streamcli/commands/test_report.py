@@ -48,6 +48,7 @@ def test_a_limit_takes_the_first_of_the_order_and_says_what_it_left_out(
 @pytest.mark.parametrize(
     "words", [("--method", "streaming"), ("--limit", "1", "--sort", "created_at")]
 )
+@pytest.mark.slow
 def test_what_is_left_out_still_serves_as_the_baseline(
     four: Store, typed: Type, words: tuple[str, ...]
 ) -> None:
@@ -118,6 +119,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.slow
 def test_what_is_asked_wrongly_ends_in_one_line_with_code_2(
     four: Store, home: Path, typed: Type, words: str
 ) -> None:

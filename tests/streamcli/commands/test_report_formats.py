@@ -52,6 +52,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.slow
 def test_a_file_is_written_in_the_format_of_its_ending(
     four: Store, home: Path, typed: Type, name: str
 ) -> None:

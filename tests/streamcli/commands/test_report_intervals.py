@@ -123,6 +123,7 @@ def test_damaged_or_missing_scores_cost_the_interval_of_their_run_alone(
         (("--status", "done"), 0),
     ],
 )
+@pytest.mark.slow
 def test_no_more_scores_are_read_than_rows_are_shown(
     home: Path, typed: Type, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], read: int
 ) -> None:
@@ -140,6 +141,7 @@ def test_no_more_scores_are_read_than_rows_are_shown(
     assert len(asked) == read
 
 
+@pytest.mark.slow
 def test_accuracy_and_its_table_by_distance_stand_where_runs_were_asked_and_nowhere_else(
     home: Path, typed: Type
 ) -> None:

@@ -40,6 +40,7 @@ def test_a_grouped_table_shows_the_times_that_its_speed_ups_are_of(home: Path, t
     assert "of the median decode step; in chunked mode, of the mean" in out
 
 
+@pytest.mark.slow
 def test_report_compare_and_figures_have_one_time_and_one_speed_up(home: Path, typed: Type) -> None:
     slow = {"git_commit": "f" * 40, "ms_per_token_p50": 99.0}
     turns = [(32.2, 64.0), (11.7, 23.0), (11.9, 24.0), (12.0, 24.5), (32.0, 65.0)]
@@ -98,6 +99,7 @@ def test_a_table_of_chosen_columns_shows_the_time_that_compare_shows(
 
 
 @pytest.mark.parametrize("form", ["table", "html"])
+@pytest.mark.slow
 def test_more_repeats_are_no_more_questions_and_their_times_are_read_once(
     typed: Type, home: Path, asked: Asked, form: str
 ) -> None:

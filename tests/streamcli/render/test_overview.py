@@ -81,6 +81,7 @@ def test_its_changes_have_their_intervals(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sort", [None, "ppl", "-created_at"])
+@pytest.mark.slow
 def test_what_is_no_streaming_measure_is_the_last_table(tmp_path: Path, sort: str | None) -> None:
     store = sweep(tmp_path / "runs.db", {})
     titles = re.findall(r"^\*\*(?:\d\. )?bundled on .*$", told(store, sort=sort), re.MULTILINE)
@@ -90,6 +91,7 @@ def test_what_is_no_streaming_measure_is_the_last_table(tmp_path: Path, sort: st
     assert re.findall(r"mode: ([\w-]+)", grouped) == modes
 
 
+@pytest.mark.slow
 def test_each_note_stands_once_below_all_and_names_its_tables(tmp_path: Path) -> None:
     store = sweep(tmp_path / "runs.db", {}, OTHER)
     for form in ("markdown", "html", "table"):

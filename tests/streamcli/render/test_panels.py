@@ -42,6 +42,7 @@ PANELS = ("decode-runtime", "decode-perplexity", "main", "window", "pareto")  # 
 
 
 @pytest.mark.parametrize(("name", "column"), list(zip(cycle(PANELS), APART, strict=False)))
+@pytest.mark.slow
 def test_runs_that_must_not_be_compared_share_no_panel(
     rows: list[dict[str, Any]], name: str, column: str
 ) -> None:
@@ -110,6 +111,7 @@ def test_runs_that_were_made_to_fit_as_many_mib_share_a_panel() -> None:
     assert ratios and named(ratios, "streaming-int") and not named(ratios, "mit")
 
 
+@pytest.mark.slow
 def test_captions_tell_the_circumstances(rows: list[dict[str, Any]]) -> None:
     for name in set(NAMES) - {"memory"}:
         caption = drawn(name, rows).caption

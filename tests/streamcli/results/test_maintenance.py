@@ -86,6 +86,7 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("words", WRONG)
+@pytest.mark.slow
 def test_a_run_whose_parts_do_not_fit_is_found(filled: tuple[Store, str], words: str) -> None:
     store, run_id = filled
     statement, values = WRONG[words]
@@ -111,6 +112,7 @@ LAYOUT = {
 
 
 @pytest.mark.parametrize("statements", LAYOUT)
+@pytest.mark.slow
 def test_a_changed_layout_is_found(filled: tuple[Store, str], statements: str) -> None:
     store = filled[0]
     for statement in statements.split("; "):
@@ -119,6 +121,7 @@ def test_a_changed_layout_is_found(filled: tuple[Store, str], statements: str) -
     assert finding.run_id is None and LAYOUT[statements] in finding.what
 
 
+@pytest.mark.slow
 def test_an_owners_own_table_is_no_fault(filled: tuple[Store, str]) -> None:
     sql(filled[0], "CREATE TABLE mine (x INTEGER)")
     assert maintenance.check(filled[0]) == []

@@ -122,6 +122,7 @@ def test_the_view_can_be_queried_by_hand(file: Path, begin: Begin, result: RunRe
     assert row[:2] == (1020, 1.25)
 
 
+@pytest.mark.slow
 def test_opening_a_current_database_looks_twice_and_imports_no_alembic(file: Path) -> None:
     code = f"""
 import sys

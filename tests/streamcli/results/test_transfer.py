@@ -71,6 +71,7 @@ def test_a_file_brings_runs_back_bit_for_bit(
 
 
 @pytest.mark.parametrize("way", ["out", "back"])
+@pytest.mark.slow
 def test_a_merge_works_from_and_to_every_kind_of_database(
     where: str, file: Path, make: Any, way: str
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_merge_works_from_and_to_every_kind_of_database(
     assert transfer.merge(target, other) == Moved(0, 4, running=1)
 
 
+@pytest.mark.slow
 def test_another_run_of_the_same_name_stops_the_whole_merge(
     store: Store, file: Path, make: Any
 ) -> None:
@@ -118,6 +120,7 @@ CUT = "UPDATE runs SET status = '{}', finished_at = {}, error = NULL WHERE error
         ("failed", "interrupted", "failed"),
     ],
 )
+@pytest.mark.slow
 def test_copies_are_merged_in_which_one_run_came_further_than_in_the_other(
     store: Store, file: Path, make: Any, here: str, there: str, then: str
 ) -> None:
@@ -339,6 +342,7 @@ def test_a_file_brings_what_belongs_to_no_run_back_bit_for_bit(
     assert portable.load(Store.open(tmp_path / "other.db"), target) == Moved(2, 0)
 
 
+@pytest.mark.slow
 def test_rows_of_no_run_that_are_not_right_are_refused_in_one_line(
     tmp_path: Path, make: Any, file: Path
 ) -> None:

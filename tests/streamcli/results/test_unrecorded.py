@@ -116,6 +116,7 @@ def lock() -> Iterator[Callable[[], None]]:
         toggle()
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_locked(
     typed: Type, after_scoring: Break, lock: Callable[[], None]
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_lock_that_ends_in_time_is_waited_for(
     assert not [path for path in DB.parent.iterdir() if NAME.fullmatch(path.name)]
 
 
+@pytest.mark.slow
 def test_a_database_that_was_moved_away_and_is_put_back(typed: Type, after_scoring: Break) -> None:
     away = Path("elsewhere.db")
     after_scoring(lambda: DB.rename(away))
@@ -148,12 +150,14 @@ def test_a_database_that_was_moved_away_and_is_put_back(typed: Type, after_scori
     taken_in(typed, file, done)
 
 
+@pytest.mark.slow
 def test_a_database_that_was_moved_away_for_good(typed: Type, after_scoring: Break) -> None:
     after_scoring(DB.unlink)
     done = typed(*RUN)
     taken_in(typed, aside(done, DB.parent.absolute()), done)
 
 
+@pytest.mark.slow
 def test_a_table_that_was_dropped(typed: Type, after_scoring: Break) -> None:
     after_scoring(lambda: sql(Store.open(DB), "DROP TABLE traces"))
     done = typed(*RUN)
@@ -201,6 +205,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(typed: Type, after_scoring: Break, small_disk: Path) -> None:
     db, filler = small_disk / "runs.db", small_disk / "filler"
 
@@ -232,6 +237,7 @@ def test_a_result_that_can_be_written_nowhere_is_shown(
     assert "1 could be written nowhere, so keep what is shown above" in done.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_and_ends_where_no_run_can_begin(
     typed: Type, after_scoring: Break, lock: Callable[[], None]
 ) -> None:
@@ -269,6 +275,7 @@ def test_a_sweep_whose_database_comes_back_makes_the_rest(
     assert list(statuses) == ["running", "done", "done"]
 
 
+@pytest.mark.slow
 def test_two_databases_in_a_folder_are_not_mixed_up(
     typed: Type, after_scoring: Break, lock: Callable[[], None]
 ) -> None:
@@ -280,6 +287,7 @@ def test_two_databases_in_a_folder_are_not_mixed_up(
     assert "wait in" in typed("runs", "list").err
 
 
+@pytest.mark.slow
 def test_what_was_timed_survives_a_lock(
     typed: Type, lock: Callable[[], None], little: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +312,7 @@ def test_what_was_timed_survives_a_lock(
     assert "wait in" not in typed("runs", "list").err
 
 
+@pytest.mark.slow
 def test_what_a_probe_found_survives_a_lock_and_comes_back(
     typed: Type, lock: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_the_rows_of_the_first_schema_are_intact_after_the_upgrade(old: Any) -> 
     assert len(store.trace(before["traces"][0]["run_id"])[0]) == 1000
 
 
+@pytest.mark.slow
 def test_a_downgrade_takes_away_what_the_upgrade_added_and_nothing_else(old: Any) -> None:
     where, before = old
     store = Store.open(where)
