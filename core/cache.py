@@ -321,11 +321,9 @@ class StreamingKVCache(GuidedCache):
             UsageError: The model's frequencies change with length and the chunk doesn't fit, or
                 these are no tokens.
         """
-        if not isinstance(ids, Tensor) or keep < 0:
-            raise UsageError(
-                f"ids are a {type(ids).__name__} and keep is {keep}: give a tensor (B, C) and 0 or "
-                "more."
-            )
+        if keep < 0:
+            raise UsageError(f"keep is {keep}: it must be 0 or more.")
+        self.check_tokens(ids)
         if self.found.registered:
             with attending.attending(self.model, self):
                 return self._forward(ids, keep)

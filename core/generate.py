@@ -94,7 +94,7 @@ class GuidedCache(Cache, Guided):
         if name is None:
             return given
         ids = given[name]
-        self._check_shape(ids)
+        self.check_tokens(ids)
         self._check_given(model, given, ids.shape[1])
         given = {key: value for key, value in given.items() if key not in OUR_OWN}
         if rest := self._last_chunk(given, ids.shape[1]):
@@ -125,12 +125,14 @@ class GuidedCache(Cache, Guided):
         if self._heard.count > self.seen:
             self._heard.forget(self.seen)  # what was not read
 
-    def _check_shape(self, ids: Tensor) -> None:
-        """Raise ``UsageError`` where ids (B, C), or embeddings, are no tokens for every row."""
-        if ids.ndim < 2 or ids.shape[1] == 0:
+    def check_tokens(self, ids: Any) -> None:
+        """Raise ``UsageError`` where these are no ids (B, C), or embeddings, for every row."""
+        is_tensor = isinstance(ids, Tensor)
+        if not is_tensor or ids.ndim < 2 or ids.shape[1] == 0:
+            what = f"tokens of shape {tuple(ids.shape)}" if is_tensor else type(ids).__name__
             raise UsageError(
-                f"tokens of shape {tuple(ids.shape)} are given to a stream of {self.seen:,}: give "
-                "it (B, C) that are new, or call cache.reset() before another text."
+                f"{what} can't be read by a stream of {self.seen:,} tokens: give it a tensor "
+                "(B, C) of those that are new, or call cache.reset() before another text."
             )
         if self.seen and len(ids) != self.layers[0].rows:
             raise UsageError(

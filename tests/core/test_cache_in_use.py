@@ -197,7 +197,7 @@ def test_other_rows_than_the_streams_are_refused_and_leave_it_as_it_is(rows: int
 @pytest.mark.parametrize("shape", [(5,), (1, 0)])
 def test_what_is_no_token_for_every_row_is_refused_in_a_line(shape: tuple[int, ...]) -> None:
     cache = StreamingKVCache(4, 20, tiny_llama(layers=1))
-    with pytest.raises(UsageError, match="tokens of shape"):
+    with pytest.raises(UsageError, match="tokens of shape .* can't be read"):
         cache.read(torch.zeros(shape, dtype=torch.int64))
 
 
@@ -206,7 +206,7 @@ def test_sizes_and_tokens_of_another_kind_are_refused_in_a_line() -> None:
     with pytest.raises(UsageError, match="window is 20.0: it must be a whole number"):
         StreamingKVCache(4, 20.0, model)  # type: ignore[arg-type]
     cache = StreamingKVCache(4, 20, model)
-    with pytest.raises(UsageError, match="ids are a list and keep is 0"):
+    with pytest.raises(UsageError, match="list can't be read"):
         cache.read(ids.tolist())  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="keep is -1"):
         cache.read(ids, keep=-1)
